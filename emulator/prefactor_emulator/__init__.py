@@ -1,0 +1,1 @@
+"""A local server that keeps the rules of the Prefactor HTTP API."""

@@ -1,0 +1,55 @@
+"""Faults that hit single operations, alone or in a bulk request."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from typing_extensions import override
+
+from prefactor_emulator.fault_options import Options
+from prefactor_emulator.faults import OperationFault, Service
+from prefactor_emulator.model import Operation, Refusal
+from prefactor_emulator.subjects import Subject
+
+
+@dataclass(frozen=True)
+class Reject(OperationFault):
+    """`reject:rate=0.1,status=422,schema=NAME`: never taken, and repeats of it neither."""
+
+    name: ClassVar[str] = "reject"
+    status: int
+
+    @override
+    @classmethod
+    def from_options(cls, options: Options) -> Self:
+        return cls(options.status(422))
+
+    @override
+    def name_of(self, operation: Operation, subject: Subject) -> str | None:
+        return operation.key
+
+    @override
+    def strike(self, operation: Operation, subject: Subject, service: Service) -> None:
+        raise Refusal(self.status, "rejected", "this operation is never taken (a fault asked for)")
+
+
+@dataclass(frozen=True)
+class Terminate(OperationFault):
+    """`terminate:rate=0.1,reason=WORDS`: a share of the instances is terminated, each at a span."""
+
+    name: ClassVar[str] = "terminate"
+    reason: str
+
+    @override
+    @classmethod
+    def from_options(cls, options: Options) -> Self:
+        return cls(options.word("reason", "a fault asked for"))
+
+    @override
+    def name_of(self, operation: Operation, subject: Subject) -> str | None:
+        # Only the reply to a span's write can tell the agent, and only such a write has a schema.
+        return None if subject.schema_name is None else subject.instance_id
+
+    @override
+    def strike(self, operation: Operation, subject: Subject, service: Service) -> None:
+        if subject.instance_id is not None:
+            service.terminate_instance(subject.instance_id, self.reason)

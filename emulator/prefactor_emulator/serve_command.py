@@ -1,0 +1,96 @@
+"""`prefactor-emulator`: serving."""
+
+import contextlib
+import inspect
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from prefactor_emulator.accounts import AccountError, Accounts
+from prefactor_emulator.aim import AIM_HELP
+from prefactor_emulator.app import Emulator
+from prefactor_emulator.database import Database, DatabaseError
+from prefactor_emulator.fault_kinds import FAULT_KINDS
+from prefactor_emulator.fault_options import FaultSpecError
+from prefactor_emulator.server import bind, serve
+
+
+def faults_help() -> str:
+    """Describe every fault by an example and its meaning."""
+    shown = [(inspect.getdoc(kind) or "").partition("\n")[0] for kind in FAULT_KINDS.values()]
+    return "\n\n".join([f"Faults, by examples. {AIM_HELP}", *(text.replace("`", "") for text in shown)])
+
+
+def serve_command(
+    context: typer.Context,
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8700,
+    db: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="SQLite file to keep. Default: a temporary one."),
+    ] = None,
+    token: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOKEN", help="Accept this token. Default: accept any. Repeatable."),
+    ] = None,
+    account: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TOKEN",
+            help="Accept this token, for the account of that name. Several tokens may name one account."
+            " Repeatable.",
+        ),
+    ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:KEY=VALUE,...", help="Misbehave like this; see below for how. Repeatable."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the faults' randomness.")] = 0,
+    dedup: Annotated[
+        bool,
+        typer.Option(help="Without it, a repeat under a known key is one more effect in the log."),
+    ] = True,
+) -> None:
+    """Serve the Prefactor HTTP API locally, for development and tests.
+
+    Agents use it with api_url=http://HOST:PORT. A browser finds their runs at the same address, and a
+    description of the API at /openapi.json.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            accounts = Accounts(token or (), account or ())
+        except AccountError as error:
+            _give_up(f"--account: {error}", 2)
+        if db is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="prefactor-emulator-"))
+            db = str(Path(folder) / "emulator.db")
+        try:
+            database = Database(db)
+        except DatabaseError as error:
+            _give_up(f"--db: {error}", 1)
+        stack.callback(database.close)
+        emulator = Emulator(database, accounts, dedup=dedup)
+        try:
+            emulator.faults.activate(fault or (), seed)
+        except FaultSpecError as error:
+            _give_up(f"--fault {error}", 2)
+        try:
+            listener = stack.enter_context(bind(host, port))
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            _give_up(f"cannot listen on {host}:{port}: {reason}; choose another --port", 1)
+        serve(emulator, listener)
+
+
+def _give_up(problem: str, status: int) -> NoReturn:
+    sys.stderr.write(f"prefactor-emulator: {problem}\n")
+    raise typer.Exit(status)

@@ -1,0 +1,1 @@
+"""Operations in one SQLite file: a transport for ``prefactor-core``."""

@@ -1,0 +1,152 @@
+"""Consuming: the fleet, who owns which partition, and the task that renews leases."""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import sqlite3
+import time
+from functools import partial
+
+from prefactor_core.broker.driver import ConsumingEnd, Fleet, PartitionState
+from prefactor_core.exceptions import BrokerError
+from prefactor_sqlite.partition import SqlitePartition, Tenancy
+from prefactor_sqlite.store import Place, Store, now, partitions
+
+logger = logging.getLogger("prefactor_sqlite")
+
+_CRASHES = 3
+"""Crashes without progress after which a partition is handled with care."""
+_ROUND = 1.0
+"""Seconds in which the fleet is looked at, and membership renewed by that."""
+
+
+class SqliteConsuming(ConsumingEnd):
+    """Where a worker's deliveries come from.
+
+    Args:
+        place: Which file.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._store = Store(place)
+        self._renewals = Store(place)  # nothing else may hold these up
+        self._token = secrets.token_hex(16)
+        self._owned: set[SqlitePartition] = set()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def partitions(self) -> int:
+        """Return the recorded number of partitions, or record the wanted one."""
+        return await partitions(self._store)
+
+    async def fleet(self) -> Fleet:
+        """Join the fleet, or stay in it, and return it."""
+        prefix, token, expires = self._place.prefix, self._token, now() + self._place.lease + _ROUND
+
+        def join(file: sqlite3.Connection) -> list[str]:
+            file.execute("DELETE FROM workers WHERE expires < ?", (now(),))
+            file.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?)", (prefix, token, expires))
+            rows = file.execute("SELECT token FROM workers WHERE prefix = ? ORDER BY token", (prefix,))
+            return [row[0] for row in rows]
+
+        tokens = await self._store.write(join)
+        return Fleet(len(tokens), tokens.index(token))
+
+    async def acquire(self, partition: int, max_items: int) -> SqlitePartition | None:
+        """Become the owner of a partition, unless somebody else is."""
+        del max_items  # reading is cheap here, and needs no preparation
+        token, asked_at = secrets.token_hex(16), time.monotonic()
+        tenancy = await self._store.write(lambda file: self._take(file, partition, token))
+        if tenancy is None:
+            return None
+        taken = SqlitePartition(self._store, partition, tenancy, asked_at)
+        self._owned.add(taken)
+        if self._keeper is None:
+            self._keeper = asyncio.get_running_loop().create_task(self._keep())
+        return taken
+
+    async def waiting(self) -> int:
+        """Return how many operations are unsettled."""
+        count, prefix = "SELECT COUNT(*) FROM operations WHERE prefix = ?", self._place.prefix
+        (waiting,) = await self._store.read(lambda file: file.execute(count, (prefix,)).fetchone())
+        return int(waiting)
+
+    async def states(self) -> list[PartitionState]:
+        """Return every partition's state."""
+        numbers = range(await self.partitions())
+        return await self._store.read(lambda file: [self._state(file, number) for number in numbers])
+
+    async def disconnect(self) -> None:
+        """Leave the fleet and close the file. Partitions are released before, by their user."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        try:
+            await self._store.write(
+                lambda file: file.execute("DELETE FROM workers WHERE token = ?", (self._token,))
+            )
+        except BrokerError as error:
+            logger.debug("leaving the fleet failed, so it will be noticed: %s", error)
+        await self._store.close()
+        await self._renewals.close()
+
+    # -- inside
+
+    def _take(self, file: sqlite3.Connection, partition: int, token: str) -> Tenancy | None:
+        key = (self._place.prefix, partition)
+        file.execute("INSERT OR IGNORE INTO leases (prefix, partition, expires) VALUES (?, ?, 0)", key)
+        before, expires, seen, head, crashes, careful_until = file.execute(
+            "SELECT token, expires, seen, head, crashes, careful_until FROM leases"
+            " WHERE prefix = ? AND partition = ?",
+            key,
+        ).fetchone()
+        if before is not None and expires > now():
+            return None
+        (first,) = file.execute(
+            "SELECT MIN(id) FROM operations WHERE prefix = ? AND partition = ?", key
+        ).fetchone()
+        if before is not None and first is not None:  # a lease that ran out: its owner did not release it
+            head, crashes = first, crashes + 1 if first == head else 1
+            if crashes >= _CRASHES:
+                careful_until = seen
+        file.execute(
+            "UPDATE leases SET token = ?, owner = ?, expires = ?, head = ?, crashes = ?, careful_until = ?"
+            " WHERE prefix = ? AND partition = ?",
+            (token, _name(), now() + self._place.lease, head, crashes, careful_until, *key),
+        )
+        return Tenancy(token, seen, careful_until, careful=first is not None and first <= careful_until)
+
+    async def _keep(self) -> None:
+        """Renew the leases of what is owned, four times in the time of one."""
+        while True:
+            await asyncio.sleep(self._place.lease / 4)
+            self._owned = {partition for partition in self._owned if partition.held}
+            asked_at, expires = time.monotonic(), now() + self._place.lease
+            tokens = {partition.token: partition for partition in self._owned}
+
+            renew = partial(_renew, tokens=list(tokens), expires=expires)
+            try:
+                for token in await self._renewals.write(renew):
+                    tokens[token].renewed(asked_at)
+            except BrokerError as error:
+                logger.warning("leases were not renewed: %s", error)
+
+    def _state(self, file: sqlite3.Connection, number: int) -> PartitionState:
+        key = (self._place.prefix, number)
+        where = "WHERE prefix = ? AND partition = ?"
+        waiting, oldest = file.execute(f"SELECT COUNT(*), MIN(at) FROM operations {where}", key).fetchone()  # noqa: S608
+        (dead,) = file.execute(f"SELECT COUNT(*) FROM dead_letters {where}", key).fetchone()  # noqa: S608
+        owner = file.execute(f"SELECT owner FROM leases {where} AND expires > ?", (*key, now())).fetchone()  # noqa: S608
+        return PartitionState(number, waiting, dead, owner[0] if owner else None, oldest)
+
+
+def _renew(file: sqlite3.Connection, tokens: list[str], expires: float) -> list[str]:
+    """Return the tokens that were leases still: nobody else has taken those partitions."""
+    update = "UPDATE leases SET expires = ? WHERE token = ?"
+    return [token for token in tokens if file.execute(update, (expires, token)).rowcount]
+
+
+def _name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"

@@ -1,0 +1,222 @@
+"""A partition that this process owns: every change to it is fenced by the token of the lease."""
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from prefactor_core.broker.driver import Message, Partition
+from prefactor_core.exceptions import BrokerError
+from prefactor_sqlite.store import Store
+
+logger = logging.getLogger("prefactor_sqlite")
+
+R = TypeVar("R")
+
+_SAFE_PART = 0.8
+"""Of a lease, what its owner counts on: two clocks do not run at quite the same speed."""
+_WAIT = 2.0
+_POLL = 0.05
+_ATTEMPTS = 3
+"""Times that an operation is begun alone before it is to be dead-lettered."""
+_MINE = "SELECT 1 FROM leases WHERE prefix = ? AND partition = ? AND token = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Tenancy:
+    """What came of taking a partition.
+
+    Attributes:
+        token: What the owner is told from others by.
+        seen: Up to this id, somebody may have handled operations before.
+        careful_until: Up to this id, one operation at a time is to be handled.
+        careful: Whether there are any of those.
+    """
+
+    token: str
+    seen: int
+    careful_until: int
+    careful: bool
+
+
+class SqlitePartition(Partition):
+    """One partition, for the time of one lease and its renewals.
+
+    Args:
+        store: The file.
+        number: Which partition.
+        tenancy: What came of taking it.
+        asked_at: When that was asked for, so before the lease can have begun.
+    """
+
+    def __init__(self, store: Store, number: int, tenancy: Tenancy, asked_at: float) -> None:
+        self.number = number
+        self.token = tenancy.token
+        self._store = store
+        self._tenancy = tenancy
+        self._careful = tenancy.careful
+        self._cursor = 0
+        self._begun: int | None = None
+        self._safe = store.place.lease * _SAFE_PART
+        self._until = asked_at + self._safe
+        self._held = True
+
+    @property
+    def held(self) -> bool:
+        """Whether the lease cannot have run out yet, by this process's own clock."""
+        if self._held and time.monotonic() >= self._until:
+            self._held = False
+        return self._held
+
+    @property
+    def careful(self) -> bool:
+        """Whether one operation at a time is to be handled."""
+        return self._careful
+
+    def renewed(self, asked_at: float) -> None:
+        """Take note that the lease was renewed; one that is given up already stays so."""
+        if self.held:
+            self._until = asked_at + self._safe
+
+    async def read(self, max_items: int, max_bytes: int) -> list[Message]:
+        """Return the next messages, in order, after a wait of ``_WAIT`` seconds none.
+
+        Raises:
+            BrokerError: The partition is lost, or the file cannot be used.
+        """
+        deadline = time.monotonic() + _WAIT
+        while not await self._store.read(self._any):
+            if not self.held:
+                raise self._lost()
+            if time.monotonic() >= deadline:
+                return []
+            await asyncio.sleep(_POLL)
+        # Whether they are ours to handle, and that they were handed out, is one transaction.
+        rows = await self._fenced(lambda file: self._next(file, max_items, max_bytes))
+        if rows is None or not self.held:
+            raise self._lost()
+        if rows:
+            self._cursor = rows[-1][0]
+        return [Message(data, id_, redelivered=id_ <= self._tenancy.seen) for id_, data in rows]
+
+    async def attempts(self, message: Message) -> int:
+        """Return how often ``message`` was begun without an end."""
+        begun = "SELECT begun FROM operations WHERE id = ?"
+        row = await self._store.read(lambda file: file.execute(begun, (message.receipt,)).fetchone())
+        return 0 if row is None else int(row[0])
+
+    async def begin(self, message: Message) -> bool:
+        """Count that ``message`` is begun, unless it was begun too often."""
+        take = "UPDATE operations SET begun = begun + 1 WHERE id = ? AND begun < ?"
+        begun = await self._fenced(lambda file: file.execute(take, (message.receipt, _ATTEMPTS)).rowcount)
+        if begun is None:
+            raise self._lost()
+        if begun:
+            self._begun = _id_of(message)
+        return bool(begun)
+
+    async def settle(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Delete messages; all are refused once the partition is another's."""
+        return await self._dispose(messages, lambda file: _delete(file, messages))
+
+    async def dead_letter(self, letters: Sequence[tuple[Message, bytes]]) -> Sequence[Message]:
+        """Store records and delete their messages in one transaction: repeating stores nothing twice."""
+        insert = "INSERT INTO dead_letters (prefix, partition, data) VALUES (?, ?, ?)"
+
+        def bury(file: sqlite3.Connection) -> None:
+            for message, record in letters:
+                if _delete(file, [message]):
+                    file.execute(insert, (self._store.place.prefix, self.number, record))
+
+        return await self._dispose([message for message, _ in letters], bury)
+
+    async def release(self) -> None:
+        """Give the lease back, and take back what was counted as begun: ending in good order is no crash."""
+        self._held = False
+        key = (self._store.place.prefix, self.number)
+
+        def give_back(file: sqlite3.Connection) -> None:
+            file.execute("UPDATE operations SET begun = begun - 1 WHERE id = ?", (self._begun,))
+            if file.execute("SELECT 1 FROM operations WHERE prefix = ? AND partition = ?", key).fetchone():
+                file.execute("UPDATE leases SET token = NULL, owner = NULL WHERE token = ?", (self.token,))
+            else:
+                file.execute("DELETE FROM leases WHERE token = ?", (self.token,))
+
+        try:
+            await self._fenced(give_back)
+        except BrokerError as error:
+            logger.debug("a lease was not given back, and will run out: %s", error)
+
+    # -- inside
+
+    def _any(self, file: sqlite3.Connection) -> bool:
+        rows = "SELECT 1 FROM operations WHERE prefix = ? AND partition = ? AND id > ? LIMIT 1"
+        key = (self._store.place.prefix, self.number, self._cursor)
+        return file.execute(rows, key).fetchone() is not None
+
+    def _next(self, file: sqlite3.Connection, max_items: int, max_bytes: int) -> list[tuple[int, bytes]]:
+        key = (self._store.place.prefix, self.number)
+        taken: list[tuple[int, bytes]] = []
+        size = 0
+        for id_, data in file.execute(
+            "SELECT id, data FROM operations WHERE prefix = ? AND partition = ? AND id > ?"
+            " ORDER BY id LIMIT ?",
+            (*key, self._cursor, max_items),
+        ):
+            size += len(data)
+            if taken and size > max_bytes:
+                break
+            taken.append((id_, data))
+        if taken:
+            file.execute(
+                "UPDATE leases SET seen = MAX(seen, ?) WHERE prefix = ? AND partition = ?",
+                (taken[-1][0], *key),
+            )
+        return taken
+
+    async def _dispose(
+        self, messages: Sequence[Message], work: Callable[[sqlite3.Connection], object]
+    ) -> Sequence[Message]:
+        def dispose(file: sqlite3.Connection) -> bool:
+            work(file)
+            (first,) = file.execute(
+                "SELECT MIN(id) FROM operations WHERE prefix = ? AND partition = ?",
+                (self._store.place.prefix, self.number),
+            ).fetchone()
+            return first is not None and first <= self._tenancy.careful_until
+
+        careful = await self._fenced(dispose)
+        if careful is None:
+            self._held = False
+            return messages
+        self._careful = self._careful and careful
+        if self._begun in {message.receipt for message in messages}:
+            self._begun = None
+        return ()
+
+    async def _fenced(self, work: Callable[[sqlite3.Connection], R]) -> R | None:
+        """Run ``work`` in a transaction if the partition is still ours in it; else return ``None``."""
+        key = (self._store.place.prefix, self.number, self.token)
+
+        def fenced(file: sqlite3.Connection) -> R | None:
+            return work(file) if file.execute(_MINE, key).fetchone() else None
+
+        return await self._store.write(fenced)
+
+    def _lost(self) -> BrokerError:
+        self._held = False
+        return BrokerError(f"partition {self.number} is not owned by this process any more")
+
+
+def _id_of(message: Message) -> int:
+    if not isinstance(message.receipt, int):
+        raise TypeError("the message is of another broker")
+    return message.receipt
+
+
+def _delete(file: sqlite3.Connection, messages: Sequence[Message]) -> int:
+    ids = [(_id_of(message),) for message in messages]
+    return file.executemany("DELETE FROM operations WHERE id = ?", ids).rowcount

@@ -1,0 +1,147 @@
+"""The file: its tables, and a thread in which transactions run one after another."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from prefactor_core.broker.options import BrokerOptions
+from prefactor_core.exceptions import BrokerError
+
+R = TypeVar("R")
+
+# Ids grow for ever (AUTOINCREMENT): a consumer reads from a cursor, and what it has read stays below it.
+_TABLES = """
+CREATE TABLE IF NOT EXISTS settings (prefix TEXT PRIMARY KEY, partitions INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS operations (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, prefix TEXT NOT NULL, partition INTEGER NOT NULL,
+    at REAL NOT NULL, begun INTEGER NOT NULL DEFAULT 0, data BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS operations_in_order ON operations (prefix, partition, id);
+CREATE TABLE IF NOT EXISTS leases (
+    prefix TEXT, partition INTEGER, token TEXT, owner TEXT, expires REAL NOT NULL,
+    seen INTEGER NOT NULL DEFAULT 0,          -- last id handed out by any owner
+    head INTEGER NOT NULL DEFAULT 0,          -- first unsettled id at the last crash
+    crashes INTEGER NOT NULL DEFAULT 0,       -- crashes at that head
+    careful_until INTEGER NOT NULL DEFAULT 0, -- up to this id, one operation at a time
+    PRIMARY KEY (prefix, partition)
+);
+CREATE TABLE IF NOT EXISTS workers (
+    prefix TEXT, token TEXT, expires REAL NOT NULL, PRIMARY KEY (prefix, token)
+);
+CREATE TABLE IF NOT EXISTS dead_letters (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, prefix TEXT NOT NULL, partition INTEGER NOT NULL, data BLOB NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a fleet keeps its operations.
+
+    Attributes:
+        path: The file.
+        options: Those of the URL.
+        lease: Seconds for which a worker owns a partition without renewing it.
+    """
+
+    path: Path
+    options: BrokerOptions
+    lease: float
+
+    @property
+    def prefix(self) -> str:
+        """What tells this fleet's rows from others'."""
+        return self.options.prefix
+
+
+class Store:
+    """A connection, in a thread of its own: the event loop never waits for the disk.
+
+    Args:
+        place: Which file.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefactor-sqlite")
+        self._connection: sqlite3.Connection | None = None
+        self._closed = False
+
+    async def write(self, work: Callable[[sqlite3.Connection], R]) -> R:
+        """Run ``work`` in a transaction that nobody else writes beside.
+
+        Raises:
+            BrokerError: The file cannot be used, or others held its lock for too long. Nothing was written,
+                unless the commit itself failed.
+        """
+        return await self._run("BEGIN IMMEDIATE", work)
+
+    async def read(self, work: Callable[[sqlite3.Connection], R]) -> R:
+        """Run ``work``, which only looks, on one consistent state of the file.
+
+        Raises:
+            BrokerError: The file cannot be used.
+        """
+        return await self._run("BEGIN", work)
+
+    async def close(self) -> None:
+        """Close the connection for good. Closing again does nothing."""
+        if not self._closed:
+            self._closed = True
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+            self._thread.shutdown(wait=False)
+
+    async def _run(self, begin: str, work: Callable[[sqlite3.Connection], R]) -> R:
+        # A caller that is cancelled leaves its transaction to end by itself; the next one queues behind it.
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, begin, work)
+        except (sqlite3.Error, RuntimeError) as error:  # RuntimeError: the thread has been shut down
+            raise BrokerError(f"{self.place.path.name}: {error}") from error
+
+    def _transact(self, begin: str, work: Callable[[sqlite3.Connection], R]) -> R:
+        try:
+            connection = self._connection or self._open()
+            connection.execute(begin)
+            result = work(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            self._close()  # rolls back; whatever was wrong with the connection is gone with it
+            raise
+        return result
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.place.path, timeout=self.place.options.timeout, isolation_level=None
+        )
+        self._connection = connection
+        connection.execute("PRAGMA journal_mode = WAL")  # who reads does not wait for who writes
+        connection.execute("PRAGMA synchronous = FULL")  # what was confirmed survives a power cut
+        connection.executescript(_TABLES)
+        return connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def now() -> float:
+    """Return the time that expiries in the file are written in: all processes are on one machine."""
+    return time.time()
+
+
+async def partitions(store: Store) -> int:
+    """Return the recorded number of partitions; where none is recorded, record the wanted one."""
+    key, wanted = store.place.prefix, store.place.options.partitions
+
+    def recall(file: sqlite3.Connection) -> int:
+        file.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (key, wanted))
+        (number,) = file.execute("SELECT partitions FROM settings WHERE prefix = ?", (key,)).fetchone()
+        return int(number)
+
+    return await store.write(recall)

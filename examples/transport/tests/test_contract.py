@@ -1,0 +1,33 @@
+"""The whole contract of transports, held against this one."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from prefactor_core.testing import Transport, TransportContract
+
+
+class TestSqlite(TransportContract):
+    """Every test of the contract, each with a file of its own."""
+
+    @pytest.fixture
+    def transport(self, tmp_path: Path) -> Transport:
+        """Return the transport at a new file, with a lease that is short enough to wait for."""
+        file = tmp_path / "operations.db"
+
+        async def leftovers() -> list[str]:
+            with sqlite3.connect(file) as connection:
+                tables = ("settings", "operations", "leases", "workers", "dead_letters")
+                counts = {table: connection.execute(f"SELECT COUNT(*) FROM {table}") for table in tables}  # noqa: S608
+                found = [table for table, (count,) in ((t, c.fetchone()) for t, c in counts.items()) if count]
+            connection.close()
+            return found
+
+        return Transport(
+            url=f"sqlite://{file}?lease=1",
+            unreachable_url="sqlite:///no/such/folder/operations.db",
+            dies_within=1.0,
+            leftovers=leftovers,
+            keeps={"settings"},
+        )

@@ -1,0 +1,311 @@
+"""Delivery: batches of operations in, requests out, an outcome for each operation back.
+
+Bulk requests first; single ones where there is no bulk, and for an operation whose part in a bulk reply did
+not say enough. What a reply means is decided in ``replies``; whether a failure counts, in ``endpoint``.
+"""
+
+import asyncio
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Final, Protocol
+
+from prefactor_core.api.endpoint import Endpoint, Turn
+from prefactor_core.api.packing import BULK_LIMITS, Packing, pack
+from prefactor_core.api.replies import Reply, Verdict, classify, classify_item, control_of, is_over
+from prefactor_core.api.wire import (
+    BULK_PATH,
+    WireOperation,
+    bulk_body,
+    encode,
+    instance_path,
+)
+from prefactor_core.exceptions import OperationError
+from prefactor_core.operations import SDK_HEADER, Operation, OperationType
+from prefactor_core.queue.base import Delivery
+from prefactor_core.queue.handler import BatchLimits
+from prefactor_core.queue.outcome import (
+    NOT_REACHED,
+    SETTLED,
+    SETTLED_BEFORE,
+    Again,
+    Apart,
+    Dead,
+    Outcome,
+)
+
+_REFUSED_KEPT: Final = 10_000
+"""Keys remembered at the most of operations that were not allowed once."""
+
+_ENTRIES_SENT: Final = 16
+"""Entries of one SDK header at the most, however many kinds of agents share a request."""
+
+_NO_BULK: Final = frozenset({404, 405, 501})
+
+
+class Api(Protocol):
+    """What delivery needs of an HTTP client."""
+
+    async def post(self, path: str, body: bytes, sdk_header: str | None = None) -> Reply:
+        """Send a write, in the name of others where they are named; return what came back, whatever it is."""
+        ...
+
+    async def get(self, path: str) -> Reply:
+        """Read something and return what came back, whatever it is."""
+        ...
+
+
+class ApiDelivery:
+    """The batch handler that posts operations to the API.
+
+    Args:
+        api: The HTTP client.
+        endpoint: The health of what it speaks to.
+        retry_on: Statuses to be tried again, whatever else they mean.
+        on_terminated: Told the instance and the reason when a reply asks an agent to stop.
+        limits: What goes into one bulk request.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        endpoint: Endpoint,
+        retry_on: Container[int] = (),
+        on_terminated: Callable[[str, str], None] | None = None,
+        limits: BatchLimits = BULK_LIMITS,
+    ) -> None:
+        self._api = api
+        self._endpoint = endpoint
+        self._retry_on = retry_on
+        self._on_terminated = on_terminated
+        self._packing = Packing(limits)
+        self._refused: set[str] = set()  # keys of operations that were not allowed once
+
+    @property
+    def limits(self) -> BatchLimits:
+        """How much the next call takes."""
+        return self._packing.limits
+
+    async def handle(self, deliveries: Sequence[Delivery[Operation]]) -> list[Outcome]:
+        """Send ``deliveries`` and return what became of each.
+
+        Waits for as long as the endpoint is away.
+
+        Raises:
+            PrefactorTelemetryFailureError: The token is refused, and that is final here.
+        """
+        wires: list[WireOperation] = []
+        for delivery in deliveries:
+            try:
+                wires.append(encode(delivery.item))
+            except OperationError as error:
+                if not wires:
+                    rest: list[Outcome] = [NOT_REACHED] * (len(deliveries) - 1)
+                    return [Dead(str(error)), *rest]
+                break  # it has its turn when it is the first
+        async with self._endpoint.turn() as turn:
+            if not self._packing.bulk_works or self._packing.travels_alone(wires[0].key):
+                outcomes = await self._send_singly(turn, deliveries, wires)
+            else:
+                outcomes = await self._send_bulk(turn, deliveries, wires)
+        return outcomes + [NOT_REACHED] * (len(deliveries) - len(outcomes))
+
+    # -- bulk
+
+    async def _send_bulk(
+        self, turn: Turn, deliveries: Sequence[Delivery[Operation]], wires: list[WireOperation]
+    ) -> list[Outcome]:
+        items = pack(wires)
+        batch = deliveries[: len(items)]
+        first = not any(delivery.maybe_sent for delivery in batch)
+        reply = await self._post(BULK_PATH, bulk_body(items), batch)
+        outputs = _outputs(reply)
+        if outputs is not None and wires[0].key in outputs:
+            return self._read_outputs(batch, wires, outputs, first=first)
+        if outputs is not None:
+            reply = Reply(None, failure="a bulk reply that says nothing of the first item")
+        if reply.status in _NO_BULK:
+            self._packing.no_bulk(reply)
+            return []
+        if reply.status == 413 and len(batch) > 1:
+            self._packing.too_large(items, reply)
+            return []
+        # The verdict over a whole request is the one over any operation in it; conflicts do not occur.
+        verdict = classify(reply, batch[0].item.type, maybe_sent=batch[0].maybe_sent, retry_on=self._retry_on)
+        if verdict in {Verdict.TOO_LARGE, Verdict.REJECTED}:
+            return self._set_apart(batch, wires, reply)
+        if verdict is Verdict.TOKEN:
+            if await self._endpoint.refused(turn, reply, batch[0].item.type.name):
+                return self._set_apart(batch, wires, reply)
+            return [Again(str(reply), weight=0.0)] * len(batch)
+        again = await self._again(turn, reply, batch, first=first, throttled=verdict is Verdict.THROTTLED)
+        return [again] * len(batch)
+
+    def _read_outputs(
+        self,
+        batch: Sequence[Delivery[Operation]],
+        wires: list[WireOperation],
+        outputs: dict[str, object],
+        *,
+        first: bool,
+    ) -> list[Outcome]:
+        """Return the outcomes up to the first item that was not done."""
+        outcomes: list[Outcome] = []
+        for delivery, wire in zip(batch, wires, strict=False):
+            output = outputs.get(wire.key)
+            if not isinstance(output, dict):
+                break
+            verdict = classify_item(output, delivery.item.type, maybe_sent=delivery.maybe_sent)
+            if verdict is Verdict.DONE:
+                self._hear(delivery.item, output)
+                outcomes.append(SETTLED)
+            elif verdict is Verdict.DONE_BEFORE:
+                outcomes.append(SETTLED_BEFORE)
+            elif verdict is Verdict.CONFLICT:
+                outcomes.append(_conflict(delivery.item, Reply(409, output)))
+            else:
+                self._packing.set_alone(wire.key)
+                outcomes.append(Apart(str(Reply(200, output))))
+                break
+        if outcomes and outcomes[0] in {SETTLED, SETTLED_BEFORE}:
+            self._endpoint.succeeded(first=first)
+        return outcomes
+
+    def _set_apart(
+        self, batch: Sequence[Delivery[Operation]], wires: list[WireOperation], reply: Reply
+    ) -> list[Outcome]:
+        """Draw the circle closer round what made the whole request fail."""
+        if len(batch) == 1:
+            self._packing.set_alone(wires[0].key)
+        return [Apart(str(reply))] * len(batch)
+
+    # -- single requests
+
+    async def _send_singly(
+        self, turn: Turn, deliveries: Sequence[Delivery[Operation]], wires: list[WireOperation]
+    ) -> list[Outcome]:
+        """Send one after the other, up to the first that is not done."""
+        outcomes: list[Outcome] = []
+        for delivery, wire in zip(deliveries, wires, strict=False):
+            if outcomes and self._packing.bulk_works and not self._packing.travels_alone(wire.key):
+                break  # the rest can travel in bulk again
+            outcome = await self._send_one(turn, delivery, wire)
+            outcomes.append(outcome)
+            if not isinstance(outcome, Again):
+                self._packing.forget(wire.key)
+            if outcome not in {SETTLED, SETTLED_BEFORE}:
+                break
+        return outcomes
+
+    async def _send_one(self, turn: Turn, delivery: Delivery[Operation], wire: WireOperation) -> Outcome:
+        operation = delivery.item
+        first = not delivery.maybe_sent
+        reply = await self._post(wire.path, wire.single_body(), [delivery])
+        verdict = classify(reply, operation.type, maybe_sent=delivery.maybe_sent, retry_on=self._retry_on)
+        if verdict is Verdict.DONE:
+            self._endpoint.succeeded(first=first)
+            self._hear(operation, reply.body)
+            return SETTLED
+        if verdict is Verdict.DONE_BEFORE:
+            self._endpoint.succeeded(first=False)
+            return SETTLED_BEFORE
+        if verdict is Verdict.CONFLICT:
+            return _conflict(operation, reply)
+        if verdict is Verdict.OVER:
+            return await self._settle_if_over(turn, delivery, reply)
+        if verdict in {Verdict.REJECTED, Verdict.TOO_LARGE}:
+            opens = operation.type is OperationType.REGISTER_AGENT_INSTANCE
+            if self._endpoint.rejected(turn, reply, operation.instance_id or wire.key, opens=opens):
+                return _dead("rejected", reply)
+            return Again(str(reply), weight=0.0)
+        if verdict is Verdict.TOKEN:
+            if await self._endpoint.refused(turn, reply, operation.type.name) and self._is_refused(wire.key):
+                return _dead("not allowed", reply)
+            return Again(str(reply), weight=0.0)
+        return await self._again(turn, reply, [delivery], first=first, throttled=verdict is Verdict.THROTTLED)
+
+    async def _settle_if_over(self, turn: Turn, delivery: Delivery[Operation], reply: Reply) -> Outcome:
+        """Settle the finish of an instance that is over already; anything else in its way is a conflict."""
+        found = await self._api.get(instance_path(delivery.item.payload["instance_id"]))
+        over = is_over(found)
+        if over is None:
+            return await self._again(turn, found, [delivery], first=False, throttled=found.status == 429)
+        return SETTLED_BEFORE if over else _conflict(delivery.item, reply)
+
+    def _is_refused(self, key: str) -> bool:
+        """Whether the operation was not allowed before, too.
+
+        Once is not enough: the token may have been bad then, and mended before the ping that found it good.
+        """
+        if key in self._refused:
+            self._refused.remove(key)
+            return True
+        if len(self._refused) >= _REFUSED_KEPT:
+            self._refused.clear()
+        self._refused.add(key)
+        return False
+
+    # -- both
+
+    def _hear(self, operation: Operation, body: Mapping[str, object] | None) -> None:
+        """Pass on what a reply asks of the agent."""
+        reason = control_of(body)
+        if reason is not None and self._on_terminated is not None and operation.instance_id is not None:
+            self._on_terminated(operation.instance_id, reason)
+
+    async def _post(self, path: str, body: bytes, batch: Sequence[Delivery[Operation]]) -> Reply:
+        try:
+            return await self._api.post(path, body, _sdk_header(batch))
+        except asyncio.CancelledError:
+            # Whoever takes over has to know that the effect may have happened.
+            _mark_sent(batch)
+            raise
+
+    async def _again(
+        self,
+        turn: Turn,
+        reply: Reply,
+        batch: Sequence[Delivery[Operation]],
+        *,
+        first: bool,
+        throttled: bool,
+    ) -> Again:
+        if throttled:
+            self._endpoint.throttled(turn, reply.retry_after)
+            return Again(str(reply), weight=0.0, retry_after=reply.retry_after)
+        if reply.reached:
+            _mark_sent(batch)
+        lanes = {delivery.item.instance_id or delivery for delivery in batch}
+        weight = await self._endpoint.failed(turn, reply, lanes, first=first)
+        return Again(str(reply), weight=weight, retry_after=reply.retry_after)
+
+
+def _sdk_header(batch: Sequence[Delivery[Operation]]) -> str | None:
+    """Return the SDK entries of the agents whose operations travel together, if others made them."""
+    entries: dict[str, None] = {}
+    for delivery in batch:
+        header = delivery.item.metadata.get(SDK_HEADER)
+        if isinstance(header, str):
+            entries.update(dict.fromkeys(header.split()))
+    return " ".join([*entries][:_ENTRIES_SENT]) or None
+
+
+def _mark_sent(batch: Sequence[Delivery[Operation]]) -> None:
+    for delivery in batch:
+        delivery.maybe_sent = True
+
+
+def _dead(reason: str, reply: Reply) -> Dead:
+    return Dead(f"{reason}: {reply}", reply.detail)
+
+
+def _conflict(operation: Operation, reply: Reply) -> Dead:
+    # An instance that somebody else has started takes what follows; one whose id is taken does not.
+    fatal = operation.type is not OperationType.START_AGENT_INSTANCE
+    return Dead(f"conflict: {reply}", reply.detail, fatal=fatal)
+
+
+def _outputs(reply: Reply) -> dict[str, object] | None:
+    """Return the outputs by key, if this is a bulk reply."""
+    if reply.status is None or not 200 <= reply.status < 300 or reply.body is None:
+        return None
+    outputs = reply.body.get("outputs")
+    return outputs if isinstance(outputs, dict) else None

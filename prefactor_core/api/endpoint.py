@@ -1,0 +1,310 @@
+"""The endpoint's health: whether sending makes sense, and whether a failure is the endpoint's or ours.
+
+A failure says nothing about an operation while the endpoint fails everybody. So after a failure the endpoint
+has to be proved well, by another success or by a ping, before the failure counts; and it counts for less, the
+more often the endpoint has been failing first sendings of others lately.
+
+An endpoint that is away is waited for: one sender probes it with growing patience, the others wait for that
+one, and no operation loses an attempt.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from prefactor_core.api.replies import Reply
+from prefactor_core.exceptions import OperationError, PrefactorTelemetryFailureError
+from prefactor_core.queue.retry import RetryPolicy
+
+logger = logging.getLogger("prefactor_core.api")
+
+_LONGEST_PROBE_WAIT: Final = 10.0
+"""Bound of the wait between two probes, in seconds: how late we are at the most when it is back."""
+_RATE_WEIGHT: Final = 0.1
+"""How much one sending moves the failure rate: it looks back over some twenty of them."""
+_USUAL_RATE: Final = 0.03
+"""The failure rate up to which a failure counts as a whole attempt."""
+_HIGHEST_RATE: Final = 0.5
+"""The failure rate from which on a failure does not count for less still."""
+_HEARSAY: Final = 0.5
+"""What a failure counts for that the API itself did not speak of: no reply, or a proxy's page."""
+_FAILED_REQUESTS: Final = 4
+_FAILED_LANES: Final = 3
+"""So many requests of so many lanes failing in a row, with nothing done between, is no fault of theirs."""
+_REJECTED_INSTANCES: Final = 5
+"""Rejections of so many instances in a row mean that something general is wrong."""
+
+
+class _Proof(Enum):
+    """What has to happen for an endpoint to count as back."""
+
+    PING = auto()
+    ANSWER = auto()  # to a write, by the API itself
+    SUCCESS = auto()  # of a write
+
+
+@dataclass(slots=True)
+class _Away:
+    needs: "_Proof"
+    reason: str
+    failures: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointState:
+    """What is known of the API now.
+
+    Attributes:
+        away: Why everything waits, if it does.
+        token_refused: Whether that is because the API refuses the token.
+        held: Seconds for which the API has asked everybody to wait.
+    """
+
+    away: str | None = None
+    token_refused: bool = False
+    held: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Leave to send one request.
+
+    Attributes:
+        since: When it was given, in the event loop's seconds.
+        trial: Whether the others wait for what becomes of it.
+    """
+
+    since: float
+    trial: bool = False
+
+
+class Endpoint:
+    """What is known of the API's health, shared by everybody who sends to it.
+
+    Args:
+        ping: Asks the API for a sign of life that also checks the token.
+        retry: Backoff between probes.
+        latch: Whether a refused token ends everything (in an agent's process) or is waited out like an
+            outage (in a worker, whose token can be mended).
+    """
+
+    def __init__(self, ping: Callable[[], Awaitable[Reply]], retry: RetryPolicy, *, latch: bool) -> None:
+        self._ping = ping
+        self._retry = retry
+        self._latch = latch
+        self._away: _Away | None = None
+        self._probing = asyncio.Lock()
+        self._pinging = asyncio.Lock()
+        self._held_until = 0.0
+        self._proved_at = -math.inf
+        self._failure_rate = _USUAL_RATE
+        self._failed_requests = 0
+        self._failed_lanes: set[object] = set()
+        self._rejected_instances: set[object] = set()
+        self._token_refused = False
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[Turn]:
+        """Wait until sending makes sense, and keep the turn for as long as the request takes.
+
+        Raises:
+            PrefactorTelemetryFailureError: The token is refused, and that is final here.
+        """
+        loop = asyncio.get_running_loop()
+        await self._wait_for_hold()
+        if self._away is not None:
+            async with self._probing:
+                while self._away is not None:
+                    if await self._probe(self._away):
+                        yield Turn(loop.time(), trial=True)
+                        return
+        yield Turn(loop.time())
+
+    @property
+    def state(self) -> EndpointState:
+        """What is known of the API now."""
+        held = max(0.0, self._held_until - asyncio.get_running_loop().time())
+        if self._away is None:
+            return EndpointState(held=held)
+        return EndpointState(self._away.reason, self._token_refused, held)
+
+    async def check(self) -> None:
+        """Ask for a sign of life before there is anything to send.
+
+        Raises:
+            PrefactorTelemetryFailureError: The token is refused, and that is final here.
+        """
+        await self._is_well(asyncio.get_running_loop().time())
+
+    def succeeded(self, *, first: bool) -> None:
+        """Something was done.
+
+        Args:
+            first: Whether it was the first sending of everything in the request.
+        """
+        self._proved_at = asyncio.get_running_loop().time()
+        self._failed_requests = 0
+        self._failed_lanes.clear()
+        self._rejected_instances.clear()
+        if first:
+            self._failure_rate *= 1 - _RATE_WEIGHT
+        self._recover()
+
+    async def failed(self, turn: Turn, reply: Reply, lanes: Iterable[object], *, first: bool) -> float:
+        """A request came to nothing.
+
+        Args:
+            turn: The turn that it had.
+            reply: What came back.
+            lanes: The lanes that were in it.
+            first: Whether it was the first sending of everything in the request.
+
+        Returns:
+            How much of an attempt that was: 1 at an endpoint that is well, 0 at one that is away.
+
+        Raises:
+            PrefactorTelemetryFailureError: The token is refused, and that is final here.
+        """
+        if first:
+            self._failure_rate += (1 - self._failure_rate) * _RATE_WEIGHT
+        self._failed_requests += 1
+        if len(self._failed_lanes) < _FAILED_LANES:
+            self._failed_lanes.update(lanes)
+        if self._away is not None:
+            self._away.failures += turn.trial
+            return 0.0
+        if not await self._is_well(turn.since, instead=str(reply)):
+            return 0.0
+        if self._fails_everybody():
+            self._go_away(f"it answers pings, and no write: {reply}", _Proof.ANSWER)
+            return 0.0
+        rate = min(max(self._failure_rate, _USUAL_RATE), _HIGHEST_RATE)
+        weight = math.log(rate) / math.log(_USUAL_RATE)
+        return weight if reply.code is not None else weight * _HEARSAY
+
+    async def refused(self, turn: Turn, reply: Reply, operation_type: str) -> bool:
+        """A request was not allowed (401, 403). Find out whether that is about the token.
+
+        Returns:
+            Whether it was the request's own fault: the token is good.
+
+        Raises:
+            PrefactorTelemetryFailureError: The token is refused, and that is final here.
+        """
+        self._answered(turn)
+        if self._away is not None:
+            self._away.failures += turn.trial
+            return False
+        # What was proved during the request does not tell: the token may have been revoked since.
+        now = asyncio.get_running_loop().time()
+        return await self._is_well(now, instead=str(reply), operation_type=operation_type)
+
+    def rejected(self, turn: Turn, reply: Reply, lane: object, *, opens: bool) -> bool:
+        """An operation was rejected for good.
+
+        Args:
+            turn: The leave that it was sent with.
+            reply: What the API said.
+            lane: Whose it is.
+            opens: Whether it registers an instance.
+
+        Returns:
+            Whether that can be believed. Rejections of many instances in a row are held to be a fault
+            of the whole (a wrong URL, a wrong account), and are waited out like an outage. Those that
+            find fault with the content of something inside an instance (422) are not: where that is the
+            next thing of every instance, nothing could ever succeed to end the wait.
+        """
+        if reply.status == 422 and not opens:
+            self._answered(turn)
+            return True
+        self._rejected_instances.add(lane)
+        self._answered(turn)
+        if self._away is not None:
+            self._away.failures += turn.trial
+            return False
+        if len(self._rejected_instances) < _REJECTED_INSTANCES:
+            return True
+        self._go_away(
+            f"it rejects one instance after the other, lately with {reply}; "
+            "check api_url, the token's account and the schemas",
+            _Proof.SUCCESS,
+        )
+        return False
+
+    def throttled(self, turn: Turn, retry_after: float) -> None:
+        """The API asks everybody to wait, in seconds."""
+        if self._away is not None:
+            self._away.failures += turn.trial
+        until = asyncio.get_running_loop().time() + retry_after
+        self._held_until = max(self._held_until, until)
+
+    # -- inside
+
+    async def _wait_for_hold(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (hold := self._held_until - loop.time()) > 0:  # noqa: ASYNC110 -- it is a time, not an event
+            await asyncio.sleep(hold)
+
+    def _fails_everybody(self) -> bool:
+        return self._failed_requests >= _FAILED_REQUESTS and len(self._failed_lanes) >= _FAILED_LANES
+
+    async def _is_well(self, since: float, instead: str = "", operation_type: str | None = None) -> bool:
+        """Ping, unless something was proved after ``since``; find the endpoint away if that fails."""
+        async with self._pinging:
+            if self._away is not None:
+                return False
+            if self._proved_at > since:
+                return True
+            reply = await self._ping()
+            if self._is_pong(reply, operation_type):
+                self._proved_at = asyncio.get_running_loop().time()
+                return True
+            self._go_away(instead or str(reply), _Proof.PING)
+            return False
+
+    def _is_pong(self, reply: Reply, operation_type: str | None = None) -> bool:
+        self._token_refused = reply.status in {401, 403} and reply.code is not None
+        if self._token_refused and self._latch:
+            raise PrefactorTelemetryFailureError(
+                f"the API refuses the token ({reply}): check api_token and api_url",
+                cause=OperationError(str(reply), operation_type),
+                operation_type=operation_type,
+            )
+        return reply.status is not None and 200 <= reply.status < 300 and reply.body is not None
+
+    async def _probe(self, away: _Away) -> bool:
+        """Wait, then ping. Return whether the caller is to try with a write."""
+        await asyncio.sleep(min(self._retry.delay(away.failures), _LONGEST_PROBE_WAIT))
+        await self._wait_for_hold()
+        if not self._is_pong(await self._ping()):
+            away.failures += 1
+            return False
+        if away.needs is not _Proof.PING:
+            return True
+        self._recover()
+        return False
+
+    def _answered(self, turn: Turn) -> None:
+        """The API itself has answered a write, if only by refusing it."""
+        if turn.trial and self._away is not None and self._away.needs is _Proof.ANSWER:
+            self._recover()
+
+    def _go_away(self, reason: str, needs: _Proof) -> None:
+        self._away = _Away(needs, reason)
+        if self._token_refused:
+            logger.warning("the API refuses the token, everything waits until it takes it: %s", reason)
+        else:
+            logger.warning("the API is away, everything waits for it: %s", reason)
+
+    def _recover(self) -> None:
+        if self._away is None:
+            return
+        logger.warning("the API is back, after %d probes", self._away.failures)
+        self._away = None
+        self._failed_requests = 0
+        self._failed_lanes.clear()

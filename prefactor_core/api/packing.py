@@ -1,0 +1,107 @@
+"""Packing: how much goes into one request, and what has to travel in one of its own.
+
+Bulk requests of full size are the rule. What an API, or a proxy before it, refuses is remembered for a while:
+requests of that size, bulk at all, or one operation's part in it.
+"""
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Final
+
+from prefactor_core.api.replies import Reply
+from prefactor_core.api.wire import MAX_BULK_BYTES, WireOperation
+from prefactor_core.queue.handler import BatchLimits
+
+logger = logging.getLogger("prefactor_core.api")
+
+BULK_LIMITS: Final = BatchLimits(max_items=250, max_bytes=1024 * 1024, max_lanes=250)
+"""What goes into one bulk request. The API takes more; but encoding a request holds the event loop that the
+agent works on, and this much takes it about a millisecond."""
+
+SINGLE_LIMITS: Final = BatchLimits(max_items=20, max_bytes=1024 * 1024, max_lanes=1)
+"""Without bulk, a call sends so many operations of one lane one after the other."""
+
+_REMEMBERED: Final = 60.0
+"""Seconds until what was refused is tried again. It may have been a proxy."""
+
+_KEYS_KEPT: Final = 10_000
+"""Keys remembered at the most of operations that travel alone."""
+
+
+class Packing:
+    """What has been learnt about the requests that get through.
+
+    Args:
+        limits: What goes into one bulk request in good weather.
+    """
+
+    def __init__(self, limits: BatchLimits = BULK_LIMITS) -> None:
+        self._usual_limits = limits
+        self._no_bulk_until: float | None = None
+        self._bulk_limits = limits
+        self._small_until = 0.0
+        self._singly: set[str] = set()
+
+    @property
+    def limits(self) -> BatchLimits:
+        """How much one call may be given now."""
+        if not self.bulk_works:
+            return SINGLE_LIMITS
+        if self._bulk_limits is not self._usual_limits and _now() >= self._small_until:
+            self._bulk_limits = self._usual_limits
+        return self._bulk_limits
+
+    @property
+    def bulk_works(self) -> bool:
+        """Whether bulk requests are taken, as far as is known."""
+        if self._no_bulk_until is not None and _now() >= self._no_bulk_until:
+            self._no_bulk_until = None
+        return self._no_bulk_until is None
+
+    def no_bulk(self, reply: Reply) -> None:
+        """Bulk requests are not taken here."""
+        logger.warning("no bulk requests here (%s): sending single ones", reply)
+        self._no_bulk_until = _now() + _REMEMBERED
+
+    def too_large(self, items: list[bytes], reply: Reply) -> None:
+        """A bulk request of those items, two or more, was too large. Half of it may pass, for a while."""
+        size = sum(len(item) for item in items)
+        logger.warning("a bulk request of %d bytes was too large (%s): sending smaller ones", size, reply)
+        self._bulk_limits = replace(
+            self._usual_limits, max_items=len(items) // 2, max_bytes=max(1, size // 2)
+        )
+        self._small_until = _now() + _REMEMBERED
+
+    def travels_alone(self, key: str) -> bool:
+        """Whether the operation of that key has to have a request of its own."""
+        return key in self._singly
+
+    def set_alone(self, key: str) -> None:
+        """A bulk reply could not speak for the operation of that key."""
+        if len(self._singly) >= _KEYS_KEPT:
+            self._singly.clear()  # given up meanwhile, most of them; the others are asked in bulk once more
+        self._singly.add(key)
+
+    def forget(self, key: str) -> None:
+        """The operation of that key has been answered."""
+        self._singly.discard(key)
+
+
+def pack(wires: list[WireOperation]) -> list[bytes]:
+    """Return the items of the longest prefix that one bulk request can hold, each key once."""
+    items: list[bytes] = []
+    keys: set[str] = set()
+    size = 64
+    for wire in wires:
+        item = wire.bulk_item()
+        size += len(item) + 1
+        if items and (wire.key in keys or size > MAX_BULK_BYTES):
+            break
+        keys.add(wire.key)
+        items.append(item)
+    return items
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

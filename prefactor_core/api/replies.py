@@ -1,0 +1,181 @@
+"""What a reply means: one total function from a reply to what becomes of the operation.
+
+The rules are the table "What a reply means" of the API's description; ``tests/unit/test_replies.py`` holds
+every row.
+"""
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+
+from prefactor_core.operations import OperationType
+
+_LONGEST_DETAIL: Final = 2_000
+"""Characters of a reply that a dead letter keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back from one request.
+
+    Attributes:
+        status: HTTP status; ``None`` without a whole reply.
+        body: The body, if it is a JSON object.
+        empty: Whether the body was empty.
+        retry_after: Seconds that ``Retry-After`` asks for.
+        failure: Why there is no whole reply.
+        reached: Whether the request may have reached the API.
+    """
+
+    status: int | None
+    body: dict[str, object] | None = field(default=None, repr=False)
+    empty: bool = False
+    retry_after: float = 0.0
+    failure: str | None = None
+    reached: bool = True
+
+    @property
+    def code(self) -> str | None:
+        """The API's error code, if the body is the API's error body."""
+        if self.body is None or self.body.get("status") != "error":
+            return None
+        code = self.body.get("code")
+        return code if isinstance(code, str) else None
+
+    def __str__(self) -> str:
+        """Say what came back, fit for logs: the API's words may quote a payload, its field names do not."""
+        if self.status is None:
+            return self.failure or "no reply"
+        if self.code is None:
+            spoken = "" if self.body is not None else " without the API's JSON"
+            return f"HTTP {self.status}{spoken}"
+        errors = self.body.get("errors") if self.body is not None else None
+        fields = f" ({', '.join(errors)})" if isinstance(errors, dict) and errors else ""
+        return f"HTTP {self.status} {self.code}{fields}"
+
+    @property
+    def detail(self) -> str:
+        """The reply with the API's own words, for a dead letter."""
+        if self.code is None or self.body is None:
+            return str(self)
+        text = f"{self}: {self.body.get('message', '')}"
+        if self.body.get("errors"):
+            text = f"{text} {self.body['errors']}"
+        return text if len(text) <= _LONGEST_DETAIL else f"{text[: _LONGEST_DETAIL - 3]}..."
+
+
+class Verdict(Enum):
+    """What a reply says about one operation."""
+
+    DONE = auto()
+    """The effect has happened. Settle."""
+    DONE_BEFORE = auto()
+    """It had happened before, and its key has expired. Settle and count."""
+    OVER = auto()
+    """Maybe there is nothing left to finish: the instance itself tells. Settle if it is over."""
+    AGAIN = auto()
+    """Not known to be done. The same again, later."""
+    THROTTLED = auto()
+    """Too many requests. The same again when the API allows it."""
+    TOKEN = auto()
+    """Not allowed: a ping tells whether that is the token or the operation."""
+    TOO_LARGE = auto()
+    """Split it; a single one is rejected."""
+    REJECTED = auto()
+    """It will never be taken. Dead-letter."""
+    CONFLICT = auto()
+    """It meets something that is not ours. Dead-letter."""
+
+
+_DONE_CODES: Final = frozenset({"conflict", "invalid_action"})
+_REPEATABLE: Final = frozenset(OperationType) - {OperationType.RECORD_QUALITY}
+"""Operations that name an id or a state, so that a conflict tells that they were done before."""
+_OVER: Final = frozenset({"complete", "failed", "cancelled", "terminated"})
+_REFUSALS: Final = frozenset({400, 404, 422})
+
+
+def classify(
+    reply: Reply,
+    operation_type: OperationType,
+    *,
+    maybe_sent: bool,
+    retry_on: Container[int] = (),
+) -> Verdict:
+    """Return what ``reply`` means for an operation that was sent alone.
+
+    Args:
+        reply: The reply.
+        operation_type: The operation's type.
+        maybe_sent: Whether an earlier sending may have had its effect.
+        retry_on: Statuses that the caller wants tried again, whatever else they mean.
+    """
+    status = reply.status
+    if status is None or status in retry_on:
+        return Verdict.THROTTLED if status == 429 else Verdict.AGAIN
+    if 200 <= status < 300:
+        taken = reply.empty or (reply.body is not None and reply.body.get("status") != "error")
+        return Verdict.DONE if taken else Verdict.AGAIN
+    if status == 429:
+        return Verdict.THROTTLED
+    if reply.code is None:
+        # A proxy's page, or nothing we know: not the API speaking.
+        return Verdict.AGAIN
+    if status == 409:
+        return _classify_conflict(reply.code, operation_type, maybe_sent=maybe_sent)
+    if status in {401, 403}:
+        return Verdict.TOKEN
+    if status == 413:
+        return Verdict.TOO_LARGE
+    return Verdict.REJECTED if status in _REFUSALS else Verdict.AGAIN
+
+
+def _classify_conflict(code: str, operation_type: OperationType, *, maybe_sent: bool) -> Verdict:
+    if code not in _DONE_CODES:
+        return Verdict.AGAIN
+    if maybe_sent and operation_type in _REPEATABLE:
+        return Verdict.DONE_BEFORE
+    if operation_type is OperationType.FINISH_AGENT_INSTANCE and code == "invalid_action":
+        return Verdict.OVER
+    return Verdict.CONFLICT
+
+
+def is_over(reply: Reply) -> bool | None:
+    """Whether the instance that was read is finished or terminated; ``None`` if the reply does not tell."""
+    details = reply.body.get("details") if reply.body is not None and reply.status == 200 else None
+    if not isinstance(details, dict) or "status" not in details:
+        return None
+    return details["status"] in _OVER
+
+
+def termination_of(reply: Reply) -> str | None:
+    """Return the reason if the instance that was read is terminated, empty if none is given, or ``None``."""
+    details = reply.body.get("details") if reply.body is not None and reply.status == 200 else None
+    if not isinstance(details, dict) or details.get("status") != "terminated":
+        return None
+    return str(details.get("termination_reason") or "")
+
+
+def control_of(body: Mapping[str, object] | None) -> str | None:
+    """Return the reason if a span's reply asks its agent to stop, empty if none is given, else ``None``."""
+    control = body.get("control") if body is not None else None
+    if not isinstance(control, dict) or control.get("terminate") is not True:
+        return None
+    return str(control.get("reason") or "")
+
+
+def classify_item(
+    output: dict[str, object], operation_type: OperationType, *, maybe_sent: bool
+) -> Verdict | None:
+    """Return what a bulk item's output means, ``None`` where a request of its own has to tell.
+
+    An output has a code and no HTTP status, and only two codes are known; whatever else an item met is
+    asked again in a request of its own, whose status decides.
+    """
+    if output.get("status") == "success":
+        return Verdict.DONE
+    code = output.get("code")
+    if isinstance(code, str) and code in _DONE_CODES:
+        verdict = _classify_conflict(code, operation_type, maybe_sent=maybe_sent)
+        return None if verdict is Verdict.OVER else verdict
+    return None

@@ -1,0 +1,312 @@
+"""Consuming: this process's fair share of the partitions, and what is read ahead of them.
+
+One task keeps the share: it joins the fleet, takes free partitions while it owns too few, gives some up
+while it owns too many, and lets go of those that were lost. One task a partition reads ahead, within a
+quota, so that neither a long partition nor one in trouble takes the room of the others.
+"""
+
+import asyncio
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Final, TypeAlias, TypeVar
+
+from prefactor_core.broker.driver import ConsumingEnd, Message, PartitionState
+from prefactor_core.broker.inbox import Inbox
+from prefactor_core.broker.letters import Record, encode_record
+from prefactor_core.broker.reader import BROKER_RETRY, Reader
+from prefactor_core.broker.shares import share_of
+from prefactor_core.broker.tenure import Disposed, Quota, Tenure
+from prefactor_core.exceptions import BrokerError, QueueClosedError
+from prefactor_core.operations import Operation
+from prefactor_core.queue.base import DeadLetter, Delivery
+
+logger = logging.getLogger("prefactor_core.broker")
+
+_ROUND: Final = 1.0
+"""Seconds between two looks at the fleet."""
+_UNSETTLED_ITEMS: Final = 8_192
+_UNSETTLED_BYTES: Final = 32 * 1024 * 1024
+"""What one process may have unsettled of all its partitions."""
+_LEAVING: Final = 5.0
+"""Seconds that what is being carried out has, when its partition is to be given up."""
+
+R = TypeVar("R")
+Settle: TypeAlias = Callable[[Tenure, list[Message]], Awaitable[Sequence[Message]]]
+
+
+class Consumer:
+    """Receives deliveries of the partitions that this process owns, and disposes of them.
+
+    Args:
+        end: The broker.
+        name: What logs call it.
+        rng: Where it begins to look for free partitions, so that a fleet does not start a race.
+    """
+
+    def __init__(self, end: ConsumingEnd, name: str, rng: random.Random) -> None:
+        self._end = end
+        self._name = name
+        self._rng = rng
+        self._tenures: dict[int, Tenure] = {}
+        self._inbox = Inbox()
+        self._reader = Reader(self._inbox)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._keeper: asyncio.Task[None] | None = None
+        self._partitions = 0
+        self._closed = False
+        self.problem: str | None = "not connected yet"
+        """Why no partitions are looked after now, if they are not."""
+
+    @property
+    def quarantined(self) -> int:
+        """Messages that were dead-lettered unread: no envelopes, or killers of their workers."""
+        return self._reader.quarantined
+
+    @property
+    def waiting(self) -> int:
+        """Deliveries that were read and not handed out."""
+        return len(self._inbox)
+
+    @property
+    def owned(self) -> list[int]:
+        """The partitions that this process owns now."""
+        return sorted(number for number, tenure in self._tenures.items() if tenure.current)
+
+    def oldest(self, partition: int) -> float | None:
+        """Return when the oldest operation held here of a partition was made, in seconds since the epoch."""
+        tenure = self._tenures.get(partition)
+        return None if tenure is None else tenure.oldest
+
+    async def receive(self, max_items: int, max_bytes: int) -> list[Delivery[Operation]]:
+        """Return the next deliveries, waiting for the first.
+
+        Raises:
+            QueueClosedError: It was closed.
+        """
+        if self._keeper is None and not self._closed:
+            self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="prefactor-partitions")
+        while True:
+            if self._closed:
+                raise QueueClosedError("the queue is closed; what waits at the broker stays there")
+            taken = self._inbox.take(max_items, max_bytes)
+            if taken:
+                return taken
+            await self._inbox.wait()
+
+    async def settle(self, deliveries: Sequence[Delivery[Operation]]) -> list[Delivery[Operation]]:
+        """Remove deliveries from the broker, and return those that were refused.
+
+        Raises:
+            BrokerError: Not all could be removed; to be repeated with the same deliveries.
+        """
+
+        async def settle(tenure: Tenure, messages: list[Message]) -> Sequence[Message]:
+            return await tenure.partition.settle(messages)
+
+        return await self._dispose(deliveries, settle)
+
+    async def dead_letter(
+        self, letters: Sequence[tuple[Delivery[Operation], DeadLetter[Operation]]]
+    ) -> list[Delivery[Operation]]:
+        """Set deliveries aside at the broker, and return those that were refused.
+
+        Raises:
+            BrokerError: Not all could be set aside; to be repeated with the same letters.
+        """
+        given_up = {id(delivery.receipt): letter for delivery, letter in letters}
+
+        async def bury(tenure: Tenure, messages: list[Message]) -> Sequence[Message]:
+            number = tenure.partition.number
+            records: list[tuple[Message, bytes]] = []
+            for message in messages:
+                letter = given_up[id(message)]
+                record = Record.of(message.data, number, letter.reason, letter.attempts, letter.reply)
+                records.append((message, encode_record(record)))
+            return await tenure.partition.dead_letter(records)
+
+        return await self._dispose([delivery for delivery, _ in letters], bury)
+
+    async def release(self, deliveries: Sequence[Delivery[Operation]]) -> None:
+        """Take deliveries back: to be handed out again, or left to the partition's next owner."""
+        held = [delivery for delivery in deliveries if isinstance(delivery.receipt, Message)]
+        again = [delivery for delivery in held if not delivery.revoked and not self._closed]
+        for tenure, gone in _by_tenure(d for d in held if d.revoked or self._closed).items():
+            tenure.forget(gone)
+        self._inbox.put_back(again)
+
+    async def depth(self) -> int:
+        """Return how many operations are unsettled at the broker.
+
+        Raises:
+            BrokerError: The broker is away.
+        """
+        return await self._end.waiting()
+
+    async def states(self) -> list[PartitionState]:
+        """Return what an operator sees of every partition.
+
+        Raises:
+            BrokerError: The broker is away.
+        """
+        return await self._end.states()
+
+    def close(self) -> None:
+        """Hand out nothing more, and read nothing more. What was handed out can still be disposed of."""
+        self._closed = True
+        for tenure in self._tenures.values():
+            tenure.close()
+        self._inbox.wake_all()
+
+    async def disconnect(self) -> None:
+        """Give all partitions up and let go of the broker."""
+        self.close()
+        for tenure in self._tenures.values():
+            tenure.leave()
+        tasks = [*self._tasks, *([self._keeper] if self._keeper is not None else [])]
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                logger.error("consuming from %s failed", self._name, exc_info=result)
+        await asyncio.gather(*(_give_up(tenure) for tenure in self._tenures.values()))
+        self._tenures.clear()
+        self._inbox.clear()
+        await self._end.disconnect()
+
+    # -- keeping a fair share
+
+    async def _keep(self) -> None:
+        failures = 0
+        while not self._closed:
+            try:
+                await self._look()
+            except BrokerError as error:
+                failures += 1
+                if failures == 1:
+                    logger.warning("%s is away, its partitions wait: %s", self._name, error)
+                self.problem = f"{self._name} is away: {error}"
+                await asyncio.sleep(BROKER_RETRY.delay(failures))
+                continue
+            except Exception:
+                # The driver is somebody else's code; a worker that silently owns nothing helps nobody.
+                logger.exception("looking after the partitions of %s failed", self._name)
+                failures += 1
+                await asyncio.sleep(BROKER_RETRY.delay(failures))
+                continue
+            if self.problem is not None:
+                self.problem = None
+                logger.info("taking part in the fleet of %s", self._name)
+            failures = 0
+            await asyncio.sleep(_ROUND)
+
+    async def _look(self) -> None:
+        self._let_go_of_lost()
+        if not self._partitions:
+            self._partitions = await self._end.partitions()
+        share = share_of(self._partitions, await self._end.fleet())
+        for tenure in self._tenures.values():
+            tenure.quota = self._quota(share)
+        owned = [tenure for tenure in self._tenures.values() if tenure.current]
+        if len(owned) > share:
+            owned.sort(key=lambda tenure: tenure.items)
+            for tenure in owned[: len(owned) - share]:
+                tenure.leave()
+                self._own(self._leave(tenure))
+        elif len(owned) < share:
+            await self._take_more(share - len(owned), share)
+
+    async def _take_more(self, wanted: int, share: int) -> None:
+        before = set(self._tenures)
+        try:
+            await self._try_each(wanted, share)
+        finally:
+            if taken := sorted(set(self._tenures) - before):
+                logger.info("took partitions %s of %s", taken, self._name)
+
+    async def _try_each(self, wanted: int, share: int) -> None:
+        start = self._rng.randrange(self._partitions)
+        for offset in range(self._partitions):
+            number = (start + offset) % self._partitions
+            if wanted == 0 or self._closed:
+                return
+            if number in self._tenures:
+                continue
+            quota = self._quota(share)
+            partition = await self._end.acquire(number, quota.items)
+            if partition is None:
+                continue
+            wanted -= 1
+            tenure = self._tenures[number] = Tenure(partition, quota)
+            tenure.reader = self._own(self._reader.run(tenure))
+
+    def _quota(self, share: int) -> Quota:
+        share = max(1, share)
+        return Quota(max(16, _UNSETTLED_ITEMS // share), max(1, _UNSETTLED_BYTES // share))
+
+    def _let_go_of_lost(self) -> None:
+        for number, tenure in list(self._tenures.items()):
+            if not tenure.partition.held and not tenure.leaving:
+                tenure.leave()
+                self._inbox.forget(tenure)
+                del self._tenures[number]
+                if tenure.reader is not None:
+                    tenure.reader.cancel()
+                self._own(_give_up(tenure))  # lets go of its connections
+                logger.warning("partition %d of %s was lost", number, self._name)
+
+    async def _leave(self, tenure: Tenure) -> None:
+        """Give a partition up once what is being carried out of it has ended."""
+        deadline = asyncio.get_running_loop().time() + _LEAVING
+        self._inbox.forget(tenure)
+        while tenure.items and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await tenure.wait_for_change(left)
+        await _give_up(tenure)
+        del self._tenures[tenure.partition.number]
+        logger.info("partition %d of %s was given up", tenure.partition.number, self._name)
+
+    # -- disposing
+
+    async def _dispose(
+        self, deliveries: Sequence[Delivery[Operation]], settle: Settle
+    ) -> list[Delivery[Operation]]:
+        pending = [delivery for delivery in deliveries if isinstance(delivery.receipt, Message)]
+        results = await asyncio.gather(
+            *(self._dispose_of(tenure, own, settle) for tenure, own in _by_tenure(pending).items()),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return [delivery for delivery in deliveries if delivery.receipt is Disposed.REFUSED]
+
+    async def _dispose_of(self, tenure: Tenure, own: list[Delivery[Operation]], settle: Settle) -> None:
+        messages = [delivery.receipt for delivery in own if isinstance(delivery.receipt, Message)]
+        refused = {id(message) for message in await settle(tenure, messages)}
+        tenure.forget([delivery for delivery in own if id(delivery.receipt) in refused], Disposed.REFUSED)
+        tenure.forget(own)
+
+    # -- tasks
+
+    def _own(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+async def _give_up(tenure: Tenure) -> None:
+    try:
+        await tenure.partition.release()
+    except Exception:
+        # The driver is somebody else's code; what it did not give up runs out by itself.
+        logger.exception("giving up partition %d failed", tenure.partition.number)
+
+
+def _by_tenure(deliveries: Iterable[Delivery[Operation]]) -> dict[Tenure, list[Delivery[Operation]]]:
+    found: defaultdict[Tenure, list[Delivery[Operation]]] = defaultdict(list)
+    for delivery in deliveries:
+        if isinstance(delivery.owner, Tenure):
+            found[delivery.owner].append(delivery)
+    return found

@@ -1,0 +1,187 @@
+"""The envelope: an operation as JSON on a broker.
+
+Version 1 is an object with these names::
+
+    v         1
+    id        the operation's own, given by its producer; the same for every publishing of it
+    instance  the agent instance whose order it keeps, or null
+    seq       its place among what that producer put for that instance, from 1
+    type      the operation's type, as in ``OperationType``
+    at        when it was made, ISO 8601
+    key       its idempotency key, or null
+    sdk       the agent's SDK header
+    replayed  true once it was replayed from the dead letters; otherwise absent
+    body      the operation's payload
+
+**The version rule.** A release reads the versions that it knows, and adds optional names without a new one.
+Whatever it cannot read, a newer version or garbage, is kept among the dead letters as it is: never executed,
+never dropped, and replayed once a release that knows it runs.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic_core import from_json, to_json
+
+from prefactor_core.exceptions import InvalidInputError
+from prefactor_core.operations import OPERATION_ID, SDK_HEADER, Operation, OperationType
+from prefactor_core.payloads import MAX_OPERATION_BYTES, EncodedJson, encode_object
+
+VERSION: Final = 1
+
+MAX_ENVELOPE_BYTES: Final = MAX_OPERATION_BYTES + 16 * 1024
+"""What an operation of the largest size takes with its envelope; anything larger is not ours."""
+
+_TYPES: Final = {kind.value: kind for kind in OperationType}
+_LONGEST_KEY: Final = 64
+_IDS: Final = ("instance_id", "span_id", "parent_span_id")
+
+
+class UnreadableEnvelopeError(Exception):
+    """What a broker holds is no envelope that this release can read. Never leaves this package."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """An operation and what its producer says about it.
+
+    Attributes:
+        id: The operation's own id; readers of dead letters dedupe by it.
+        sequence: Its place among what the producer put for the instance, from 1.
+        operation: What is to be done.
+        sdk_header: The SDK header of the agent that made it.
+        replayed: Whether it comes from the dead letters, so that it may have had its effect.
+    """
+
+    id: str
+    sequence: int
+    operation: Operation
+    sdk_header: str = ""
+    replayed: bool = False
+
+
+def check(operation: Operation) -> None:
+    """Raise if an operation could not be read again: not one of a client's, but one built by hand.
+
+    Raises:
+        InvalidInputError: Its key, or an id or a name in its payload, does not fit into an envelope.
+    """
+    key = operation.idempotency_key
+    if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
+        raise InvalidInputError("idempotency_key", f"expected 1 to {_LONGEST_KEY} characters")
+    for name in _IDS:
+        if not isinstance(operation.payload.get(name), str | None):
+            raise InvalidInputError(f"payload.{name}", "expected a string")
+    try:
+        "".join((key or "", *operation.payload)).encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError("idempotency_key or payload", "holds text that is not Unicode") from None
+
+
+def encode(envelope: Envelope) -> bytes:
+    """Return the envelope as bytes."""
+    operation = envelope.operation
+    head: dict[str, object] = {
+        "v": VERSION,
+        "id": envelope.id,
+        "instance": operation.instance_id,
+        "seq": envelope.sequence,
+        "type": operation.type.value,
+        "at": operation.timestamp.isoformat(),
+        "key": operation.idempotency_key,
+        "sdk": envelope.sdk_header,
+    }
+    if envelope.replayed:
+        head["replayed"] = True
+    plain: dict[str, Any] = {}
+    encoded: list[bytes] = []
+    for name, value in operation.payload.items():
+        if type(value) is EncodedJson:
+            # Its bytes are the bytes that were checked at the call; they are not written anew.
+            encoded.append(to_json(name) + b":" + value.encoded)
+        else:
+            plain[name] = value
+    if plain:
+        encoded.insert(0, to_json(plain)[1:-1])
+    return to_json(head)[:-1] + b',"body":{' + b",".join(encoded) + b"}}"
+
+
+def decode(data: bytes) -> Envelope:
+    """Return the envelope that ``data`` holds.
+
+    Raises:
+        UnreadableEnvelopeError: It holds none, or one of an unknown version; the message says what is
+            wrong and quotes nothing.
+    """
+    if len(data) > MAX_ENVELOPE_BYTES:
+        raise UnreadableEnvelopeError(f"{len(data):,} bytes, where an envelope has {MAX_ENVELOPE_BYTES:,}")
+    fields = _read_object(data)
+    version = fields.get("v")
+    if type(version) is not int or version != VERSION:
+        known = f"this release reads version {VERSION}"
+        raise UnreadableEnvelopeError(
+            f"envelope version {version}, {known}"
+            if type(version) is int
+            else f"no envelope version; {known}"
+        )
+    identity, sequence = fields.get("id"), fields.get("seq")
+    if type(identity) is not str or not identity or type(sequence) is not int:
+        raise UnreadableEnvelopeError("an envelope without id or seq")
+    return Envelope(
+        identity,
+        sequence,
+        _operation_of(fields, identity, sequence),
+        _text(fields, "sdk") or "",
+        fields.get("replayed") is True,
+    )
+
+
+def _read_object(data: bytes) -> dict[str, Any]:
+    try:
+        fields = from_json(data, allow_inf_nan=False)
+    except ValueError:
+        raise UnreadableEnvelopeError("not JSON") from None
+    if not isinstance(fields, dict):
+        raise UnreadableEnvelopeError("no JSON object")
+    return fields
+
+
+def _operation_of(fields: dict[str, Any], identity: str, sequence: int) -> Operation:
+    kind = _TYPES.get(str(fields.get("type")))
+    if kind is None:
+        raise UnreadableEnvelopeError("an unknown operation type")
+    key = _text(fields, "key")
+    if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
+        raise UnreadableEnvelopeError("key: not 1 to 64 characters")
+    body = fields.get("body")
+    if not isinstance(body, dict):
+        raise UnreadableEnvelopeError("body: no JSON object")
+    for name in _IDS:
+        _text(body, name)  # operations are sorted and compared by these
+    if body.get("instance_id") != _text(fields, "instance"):
+        raise UnreadableEnvelopeError("instance: not the one in the body")
+    header = _text(fields, "sdk") or ""
+    try:
+        payload = {
+            name: encode_object(value, "payload", max_bytes=MAX_OPERATION_BYTES)
+            if isinstance(value, dict)
+            else value
+            for name, value in body.items()
+        }
+        at = datetime.fromisoformat(_text(fields, "at") or "")
+        metadata = {OPERATION_ID: identity, "sequence": sequence, SDK_HEADER: header}
+        return Operation(kind, payload, at, key, metadata)
+    except InvalidInputError as error:
+        # The path of a value may name what somebody else wrote.
+        problem = str(error) if error.field == "payload" else "holds what is no JSON"
+        raise UnreadableEnvelopeError(f"body: {problem}") from None
+    except ValueError:
+        raise UnreadableEnvelopeError("at: no time") from None
+
+
+def _text(fields: dict[str, Any], name: str) -> str | None:
+    value = fields.get(name)
+    if value is not None and not isinstance(value, str):
+        raise UnreadableEnvelopeError(f"{name}: no text")
+    return value

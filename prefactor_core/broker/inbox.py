@@ -1,0 +1,81 @@
+"""The inbox: deliveries that were read ahead and wait to be handed out, and who waits for them."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+from prefactor_core.broker.tenure import Tenure
+from prefactor_core.operations import Operation
+from prefactor_core.queue.base import Delivery
+
+
+class Inbox:
+    """First in, first out. It is bounded by the quotas of the tenures that fill it."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Delivery[Operation]] = deque()
+        self._receivers: deque[asyncio.Future[None]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, delivery: Delivery[Operation]) -> None:
+        """Put a delivery at the end."""
+        self._waiting.append(delivery)
+        self._wake_one()
+
+    def put_back(self, deliveries: Sequence[Delivery[Operation]]) -> None:
+        """Put deliveries back at the head, in their order."""
+        self._waiting.extendleft(reversed(deliveries))
+        if deliveries:
+            self._wake_one()
+
+    def take(self, max_items: int, max_bytes: int) -> list[Delivery[Operation]]:
+        """Return what is at the head and still ours to hand out."""
+        taken: list[Delivery[Operation]] = []
+        size = 0
+        while self._waiting and len(taken) < max_items and size < max_bytes:
+            delivery = self._waiting.popleft()
+            if delivery.revoked:
+                if isinstance(delivery.owner, Tenure):
+                    delivery.owner.forget([delivery])
+                continue
+            size += delivery.size
+            taken.append(delivery)
+        if taken and self._waiting:
+            self._wake_one()
+        return taken
+
+    def forget(self, tenure: Tenure) -> None:
+        """Drop what waits of a partition that is no longer ours."""
+        tenure.forget([delivery for delivery in self._waiting if delivery.owner is tenure])
+        self._waiting = deque(delivery for delivery in self._waiting if delivery.owner is not tenure)
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._waiting.clear()
+
+    def wake_all(self) -> None:
+        """Wake everybody who waits, to look again."""
+        while self._receivers:
+            self._wake_one()
+
+    async def wait(self) -> None:
+        """Wait until there is something to look at."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._receivers.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self._wake_one()  # the wake-up was ours; hand it on
+            elif waiter in self._receivers:
+                self._receivers.remove(waiter)
+            raise
+
+    def _wake_one(self) -> None:
+        while self._receivers:
+            waiter = self._receivers.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return

@@ -1,0 +1,231 @@
+"""Publishing: operations leave the buffer for the broker in the background, in order, until it has them.
+
+Each partition has at most one batch under way. After a failure it is sent again from its first operation
+that was not confirmed, so that what the broker gets twice are whole suffixes, and the order of first
+occurrences is the order of puts.
+"""
+
+import asyncio
+import contextvars
+import logging
+import secrets
+from collections.abc import Callable, Coroutine
+from itertools import islice
+from typing import Final
+
+from prefactor_core.broker.buffer import Buffer, BufferBounds, Line
+from prefactor_core.broker.driver import PublishingEnd
+from prefactor_core.broker.envelope import encode
+from prefactor_core.exceptions import BrokerError, QueueClosedError
+from prefactor_core.operations import Operation
+from prefactor_core.queue.base import Published
+from prefactor_core.queue.retry import RetryPolicy
+
+logger = logging.getLogger("prefactor_core.broker")
+
+_BATCH_ITEMS: Final = 500
+_BATCH_BYTES: Final = 1024 * 1024
+_ENCODED_AT_ONCE: Final = 100
+"""Operations encoded before the event loop, which the agent works on, gets its turn."""
+_FLIGHTS: Final = 4
+"""Batches under way at a time. While they are, the others grow, so batches are large under load."""
+_DOUBTFUL_FLIGHTS: Final = 2
+"""Batches under way at a time of lines whose last try failed."""
+_LINGER: Final = 0.005
+"""Seconds that a batch may grow when nothing is under way: it is also what an agent that dies may lose."""
+_USUAL_RETRY: Final = RetryPolicy(base=0.2, cap=5.0)
+
+
+class Publisher:
+    """Takes operations and publishes them in tasks that it owns.
+
+    Args:
+        end: Where they go.
+        name: What logs call it.
+        bounds: How much may wait.
+        retry: Backoff while the broker is away; there is no last try.
+    """
+
+    def __init__(
+        self, end: PublishingEnd, name: str, bounds: BufferBounds, retry: RetryPolicy = _USUAL_RETRY
+    ) -> None:
+        self._end = end
+        self._name = name
+        self._blocks = bounds.policy == "block"
+        self._retry = retry
+        self._buffer = Buffer(bounds, secrets.token_hex(8))
+        self._flights: dict[Line, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(_FLIGHTS)
+        # A server that hangs, one of many perhaps, must not take the slots of lines that get through.
+        self._doubtful = asyncio.Semaphore(_DOUBTFUL_FLIGHTS)
+        self._start: asyncio.Task[None] | None = None
+        self._flushes: list[tuple[int, asyncio.Future[None]]] = []
+        self._failing: set[Line | None] = set()
+        self._closed = False
+        self._disconnecting = False
+        self._mourned = False
+        self.sdk_header: Callable[[], str] = str
+        """Returns the SDK header of the moment, for the envelopes."""
+
+    @property
+    def published(self) -> Published:
+        """Where everything is now."""
+        buffer = self._buffer
+        unconfirmed = buffer.unconfirmed
+        return Published(
+            buffer.put_count,
+            buffer.confirmed,
+            unconfirmed,
+            buffer.items - unconfirmed,
+            dict(buffer.dropped),
+        )
+
+    @property
+    def waiting(self) -> int:
+        """How many operations the broker has not confirmed."""
+        return self._buffer.items
+
+    async def put(self, operation: Operation) -> None:
+        """Take an operation. With the policy ``drop`` this never suspends.
+
+        Raises:
+            QueueClosedError: The queue is closed, or was closed while the caller waited for room.
+        """
+        while self._blocks and not self._closed and not self._buffer.has_room(operation.size):
+            await self._buffer.wait_for_room(operation.size)
+        if self._closed:
+            raise QueueClosedError("put() on a closed queue: nothing more is taken")
+        line = self._buffer.add(operation, self.sdk_header())
+        if self._start is None:
+            self._start = self._spawn(self._learn_partitions())
+        elif line is not None and line.partition is not None:
+            self._take_off(line)
+
+    async def flush(self, timeout: float) -> bool:
+        """Wait until the broker has confirmed everything put so far; return whether it did in time."""
+        number = self._buffer.put_count
+        if not self._buffer.holds_any_up_to(number):
+            return True
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        flush = (number, done)
+        self._flushes.append(flush)
+        try:
+            async with asyncio.timeout(timeout):
+                await done
+        except TimeoutError:
+            return False
+        finally:
+            self._flushes.remove(flush)
+        return True
+
+    def close(self) -> None:
+        """Take nothing more. What was taken is still published, until ``disconnect``."""
+        self._closed = True
+        self._buffer.wake()
+
+    async def disconnect(self) -> None:
+        """Stop publishing and let go of the broker. What it has not confirmed stays counted as such."""
+        self.close()
+        self._disconnecting = True
+        tasks = [*self._flights.values()]
+        if self._start is not None:
+            tasks.append(self._start)
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                logger.error("publishing to %s failed", self._name, exc_info=result)
+        await self._end.disconnect()
+
+    # -- inside
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        # A context of its own: that of the caller would keep what it holds alive for as long as this runs.
+        task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+        task.add_done_callback(self._mourn)
+        return task
+
+    def _mourn(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() and not self._disconnecting and not self._mourned:
+            # The event loop is closing on us: the agent ended without a word. Say what that costs.
+            self._mourned = True
+            logger.warning(
+                "ended without close(): %s has not confirmed %d operations", self._name, self.waiting
+            )
+
+    async def _learn_partitions(self) -> None:
+        failures = 0
+        while not self._buffer.partitioned:
+            try:
+                partitions = await self._end.partitions()
+            except BrokerError as error:
+                failures += 1
+                await self._back_off(error, failures)
+            except Exception as error:
+                logger.exception("connecting to %s failed", self._name)
+                failures += 1
+                await self._back_off(BrokerError(type(error).__name__), failures)
+            else:
+                for line in self._buffer.partition(partitions):
+                    self._take_off(line)
+
+    def _take_off(self, line: Line) -> None:
+        """Have the line published, unless that is under way."""
+        if line not in self._flights:
+            self._flights[line] = self._spawn(self._fly(line))
+
+    async def _fly(self, line: Line) -> None:
+        """Publish a line until nothing is left in it."""
+        if not self._closed:
+            await asyncio.sleep(_LINGER)
+        failures = 0
+        while line.entries:
+            try:
+                async with self._doubtful if failures else self._slots:
+                    await self._publish(line)
+            except BrokerError as error:
+                failures = 1 if error.confirmed else failures + 1
+                await self._back_off(error, failures, line)
+            except Exception as error:
+                # The driver is somebody else's code; what waits must not be stranded by its mistakes.
+                logger.exception("publishing to %s failed", self._name)
+                failures += 1
+                await self._back_off(BrokerError(type(error).__name__), failures, line)
+            else:
+                failures = 0
+        del self._flights[line]
+
+    async def _publish(self, line: Line) -> None:
+        batch: list[bytes] = []
+        size = 0
+        for _, envelope in list(islice(line.entries, _BATCH_ITEMS)):
+            data = encode(envelope)
+            if batch and size + len(data) > _BATCH_BYTES:
+                break
+            batch.append(data)
+            size += len(data)
+            if len(batch) % _ENCODED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        line.sent = max(line.sent, len(batch))
+        try:
+            await self._end.publish(line.partition or 0, batch)
+        except BrokerError as error:
+            self._confirm(line, min(error.confirmed, len(batch)))
+            raise
+        self._confirm(line, len(batch))
+        was_failing = bool(self._failing)
+        self._failing -= {line, None}
+        if was_failing and not self._failing:
+            logger.warning("%s is back: publishing goes on, %d operations wait", self._name, self.waiting)
+
+    def _confirm(self, line: Line, count: int) -> None:
+        self._buffer.confirm(line, count)
+        for number, done in self._flushes:
+            if not done.done() and not self._buffer.holds_any_up_to(number):
+                done.set_result(None)
+
+    async def _back_off(self, error: BrokerError, failures: int, line: Line | None = None) -> None:
+        if not self._failing:
+            logger.warning("%s does not take operations, they wait here: %s", self._name, error)
+        self._failing.add(line)
+        await asyncio.sleep(self._retry.delay(failures))

@@ -1,0 +1,167 @@
+"""``BrokerQueue``: a ``Queue`` whose other end is in another process, by way of a broker.
+
+    put -> Publisher (buffer, batches) -> broker -> Consumer (partitions, read-ahead) -> receive
+
+An agent uses the first half and a worker the second; neither half connects before it is used.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+from prefactor_core.broker.buffer import BufferBounds
+from prefactor_core.broker.consumer import Consumer
+from prefactor_core.broker.dead_letters import DeadLetters
+from prefactor_core.broker.driver import Broker
+from prefactor_core.broker.envelope import check
+from prefactor_core.broker.publisher import Publisher
+from prefactor_core.exceptions import InvalidInputError
+from prefactor_core.operations import Operation
+from prefactor_core.queue.base import DeadLetter, Delivery, Published, Queue
+
+
+class BrokerQueue(Queue[Operation]):
+    """Operations on a broker.
+
+    Args:
+        broker: What is behind it.
+        bounds: How much may wait here for the broker to confirm it.
+        rng: Source of what is better spread at random.
+    """
+
+    local: ClassVar[bool] = False
+
+    def __init__(self, broker: Broker, bounds: BufferBounds, *, rng: random.Random | None = None) -> None:
+        self.broker = broker
+        self.dead_letters = DeadLetters(broker)
+        """The operations that were given up."""
+        self.immediate = bounds.policy == "drop"
+        self.publisher = Publisher(broker.publishing(), broker.name, bounds)
+        self.consumer = Consumer(broker.consuming(), broker.name, rng or random.Random())  # noqa: S311 -- spreads
+        self._closed = False
+
+    # -- an agent's half
+
+    def introduce(self, sdk_header: Callable[[], str]) -> None:
+        """Name the agent in the envelopes from now on."""
+        self.publisher.sdk_header = sdk_header
+
+    async def put(self, item: Operation) -> None:
+        """Take an operation, to be published in the background.
+
+        With the policy ``drop`` this never suspends, and what does not fit into the buffer is dropped with
+        all that depends on it, and counted. With ``block`` it waits for room.
+
+        Raises:
+            InvalidInputError: It is no operation, or one that no envelope can hold.
+            QueueClosedError: The queue is closed.
+        """
+        if not isinstance(item, Operation):
+            raise InvalidInputError("item", f"a broker holds operations only, got {type(item).__name__}")
+        check(item)
+        await self.publisher.put(item)
+
+    @property
+    def published(self) -> Published:
+        """Where everything put here is."""
+        return self.publisher.published
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """How many operations were dropped for want of room, by type."""
+        return self.publisher.published.dropped
+
+    async def flush(self, timeout: float) -> bool:
+        """Wait until the broker has confirmed everything put so far, for ``timeout`` seconds at the most."""
+        return await self.publisher.flush(timeout)
+
+    # -- a worker's half
+
+    async def receive(self, max_items: int, max_bytes: int) -> list[Delivery[Operation]]:
+        """Return deliveries of the partitions that are this process's share, waiting for the first.
+
+        Raises:
+            QueueClosedError: The queue is closed; what waits at the broker stays there.
+        """
+        return await self.consumer.receive(max_items, max_bytes)
+
+    async def get(self) -> Operation:
+        """Remove the next operation and return it; handing it out settles it.
+
+        Raises:
+            QueueClosedError: The queue is closed.
+            BrokerError: It could not be removed, and will come again.
+        """
+        while True:
+            deliveries = await self.receive(1, 1)
+            try:
+                refused = await self.settle(deliveries)
+            except BaseException:
+                await self.release(deliveries)
+                raise
+            if not refused:
+                return deliveries[0].item
+
+    async def settle(self, deliveries: Sequence[Delivery[Operation]]) -> Sequence[Delivery[Operation]]:
+        """Remove deliveries from the broker; return those that are another process's by now.
+
+        Raises:
+            BrokerError: The broker is away; to be repeated.
+        """
+        return await self.consumer.settle(deliveries)
+
+    async def dead_letter(
+        self, letters: Sequence[tuple[Delivery[Operation], DeadLetter[Operation]]]
+    ) -> Sequence[Delivery[Operation]]:
+        """Move deliveries to the broker's dead letters; return those that are another process's by now.
+
+        Raises:
+            BrokerError: The broker is away; to be repeated.
+        """
+        return await self.consumer.dead_letter(letters)
+
+    async def release(self, deliveries: Sequence[Delivery[Operation]]) -> None:
+        """Give deliveries back: to be handed out again here, or by their partition's next owner."""
+        await self.consumer.release(deliveries)
+
+    async def depth(self) -> int:
+        """Return how many operations are unsettled at the broker, or wait here to get there.
+
+        Raises:
+            BrokerError: The broker is away.
+        """
+        return self.publisher.waiting + await self.consumer.depth()
+
+    # -- both
+
+    def size(self) -> int:
+        """Return how many operations wait in this process: to be published, or to be handed out."""
+        return self.publisher.waiting + self.consumer.waiting
+
+    async def discard(self) -> int:
+        """Drop nothing: what is at a broker can still be delivered by others."""
+        return 0
+
+    async def close(self, num_waiters: int = 1) -> None:
+        """Take nothing more and hand out nothing more. Closing again does nothing.
+
+        What was put is still published, and what was handed out can still be disposed of, until
+        ``disconnect``.
+        """
+        del num_waiters  # this queue knows who waits
+        self._closed = True
+        self.publisher.close()
+        self.consumer.close()
+
+    async def disconnect(self) -> None:
+        """Give up all partitions and let go of the broker. What is not confirmed stays counted as such."""
+        self._closed = True
+        try:
+            await self.publisher.disconnect()
+        finally:
+            await self.consumer.disconnect()
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed

@@ -1,0 +1,121 @@
+"""Reading ahead of one partition, within its quota; what cannot be carried out is set aside unread."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from prefactor_core.broker.driver import Message
+from prefactor_core.broker.envelope import UnreadableEnvelopeError, decode
+from prefactor_core.broker.inbox import Inbox
+from prefactor_core.broker.letters import Record, encode_record
+from prefactor_core.broker.tenure import Tenure
+from prefactor_core.broker.trial import Court, Trial
+from prefactor_core.exceptions import BrokerError
+from prefactor_core.queue.retry import RetryPolicy
+
+logger = logging.getLogger("prefactor_core.broker")
+
+R = TypeVar("R")
+
+BROKER_RETRY: Final = RetryPolicy(base=0.2, cap=5.0)
+"""Backoff while a broker does not do what it is asked; there is no last try."""
+
+_LOOK: Final = 1.0
+"""Seconds after which a full partition is looked at again, whether or not anything was disposed of."""
+_KILLED: Final = "its workers crashed each time they handled it"
+
+
+class Reader:
+    """Reads ahead of partitions into an inbox, one call a partition.
+
+    Args:
+        inbox: Where deliveries wait to be handed out.
+    """
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._court = Court()
+        self.quarantined = 0
+        """Messages that were dead-lettered unread: no envelopes, or killers of their workers."""
+
+    async def run(self, tenure: Tenure) -> None:
+        """Read ahead for as long as the partition is ours."""
+        failures = 0
+        while tenure.reading:
+            max_items, max_bytes = tenure.room()
+            if not max_items:
+                await tenure.wait_for_change(_LOOK)
+                continue
+            try:
+                messages = await tenure.partition.read(max_items, max_bytes)
+            except BrokerError as error:
+                failures += 1
+                if tenure.partition.held:
+                    logger.debug("reading partition %d failed: %s", tenure.partition.number, error)
+                    await asyncio.sleep(BROKER_RETRY.delay(failures))
+            except Exception:
+                # The driver is somebody else's code; its mistakes must not strand a partition.
+                logger.exception("reading partition %d failed", tenure.partition.number)
+                failures += 1
+                await asyncio.sleep(BROKER_RETRY.delay(failures))
+            else:
+                failures = 0
+                await self._take_in(tenure, messages)
+
+    async def _take_in(self, tenure: Tenure, messages: list[Message]) -> None:
+        for message in messages:
+            if not tenure.reading:
+                return  # its next owner begins with what is unsettled
+            try:
+                envelope = decode(message.data)
+            except UnreadableEnvelopeError as problem:
+                await self._quarantine(tenure, message, f"unreadable: {problem}")
+                continue
+            trial: Trial | None = None
+            if tenure.partition.careful:
+                trial = await self._open_trial(tenure, message)
+                if trial is None:
+                    continue
+            redelivered = message.redelivered or envelope.replayed
+            self._inbox.add(tenure.take(envelope.operation, message, redelivered=redelivered))
+            if trial is not None:
+                trial.handed_out = True
+
+    async def _quarantine(self, tenure: Tenure, message: Message, reason: str) -> None:
+        record = encode_record(Record.of(message.data, tenure.partition.number, reason, 0, None))
+        refused = await _insist(tenure, lambda: tenure.partition.dead_letter([(message, record)]))
+        if refused is not None and not refused:
+            self.quarantined += 1
+            logger.warning("dead-lettered unread, partition %d: %s", tenure.partition.number, reason)
+
+    async def _open_trial(self, tenure: Tenure, message: Message) -> Trial | None:
+        """Begin a message of a careful partition; ``None`` if it is not to be carried out."""
+        attempts = await _insist(tenure, lambda: tenure.partition.attempts(message))
+        trial = await self._court.open(tenure, alone=bool(attempts))
+        begun = False
+        try:
+            begun = bool(await _insist(tenure, lambda: tenure.partition.begin(message)))
+        finally:
+            if not begun:
+                self._court.drop(trial)
+        if not begun and tenure.current:
+            await self._quarantine(tenure, message, _KILLED)
+        return trial if begun else None
+
+
+async def _insist(tenure: Tenure, action: Callable[[], Awaitable[R]]) -> R | None:
+    """Repeat what the broker did not do for as long as the partition is ours; ``None`` once it is not."""
+    failures = 0
+    while tenure.current:
+        try:
+            return await action()
+        except BrokerError:
+            failures += 1
+            await asyncio.sleep(BROKER_RETRY.delay(failures))
+        except Exception:
+            # Also if the mistake is the driver's: to go on without this message would be out of order.
+            logger.exception("partition %d cannot go on", tenure.partition.number)
+            failures += 1
+            await asyncio.sleep(BROKER_RETRY.delay(failures))
+    return None

@@ -1,0 +1,408 @@
+"""The client: the one object that an agent needs."""
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from hashlib import sha256
+from types import TracebackType
+from typing import Any, Final, Self
+
+from prefactor_core._version import __version__
+from prefactor_core.config import PrefactorCoreConfig
+from prefactor_core.exceptions import (
+    ClientAlreadyInitializedError,
+    ClientClosedError,
+    ClientNotInitializedError,
+    InvalidInputError,
+    PrefactorCoreError,
+)
+from prefactor_core.identifiers import PfidFactory, require_pfid
+from prefactor_core.instance_handle import AgentInstanceHandle, InstanceRequest
+from prefactor_core.managers.agent_instance import AgentInstanceManager
+from prefactor_core.monitoring.termination_monitor import TerminationMonitor
+from prefactor_core.operations import Operation
+from prefactor_core.payloads import canonical_json
+from prefactor_core.plugins import create_queue
+from prefactor_core.queue.base import Queue
+from prefactor_core.runtime import build_runtime_environment
+from prefactor_core.session import ClientStats, CloseSummary, Session
+from prefactor_core.span_context import SpanContext, SpanScope
+
+logger = logging.getLogger("prefactor_core")
+
+CORE_SDK_HEADER_ENTRY: Final = f"prefactor-core@{__version__}"
+"""This SDK's part of the ``X-Prefactor-SDK`` header."""
+
+
+class PrefactorCoreClient:
+    """Records what agents do.
+
+    Calls queue operations and return at once; the network is somebody else's task. Use it with
+    ``async with``, or call ``initialize`` and ``close``. Everything of a client belongs to the event loop
+    that initialised it.
+
+    Args:
+        config: What the client needs to know.
+        queue: A queue of your own, in place of the one that ``config.transport_url`` names.
+        sdk_header_entry: ``name@version`` of an integration, for the SDK header.
+    """
+
+    def __init__(
+        self,
+        config: PrefactorCoreConfig,
+        queue: Queue[Operation] | None = None,
+        sdk_header_entry: str | None = None,
+    ) -> None:
+        self._config = config
+        self._queue = queue
+        self._sdk_header_entry = _header_entry(sdk_header_entry)
+        self._ids = PfidFactory()
+        self._termination_monitor = TerminationMonitor()
+        self._session: Session | None = None
+        self._closing: asyncio.Task[CloseSummary] | None = None
+        self._closers = 0
+        self._was_closed = False
+
+    # -- life
+
+    async def initialize(self) -> None:
+        """Begin to take calls. Does not wait for the network; the token is checked in the background.
+
+        Raises:
+            ClientAlreadyInitializedError: It has begun already.
+            TransportError: ``transport_url`` names no transport that is installed.
+            InvalidInputError: The configuration lacks something that this transport needs.
+        """
+        if self._session is not None:
+            raise ClientAlreadyInitializedError("initialize() on a client that is running: close it first")
+        self._closing = None
+        queue = self._queue or create_queue(self._config.transport_url, self._config)
+        self._session = Session(
+            self._config, queue, self._ids, _now, self._sdk_header, self._termination_monitor
+        )
+
+    async def close(self, timeout: float | None = None) -> CloseSummary:
+        """Deliver what is queued, and end. Closing again, or at the same time, has the same outcome.
+
+        A client that was never initialised has nothing to close. Cancelled, it ends at once; what was left is
+        logged.
+
+        Args:
+            timeout: Seconds it takes at the most; by default ``config.close_timeout``.
+
+        Returns:
+            What was delivered and what was left. It is logged, too, when something was left.
+
+        Raises:
+            PrefactorTelemetryFailureError: The API has refused the token; what was queued is lost.
+            WrongEventLoopError: The client belongs to another event loop.
+        """
+        if self._session is not None:
+            self._session.check_loop()
+            seconds = self._config.close_timeout if timeout is None else timeout
+            self._closing = asyncio.create_task(self._session.close(seconds), name="prefactor-close")
+            self._session = None
+            self._was_closed = True
+        if self._closing is None:
+            return CloseSummary()
+        self._closers += 1
+        try:
+            return await asyncio.shield(self._closing)
+        except asyncio.CancelledError:
+            if self._closers == 1 and not self._closing.done():
+                # Nobody waits for it any more: what is left is reported, and nothing goes on behind our back.
+                self._closing.cancel()
+                await asyncio.wait([self._closing])
+            raise
+        finally:
+            self._closers -= 1
+
+    async def flush(self, timeout: float = 30.0) -> bool:
+        """Wait until everything queued so far is delivered: for the end of a request, say, or of a test.
+
+        Args:
+            timeout: Seconds to wait at the most.
+
+        Returns:
+            Whether that came true in time. What was dead-lettered counts as dealt with.
+
+        Raises:
+            ClientNotInitializedError: The client is not running.
+            PrefactorTelemetryFailureError: Delivery has failed for good.
+        """
+        session = self._running()
+        done = await session.flush(timeout)
+        session.check()
+        return done
+
+    def stats(self) -> ClientStats:
+        """Return where everything that was queued is now.
+
+        Raises:
+            ClientNotInitializedError: The client is not running.
+        """
+        if self._session is None:
+            raise self._not_running()
+        return self._session.stats()
+
+    @property
+    def termination_monitor(self) -> TerminationMonitor:
+        """What knows which instances the service has asked to stop; lives as long as the client."""
+        return self._termination_monitor
+
+    async def __aenter__(self) -> Self:
+        """Initialise."""
+        await self.initialize()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close; an exception of the caller's own goes before whatever closing meets."""
+        try:
+            await self.close()
+        except PrefactorCoreError as failure:
+            if exc_type is None:
+                raise
+            logger.warning("closing after an exception of the agent's own: %s", failure)
+
+    @property
+    def instance_manager(self) -> AgentInstanceManager:
+        """The manager of agent instances.
+
+        Raises:
+            ClientNotInitializedError: The client is not running.
+        """
+        return self._running().instances
+
+    # -- instances
+
+    def create_agent_instance(
+        self,
+        agent_id: str | None = None,
+        agent_version: dict[str, Any] | None = None,
+        agent_schema_version: dict[str, Any] | None = None,
+        instance_id: str | None = None,
+        external_schema_version_id: str | None = None,
+        *,
+        environment_id: str | None = None,
+        purpose: str | None = None,
+        external_identifier: str | None = None,
+    ) -> InstanceRequest:
+        """Register a new agent instance.
+
+        ``await`` it for a handle, or use it with ``async with``: leaving finishes the instance if it is
+        unfinished. Starting it is the caller's in both cases.
+
+        Args:
+            agent_id: PFID of the agent; none with a token that names the deployment.
+            agent_version: ``name`` and ``external_identifier``, which the API needs, and what else it takes.
+            agent_schema_version: The schemas of its spans; by default ``config.schema_registry``'s.
+            instance_id: PFID of your choice; by default a new one.
+            external_schema_version_id: External identifier for the registry's version; by default derived
+                from its content, since versions are immutable at the API.
+            environment_id: PFID of the environment; none with a token that names the deployment.
+            purpose: ``live``, ``smoke_test`` or ``eval``.
+            external_identifier: Your own name for the instance.
+
+        Raises (when awaited or entered):
+            ClientNotInitializedError: The client is not running.
+            InvalidInputError: An argument is malformed, or missing; nothing was queued.
+            PrefactorTelemetryFailureError: Delivery has failed for good.
+        """
+        return InstanceRequest(
+            self._register(
+                agent_id,
+                agent_version,
+                agent_schema_version,
+                instance_id,
+                external_schema_version_id,
+                environment_id,
+                purpose,
+                external_identifier,
+            )
+        )
+
+    async def _register(
+        self,
+        agent_id: str | None,
+        agent_version: dict[str, Any] | None,
+        agent_schema_version: dict[str, Any] | None,
+        instance_id: str | None,
+        external_schema_version_id: str | None,
+        environment_id: str | None,
+        purpose: str | None,
+        external_identifier: str | None,
+    ) -> AgentInstanceHandle:
+        instances = self._running().instances
+        registered = await instances.register(
+            agent_id,
+            self._version(agent_version),
+            self._schemas(agent_schema_version, external_schema_version_id),
+            instance_id,
+            environment_id=environment_id,
+            purpose=purpose,
+            external_identifier=external_identifier,
+        )
+        return AgentInstanceHandle(registered, self)
+
+    def _version(self, agent_version: dict[str, Any] | None) -> dict[str, Any]:
+        if agent_version is None:
+            raise InvalidInputError("agent_version", "is missing: give its name and external_identifier")
+        if not isinstance(agent_version, dict):
+            raise InvalidInputError("agent_version", f"expected a dict, got {type(agent_version).__name__}")
+        for field in ("name", "external_identifier"):
+            if not isinstance(agent_version.get(field), str) or not agent_version[field]:
+                raise InvalidInputError(f"agent_version.{field}", "is missing: expected a string")
+        if "runtime_environment" in agent_version:
+            return agent_version
+        runtime = build_runtime_environment(self._sdk_header_entry)
+        return {**agent_version, "runtime_environment": runtime}
+
+    def _schemas(self, given: dict[str, Any] | None, external_id: str | None) -> dict[str, Any]:
+        if given is not None:
+            return given
+        registry = self._config.schema_registry
+        if registry is None:
+            raise InvalidInputError(
+                "agent_schema_version",
+                "is missing: give one, or set config.schema_registry",
+            )
+        if external_id is None:
+            content = canonical_json(registry.to_agent_schema_version(""))
+            external_id = f"sha256:{sha256(content).hexdigest()[:32]}"
+        return registry.to_agent_schema_version(external_id)
+
+    async def record_quality(self, instance_id: str, name: str, payload: dict[str, Any] | None) -> None:
+        """Queue a quality of an instance: what is known of how well it did.
+
+        Args:
+            instance_id: PFID of the instance; another process may own it.
+            name: Name of the quality, as registered with ``SchemaRegistry.register_quality_schema``.
+            payload: Its value; ``None`` removes what was recorded.
+
+        Raises:
+            ClientNotInitializedError: The client is not running.
+            InvalidInputError: An argument is malformed; nothing was queued.
+            PrefactorTelemetryFailureError: Delivery has failed for good.
+        """
+        await self._running().instances.record_quality(instance_id, name, payload)
+
+    # -- spans
+
+    def span(
+        self,
+        instance_id: str,
+        schema_name: str,
+        parent_span_id: str | None = None,
+        payload: dict[str, Any] | None = None,
+    ) -> SpanScope:
+        """Open a span for the length of an ``async with``, which yields its ``SpanContext``.
+
+        Args:
+            instance_id: PFID of the instance; another process may own it.
+            schema_name: Name of the span's schema.
+            parent_span_id: PFID of the parent; by default the innermost open span of the same instance.
+            payload: Inputs of the span, sent when it starts; anything that pydantic serialises to an object.
+
+        Raises (when entered):
+            ClientNotInitializedError: The client is not running.
+            InvalidInputError: An argument is malformed; nothing was queued.
+            PrefactorTelemetryFailureError: Delivery has failed for good.
+        """
+
+        def open_span() -> SpanContext:
+            spans = self._running().spans
+            span_id = spans.prepare(instance_id, schema_name, parent_span_id, payload)
+            return SpanContext(span_id, spans, spans.get_span(span_id).payload)
+
+        return SpanScope(open_span, self._running)
+
+    async def create_span(
+        self,
+        instance_id: str,
+        schema_name: str,
+        parent_span_id: str | None = None,
+        payload: dict[str, Any] | None = None,
+        started_at: datetime | None = None,
+    ) -> str:
+        """Open a span that stays open until ``finish_span``, and return its id.
+
+        Args:
+            instance_id: PFID of the instance; another process may own it.
+            schema_name: Name of the span's schema.
+            parent_span_id: PFID of the parent; by default the innermost open span of the same instance.
+            payload: Inputs of the span; anything that pydantic serialises to an object.
+            started_at: When it began, with a time zone; by default now.
+
+        Raises:
+            ClientNotInitializedError: The client is not running.
+            InvalidInputError: An argument is malformed; nothing was queued.
+            PrefactorTelemetryFailureError: Delivery has failed for good.
+        """
+        spans = self._running().spans
+        return await spans.create(instance_id, schema_name, parent_span_id, payload, started_at)
+
+    async def finish_span(
+        self,
+        span_id: str,
+        result_payload: dict[str, Any] | None = None,
+        timestamp: datetime | None = None,
+    ) -> None:
+        """Finish a span as complete.
+
+        A result that cannot be sent is replaced by a marker that says so, and a warning is logged.
+
+        Args:
+            span_id: What ``create_span`` returned.
+            result_payload: Results of the span.
+            timestamp: When it ended, with a time zone; by default now.
+
+        Raises:
+            ClientNotInitializedError: The client is not running.
+            SpanNotFoundError: The span is not open in this client.
+            PrefactorTelemetryFailureError: Delivery has failed for good.
+        """
+        spans = self._running().spans
+        require_pfid(span_id, "span_id")
+        await spans.finish(span_id, result_payload, timestamp=timestamp)
+
+    # -- inside, and what integrations reach for
+
+    @property
+    def _initialized(self) -> bool:
+        return self._session is not None
+
+    def _set_sdk_header_entry(self, entry: str | None) -> None:
+        self._sdk_header_entry = _header_entry(entry)
+
+    def _sdk_header(self) -> str:
+        entry = self._sdk_header_entry
+        return f"{entry} {CORE_SDK_HEADER_ENTRY}" if entry else CORE_SDK_HEADER_ENTRY
+
+    def _running(self) -> Session:
+        session = self._session
+        if session is None:
+            raise self._not_running()
+        session.check()
+        return session
+
+    def _not_running(self) -> ClientNotInitializedError:
+        if self._was_closed:
+            return ClientClosedError("the client is closed: initialize() it again to go on")
+        return ClientNotInitializedError(
+            "the client is not initialised: use it with 'async with', or call initialize() first"
+        )
+
+
+def _header_entry(entry: str | None) -> str | None:
+    if entry is not None and not (entry.isascii() and entry.isprintable()):
+        raise InvalidInputError("sdk_header_entry", "expected printable ASCII, as name@version")
+    return entry
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,165 @@
+"""Configuration of the client, checked when it is made."""
+
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from prefactor_core.schema_registry import SchemaRegistry
+from prefactor_core.settings import read_environment, variable_error
+
+DEFAULT_API_URL: Final = "https://app.prefactorai.com"
+
+
+class HttpClientConfig(BaseModel):
+    """How to reach the API.
+
+    Attributes:
+        api_url: Base URL, without ``/api/v1``.
+        api_token: The bearer token; appears in no ``repr``.
+        request_timeout: Seconds without a byte from the API until a request is given up.
+        connect_timeout: Seconds to connect.
+        max_retries: Taken for compatibility; ``QueueConfig.max_retries`` counts.
+        initial_retry_delay: Taken for compatibility; ``QueueConfig.retry_delay_base`` counts.
+        max_retry_delay: Bound of one backoff, in seconds, in the one retry policy.
+        retry_multiplier: What the backoff grows by, in the one retry policy.
+        retry_on_status_codes: Statuses to be tried again beside those that always are (408, 425, 429, 5xx).
+        default_idempotency_key: Taken for compatibility; every operation has a key of its own.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,  # a token must not stand in a traceback
+    )
+
+    api_url: str = DEFAULT_API_URL
+    api_token: str = Field(repr=False, min_length=1)
+    request_timeout: float = Field(default=30.0, gt=0)
+    connect_timeout: float = Field(default=10.0, gt=0)
+    max_retries: int = Field(default=3, ge=0)
+    initial_retry_delay: float = Field(default=1.0, gt=0)
+    max_retry_delay: float = Field(default=60.0, gt=0)
+    retry_multiplier: float = Field(default=2.0, ge=1)
+    retry_on_status_codes: tuple[int, ...] = (429, 500, 502, 503, 504)
+    default_idempotency_key: str | None = None
+
+    @field_validator("api_url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("expected http:// or https:// and a host")  # it may hold a password
+        _ = parts.port  # raises if it is none
+        return value.rstrip("/")
+
+    @field_validator("api_token")
+    @classmethod
+    def _check_token(cls, value: str) -> str:
+        # It becomes a header; the value itself stays out of the message.
+        if not value.isascii() or not value.isprintable() or value != value.strip():
+            raise ValueError("expected printable ASCII without surrounding blanks")
+        return value
+
+
+class QueueConfig(BaseModel):
+    """How queued operations are carried out.
+
+    Attributes:
+        num_workers: Requests in flight at the most.
+        max_retries: Tries of a failed operation after the first.
+        retry_delay_base: Bound of the first backoff, in seconds; later ones grow from it.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    num_workers: Annotated[int, Field(ge=1, le=20)] = 3
+    max_retries: Annotated[int, Field(ge=0)] = 3
+    retry_delay_base: Annotated[float, Field(gt=0)] = 1.0
+
+
+def _http_config_of(value: Any) -> Any:
+    """Accept any object with the attributes of ``HttpClientConfig``."""
+    if value is None or isinstance(value, HttpClientConfig | dict):
+        return value
+    names = HttpClientConfig.model_fields
+    found = {name: getattr(value, name) for name in names if hasattr(value, name)}
+    if "api_token" not in found:
+        raise ValueError(
+            f"expected an HttpClientConfig or an object with its attributes, got {type(value).__name__}"
+        )
+    return HttpClientConfig(**found)
+
+
+class PrefactorCoreConfig(BaseModel):
+    """Everything that a client needs to know.
+
+    Attributes:
+        http_config: How to reach the API. Needed by transports that send from this process (``memory://``).
+        queue_config: How queued operations are carried out.
+        schema_registry: Schemas for instances that are created without a schema version. May be assigned
+            later; read when an instance is created.
+        transport_url: Where operations are queued; the scheme names the transport. It may hold a password,
+            and so appears in no ``repr``.
+        buffer_operations: Operations that this process holds unsettled at the most. What does not fit is
+            dropped in whole causal chains, and counted.
+        buffer_bytes: Bytes that those take at the most.
+        buffer_policy: What a full buffer does: ``drop``, as said, or ``block``, which has the agent wait for
+            room instead; then an agent does wait for the network.
+        close_timeout: Seconds that ``close()`` takes at the most, where it is not told otherwise.
+        termination_poll_interval: Seconds in which each running instance's status is asked for once, in case
+            the service wants its agent to stop; 0 asks for none. Replies to spans say so much sooner.
+    """
+
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, validate_assignment=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    http_config: Annotated[HttpClientConfig | None, BeforeValidator(_http_config_of)] = None
+    queue_config: QueueConfig = Field(default_factory=QueueConfig)
+    schema_registry: SchemaRegistry | None = None
+    transport_url: str = Field(default="memory://", repr=False)
+    buffer_operations: int = Field(default=100_000, ge=1)
+    buffer_bytes: int = Field(default=256 * 1024 * 1024, ge=1)
+    buffer_policy: Literal["drop", "block"] = "drop"
+    close_timeout: float = Field(default=30.0, ge=0)
+    termination_poll_interval: float = Field(default=30.0, ge=0)
+
+    @classmethod
+    def from_env(cls, env_file: str | Path | None = ".env") -> Self:
+        """Make a configuration from ``PREFACTOR_*`` variables.
+
+        ``PREFACTOR_API_URL``, ``PREFACTOR_API_TOKEN``, ``PREFACTOR_TRANSPORT_URL``, ``PREFACTOR_NUM_WORKERS``
+        and so on: the names of the fields here, in ``HttpClientConfig`` (URL, token, timeouts,
+        ``max_retry_delay``) and in ``QueueConfig``, in capitals. Without a token there is no ``http_config``.
+
+        Args:
+            env_file: A file of ``NAME=value`` lines that the environment goes before; one that does not
+                exist is no error. ``None`` reads none.
+
+        Raises:
+            InvalidInputError: A value is wrong; the message names the variable.
+        """
+        values = read_environment(env_file)
+        try:
+            http = _take(values, HttpClientConfig) if "api_token" in values else None
+            queue = _take(values, QueueConfig)
+            config = cls(http_config=http, queue_config=queue, **_own(values, cls))
+        except ValidationError as error:
+            raise variable_error(error) from None
+        return config
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _own(values: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in model.model_fields}
+
+
+def _take(values: dict[str, Any], model: type[M]) -> M:
+    own = _own(values, model)
+    if model is HttpClientConfig:
+        own.pop("max_retries", None)  # QueueConfig's counts
+    return model(**own)

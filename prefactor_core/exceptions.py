@@ -1,0 +1,183 @@
+"""Every error that prefactor-core raises, in one hierarchy.
+
+::
+
+    PrefactorCoreError
+    ├── InvalidInputError (also ValueError)        a value was refused before it cost anything
+    │   ├── InvalidIdentifierError                 an id that is not a PFID, or belongs elsewhere
+    │   └── InvalidPayloadError                    data that is not JSON, or too large
+    ├── ClientAlreadyInitializedError              initialize() on a client that is running
+    ├── ClientNotInitializedError                  a call before initialize()
+    │   └── ClientClosedError                      a call after close()
+    ├── WrongEventLoopError (also RuntimeError)    a call from a thread or loop that is not the client's
+    ├── InstanceNotFoundError                      an agent instance that this client does not know
+    ├── SpanNotFoundError (also KeyError)          a span that is not open in this client
+    ├── PrefactorTerminatedError                   the service asks this instance's agent to stop
+    ├── OperationError                             why an operation was rejected or given up
+    ├── PrefactorTelemetryFailureError             the in-process sender has failed for good
+    ├── QueueClosedError                           put() on a closed queue, get() on a closed and empty one
+    └── TransportError                             a transport URL that cannot be served
+        ├── UnknownTransportError                  no plugin for the URL's scheme
+        ├── MissingDriverError                     the plugin is there, its driver is not
+        └── BrokerError                            a broker is away, or did not do what it was asked
+
+Errors of the network never appear here: agent code does not meet them. They become the reason on a
+dead letter, or a log line.
+"""
+
+from functools import partial
+
+
+class PrefactorCoreError(Exception):
+    """Base of all errors of prefactor-core."""
+
+
+class InvalidInputError(PrefactorCoreError, ValueError):
+    """A value was refused before anything was done with it.
+
+    Attributes:
+        field: The argument, or the path inside it, that was wrong (``payload.messages[3].score``).
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self._problem = problem
+
+    def __reduce__(self) -> tuple[type["InvalidInputError"], tuple[str, str]]:
+        # Exceptions are rebuilt from ``args``, which hold the joined message, not our two arguments.
+        return type(self), (self.field, self._problem)
+
+
+class InvalidIdentifierError(InvalidInputError):
+    """An id that is not a PFID, or that names something of another instance."""
+
+
+class InvalidPayloadError(InvalidInputError):
+    """Data that cannot be sent as JSON, or that is larger than one operation may be."""
+
+
+class ClientAlreadyInitializedError(PrefactorCoreError):
+    """``initialize()`` was called on a client that is running."""
+
+
+class ClientNotInitializedError(PrefactorCoreError):
+    """The client was used before ``initialize()`` (or outside its ``async with``)."""
+
+
+class ClientClosedError(ClientNotInitializedError):
+    """The client was used after ``close()``. It can be initialised again."""
+
+
+class WrongEventLoopError(PrefactorCoreError, RuntimeError):
+    """The client was called from a thread or an event loop that is not its own.
+
+    Hand the call over instead: ``asyncio.run_coroutine_threadsafe(coroutine, loop)``.
+    """
+
+
+class InstanceNotFoundError(PrefactorCoreError):
+    """The client holds no such agent instance."""
+
+
+class SpanNotFoundError(PrefactorCoreError, KeyError):
+    """The span is not open in this client: never opened here, or finished already."""
+
+    # KeyError shows the repr of its argument; a message is for reading.
+    __str__ = Exception.__str__
+
+
+class PrefactorTerminatedError(PrefactorCoreError):
+    """The service asks this instance's agent to stop.
+
+    Attributes:
+        reason: What the service gave as its reason, if it did.
+    """
+
+    def __init__(self, reason: str | None = None) -> None:
+        super().__init__(f"terminated by the service: {reason}" if reason else "terminated by the service")
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["PrefactorTerminatedError"], tuple[str | None]]:
+        return type(self), (self.reason,)
+
+
+class OperationError(PrefactorCoreError):
+    """Why an operation was rejected or given up; the reason on a dead letter.
+
+    Attributes:
+        operation_type: Name of the ``OperationType``, where the operation had one.
+    """
+
+    def __init__(self, message: str, operation_type: str | None = None) -> None:
+        super().__init__(message)
+        self.operation_type = operation_type
+
+
+class PrefactorTelemetryFailureError(PrefactorCoreError):
+    """Telemetry has failed for good in this process (the API refuses the token).
+
+    Raised by the calls that follow the failure and by ``close()``. What was queued is dropped and
+    counted; initialise the client again with a working token to go on.
+
+    Attributes:
+        cause: The error that ended delivery.
+        operation_type: Name of the type of the operation that met it, where there was one.
+        dropped_operations: Operations that were accepted and will not be delivered, so far.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        cause: Exception,
+        operation_type: str | None = None,
+        dropped_operations: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.operation_type = operation_type
+        self.dropped_operations = dropped_operations
+
+    def __reduce__(self) -> tuple[partial["PrefactorTelemetryFailureError"], tuple[object, ...]]:
+        # Exceptions are rebuilt from ``args``, which cannot hold keywords.
+        rebuild = partial(
+            type(self),
+            cause=self.cause,
+            operation_type=self.operation_type,
+            dropped_operations=self.dropped_operations,
+        )
+        return rebuild, self.args
+
+
+class QueueClosedError(PrefactorCoreError):
+    """The queue is closed: nothing can be put, and what it held has been handed out."""
+
+
+class TransportError(PrefactorCoreError):
+    """A transport URL cannot be served."""
+
+
+class UnknownTransportError(TransportError):
+    """No installed transport serves the URL's scheme."""
+
+
+class MissingDriverError(TransportError):
+    """The transport is installed, the driver library that it needs is not."""
+
+
+class BrokerError(TransportError):
+    """A broker could not be reached, or did not do what it was asked.
+
+    Agents never meet it: publishing goes on by itself, and so do workers.
+
+    Attributes:
+        confirmed: Of a batch that was being published, how many at its head the broker has confirmed.
+    """
+
+    def __init__(self, message: str, confirmed: int = 0) -> None:
+        super().__init__(message)
+        self.confirmed = confirmed
+
+    def __reduce__(self) -> tuple[type["BrokerError"], tuple[str, int]]:
+        return type(self), (str(self), self.confirmed)

@@ -1,0 +1,244 @@
+"""The handle to one agent instance: what agents hold."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Generator
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from prefactor_core.exceptions import PrefactorCoreError, PrefactorTerminatedError
+from prefactor_core.monitoring.termination_monitor import TerminationMonitor
+from prefactor_core.span_context import SpanScope
+
+logger = logging.getLogger("prefactor_core")
+
+
+class _Instances(Protocol):
+    async def start(self, instance_id: str, timestamp: datetime | None = None) -> None: ...
+
+    async def finish(
+        self, instance_id: str, status: str = "complete", timestamp: datetime | None = None
+    ) -> None: ...
+
+    async def record_quality(self, instance_id: str, name: str, payload: dict[str, Any] | None) -> None: ...
+
+
+class InstanceClient(Protocol):
+    """What a handle needs of its client."""
+
+    @property
+    def instance_manager(self) -> _Instances:
+        """What starts and finishes instances."""
+        ...
+
+    @property
+    def termination_monitor(self) -> TerminationMonitor:
+        """What knows which instances have been asked to stop."""
+        ...
+
+    def span(
+        self,
+        instance_id: str,
+        schema_name: str,
+        parent_span_id: str | None = None,
+        payload: dict[str, Any] | None = None,
+    ) -> SpanScope:
+        """Open a span for the length of a block."""
+        ...
+
+    async def create_span(
+        self,
+        instance_id: str,
+        schema_name: str,
+        parent_span_id: str | None = None,
+        payload: dict[str, Any] | None = None,
+        started_at: datetime | None = None,
+    ) -> str:
+        """Open a span until it is finished."""
+        ...
+
+    async def finish_span(
+        self,
+        span_id: str,
+        result_payload: dict[str, Any] | None = None,
+        timestamp: datetime | None = None,
+    ) -> None:
+        """Finish a span."""
+        ...
+
+
+class AgentInstanceHandle:
+    """One agent instance, with everything that can be done to it.
+
+    A handle may also be made by hand, for an instance that another process registered.
+
+    Args:
+        instance_id: PFID of the instance.
+        client: The client that speaks for it.
+    """
+
+    def __init__(self, instance_id: str, client: InstanceClient) -> None:
+        self._instance_id = instance_id
+        self._client = client
+        self._started = False
+        self._finished = False
+
+    @property
+    def id(self) -> str:
+        """The instance's id."""
+        return self._instance_id
+
+    async def start(self, timestamp: datetime | None = None) -> None:
+        """Queue the start of the instance. A second call does nothing.
+
+        An instance that is not started by then is started with its first span.
+
+        Args:
+            timestamp: When it started, with a time zone; by default now.
+        """
+        if self._started:
+            return
+        self._started = True  # a second call may come while this one is under way
+        try:
+            await self._client.instance_manager.start(self._instance_id, timestamp)
+        except PrefactorCoreError:
+            self._started = False
+            raise
+
+    async def finish(self, status: str = "complete", timestamp: datetime | None = None) -> None:
+        """Queue the finish of the instance. A second call does nothing.
+
+        An instance that was never started is started first: the API finishes only what has begun.
+
+        Args:
+            status: ``complete``, ``failed`` or ``cancelled``.
+            timestamp: When it ended, with a time zone; by default now.
+
+        Raises:
+            ValueError: The status is none of these.
+        """
+        if self._finished:
+            return
+        self._finished = True  # a second call may come while this one is under way
+        try:
+            await self._client.instance_manager.finish(self._instance_id, status, timestamp)
+        except PrefactorCoreError:
+            self._finished = False
+            raise
+
+    def span(
+        self,
+        schema_name: str,
+        parent_span_id: str | None = None,
+        payload: dict[str, Any] | None = None,
+    ) -> SpanScope:
+        """Open a span for the length of an ``async with``; see ``PrefactorCoreClient.span``."""
+        return self._client.span(self._instance_id, schema_name, parent_span_id, payload)
+
+    async def create_span(
+        self,
+        schema_name: str,
+        parent_span_id: str | None = None,
+        payload: dict[str, Any] | None = None,
+        started_at: datetime | None = None,
+    ) -> str:
+        """Open a span until ``finish_span``; see ``PrefactorCoreClient.create_span``."""
+        return await self._client.create_span(
+            self._instance_id, schema_name, parent_span_id, payload, started_at
+        )
+
+    async def finish_span(
+        self,
+        span_id: str,
+        result_payload: dict[str, Any] | None = None,
+        timestamp: datetime | None = None,
+    ) -> None:
+        """Finish a span of ``create_span``; see ``PrefactorCoreClient.finish_span``."""
+        await self._client.finish_span(span_id, result_payload, timestamp)
+
+    async def record_quality(self, name: str, payload: dict[str, Any] | None) -> None:
+        """Queue a quality of this instance: what is known of how well it did.
+
+        Args:
+            name: Name of the quality, as in its schema.
+            payload: Its value; ``None`` removes what was recorded.
+        """
+        await self._client.instance_manager.record_quality(self._instance_id, name, payload)
+
+    @property
+    def terminated(self) -> bool:
+        """Whether the service has asked this instance's agent to stop. Can be asked from any thread."""
+        return self._client.termination_monitor.get_termination_event(self._instance_id).is_set()
+
+    def raise_if_terminated(self) -> None:
+        """Stop here if the service has asked for it.
+
+        Raises:
+            PrefactorTerminatedError: It has; the reason is in it.
+        """
+        if self.terminated:
+            raise PrefactorTerminatedError(self._client.termination_monitor.reason(self._instance_id))
+
+    async def __aenter__(self) -> Self:
+        """Return the handle; starting the instance is the caller's."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Finish the instance, if it is unfinished: failed or cancelled where an exception came by."""
+        if exc_type is None:
+            await self.finish()
+            return
+        status = "cancelled" if issubclass(exc_type, asyncio.CancelledError) else "failed"
+        try:
+            await self.finish(status)
+        except PrefactorCoreError as failure:
+            # The agent's own exception is on its way and must not be masked.
+            logger.warning("instance %s could not be finished: %s", self._instance_id, failure)
+
+
+class InstanceRequest(Coroutine[Any, Any, AgentInstanceHandle]):
+    """What ``create_agent_instance`` returns: ``await`` it for the handle, or ``async with`` it.
+
+    Args:
+        creation: The coroutine that registers the instance.
+    """
+
+    def __init__(self, creation: Coroutine[Any, Any, AgentInstanceHandle]) -> None:
+        self._creation = creation
+        self._handle: AgentInstanceHandle | None = None
+
+    def __await__(self) -> Generator[Any, Any, AgentInstanceHandle]:
+        return self._creation.__await__()
+
+    def send(self, value: Any) -> Any:
+        """Step the registration; part of being a coroutine."""
+        return self._creation.send(value)
+
+    def throw(self, *args: Any) -> Any:
+        """Throw into the registration; part of being a coroutine."""
+        return self._creation.throw(*args)
+
+    def close(self) -> None:
+        """Give the registration up before it ran; part of being a coroutine."""
+        self._creation.close()
+
+    async def __aenter__(self) -> AgentInstanceHandle:
+        """Register the instance; starting it is the caller's."""
+        self._handle = await self._creation
+        return self._handle
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Finish the instance, if it is unfinished."""
+        if self._handle is not None:
+            await self._handle.__aexit__(exc_type, exc, traceback)

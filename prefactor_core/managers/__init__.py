@@ -1,0 +1,1 @@
+"""The managers turn calls on instances and spans into operations."""

@@ -1,0 +1,257 @@
+"""Agent instances: from calls to operations."""
+
+import itertools
+import secrets
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final
+
+from prefactor_core.bounded import remember
+from prefactor_core.exceptions import (
+    InstanceNotFoundError,
+    InvalidInputError,
+    InvalidPayloadError,
+)
+from prefactor_core.identifiers import PfidFactory, require_pfid
+from prefactor_core.instance_handle import AgentInstanceHandle
+from prefactor_core.managers.span import require_time
+from prefactor_core.models import AgentInstance
+from prefactor_core.operations import Operation, OperationType
+from prefactor_core.outbox import Outbox
+from prefactor_core.payloads import MAX_PAYLOAD_BYTES, encode_object
+from prefactor_core.utils import validate_idempotency_key
+
+__all__ = ["AgentInstanceHandle", "AgentInstanceManager"]
+
+INSTANCE_END_STATUSES: Final = frozenset({"complete", "failed", "cancelled"})
+_INSTANCES_KEPT: Final = 100_000
+"""Unfinished instances that are known at once; then the oldest are forgotten."""
+_FINISHED_KEPT: Final = 10_000
+"""Finishes that are remembered, so that a second one does nothing."""
+PURPOSES: Final = frozenset({"live", "smoke_test", "eval"})
+
+
+class AgentInstanceManager:
+    """Puts the operations of instances.
+
+    Args:
+        outbox: Where operations go.
+        ids: Makes instance ids.
+        now: Returns the time, with a time zone.
+        on_register: Told the id of each instance that was registered.
+        on_finish: Told the id of each instance that was finished.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        ids: PfidFactory,
+        now: Callable[[], datetime],
+        on_register: Callable[[str], None],
+        on_finish: Callable[[str], None],
+    ) -> None:
+        self._outbox = outbox
+        self._ids = ids
+        self._now = now
+        self._on_register = on_register
+        self._on_finish = on_finish
+        # Qualities may be repeated on purpose, by several processes too: each has a key of its own.
+        self._quality_keys = (f"{secrets.token_hex(4)}{number}" for number in itertools.count())
+        self._instances: dict[str, AgentInstance] = {}
+        self._finish_keys: dict[str, None] = {}
+
+    async def register(
+        self,
+        agent_id: str | None,
+        agent_version: dict[str, Any],
+        agent_schema_version: dict[str, Any],
+        instance_id: str | None = None,
+        *,
+        environment_id: str | None = None,
+        purpose: str | None = None,
+        external_identifier: str | None = None,
+    ) -> str:
+        """Put the registration of a new instance and return its id.
+
+        Args:
+            agent_id: PFID of the agent; none with a token that names the deployment.
+            agent_version: The agent's version, as the API takes it.
+            agent_schema_version: The schemas of its spans, as the API takes them.
+            instance_id: PFID of the caller's choice; by default a new one.
+            environment_id: PFID of the environment; none with a token that names the deployment.
+            purpose: ``live``, ``smoke_test`` or ``eval``.
+            external_identifier: The caller's own name for the instance.
+
+        Raises:
+            InvalidInputError: An argument is malformed; nothing was put.
+        """
+        self._outbox.check()
+        for value, field in ((agent_id, "agent_id"), (environment_id, "environment_id")):
+            if value is not None:
+                require_pfid(value, field)
+        if instance_id is None:
+            instance_id = self._ids.new() if agent_id is None else self._ids.related(agent_id)
+        else:
+            require_pfid(instance_id, "instance_id")
+        if purpose is not None and purpose not in PURPOSES:
+            raise InvalidInputError("purpose", f"expected live, smoke_test or eval, got {purpose!r}")
+        if external_identifier is not None and not _is_name(external_identifier):
+            raise InvalidInputError("external_identifier", "expected 1 to 1,024 characters")
+        version = encode_object(agent_version, "agent_version")
+        schemas = encode_object(agent_schema_version, "agent_schema_version")
+        together = len(version.encoded) + len(schemas.encoded)
+        if together > MAX_PAYLOAD_BYTES:
+            raise InvalidPayloadError(
+                "agent_schema_version",
+                f"takes {together:,} bytes as JSON together with agent_version, "
+                f"at most {MAX_PAYLOAD_BYTES:,} can be sent",
+            )
+        payload = {
+            "instance_id": instance_id,
+            "agent_id": agent_id,
+            "agent_version": version,
+            "agent_schema_version": schemas,
+            "environment_id": environment_id,
+            "external_identifier": external_identifier,
+            "purpose": purpose,
+        }
+        now = self._now()
+        instance = AgentInstance(instance_id, agent_id or "", created_at=now)
+        remember(self._instances, instance_id, instance, _INSTANCES_KEPT)
+        register = Operation(OperationType.REGISTER_AGENT_INSTANCE, payload, now, f"{instance_id}:register")
+        self._on_register(instance_id)
+        await self._outbox.put(register)
+        return instance_id
+
+    async def start(self, instance_id: str, timestamp: datetime | None = None) -> None:
+        """Put the start of an instance. One that this client has started is not started again.
+
+        Raises:
+            InvalidInputError: The id or the time is malformed.
+        """
+        await self.start_with_idempotency_key(
+            instance_id, f"{require_pfid(instance_id, 'instance_id')}:start", timestamp
+        )
+
+    async def start_with_idempotency_key(
+        self, instance_id: str, idempotency_key: str, timestamp: datetime | None = None
+    ) -> None:
+        """Put the start of an instance under a key of the caller's.
+
+        Raises:
+            InvalidInputError: The id or the time is malformed.
+            ValueError: The key does not have 1 to 64 characters.
+        """
+        self._outbox.check()
+        require_pfid(instance_id, "instance_id")
+        require_time(timestamp, "timestamp")
+        validate_idempotency_key(idempotency_key)
+        instance = self._instances.get(instance_id)
+        if instance is None or instance.status == "pending":
+            await self._outbox.put(self._start(instance_id, instance, idempotency_key, timestamp))
+
+    def start_if_pending(self, instance_id: str) -> list[Operation]:
+        """Return the start of an instance that was registered here and not started, to be put by the caller.
+
+        The API takes spans, and a finish, only of an instance that has begun; an agent that forgets to say so
+        must not lose its run.
+        """
+        instance = self._instances.get(instance_id)
+        if instance is None or instance.status != "pending":
+            return []
+        return [self._start(instance_id, instance, f"{instance_id}:start", None)]
+
+    async def finish(
+        self, instance_id: str, status: str = "complete", timestamp: datetime | None = None
+    ) -> None:
+        """Put the finish of an instance, and forget the instance.
+
+        One that was registered here and never started is started first: the API finishes only what has begun.
+
+        Raises:
+            InvalidInputError: The id, the status or the time is malformed.
+        """
+        await self.finish_with_idempotency_key(
+            instance_id, f"{require_pfid(instance_id, 'instance_id')}:finish", status, timestamp
+        )
+
+    async def finish_with_idempotency_key(
+        self,
+        instance_id: str,
+        idempotency_key: str,
+        status: str = "complete",
+        timestamp: datetime | None = None,
+    ) -> None:
+        """Put the finish of an instance under a key of the caller's, and forget the instance.
+
+        Raises:
+            InvalidInputError: The id, the status or the time is malformed.
+            ValueError: The key does not have 1 to 64 characters.
+        """
+        self._outbox.check()
+        require_pfid(instance_id, "instance_id")
+        if status not in INSTANCE_END_STATUSES:
+            raise InvalidInputError("status", f"expected complete, failed or cancelled, got {status!r}")
+        require_time(timestamp, "timestamp")
+        validate_idempotency_key(idempotency_key)
+        now = self._now()
+        ended = timestamp or now
+        if idempotency_key in self._finish_keys:
+            return  # by another handle; a second one would be refused for its other time
+        remember(self._finish_keys, idempotency_key, None, _FINISHED_KEPT)
+        start = self.start_if_pending(instance_id)
+        self._instances.pop(instance_id, None)
+        payload = {"instance_id": instance_id, "status": status, "timestamp": ended.isoformat()}
+        finish = Operation(OperationType.FINISH_AGENT_INSTANCE, payload, now, idempotency_key)
+        await self._outbox.put(*start, finish)
+        self._on_finish(instance_id)
+
+    async def record_quality(self, instance_id: str, name: str, payload: dict[str, Any] | None) -> None:
+        """Put a quality of an instance: what is known of how well it did.
+
+        Args:
+            instance_id: PFID of the instance; another process may own it.
+            name: Name of the quality, as in its schema.
+            payload: Its value; ``None`` removes what was recorded.
+
+        Raises:
+            InvalidInputError: An argument is malformed; nothing was put.
+        """
+        self._outbox.check()
+        require_pfid(instance_id, "instance_id")
+        if not _is_name(name):
+            raise InvalidInputError("name", "expected 1 to 1,024 characters")
+        fields = {
+            "instance_id": instance_id,
+            "name": name,
+            "payload": None if payload is None else encode_object(payload, "payload"),
+        }
+        key = f"{instance_id}:quality:{next(self._quality_keys)}"
+        await self._outbox.put(Operation(OperationType.RECORD_QUALITY, fields, self._now(), key))
+
+    def get(self, instance_id: str) -> AgentInstance:
+        """Return what is known of an instance that this client registered and has not finished.
+
+        Raises:
+            InstanceNotFoundError: There is no such instance here.
+        """
+        try:
+            return self._instances[instance_id]
+        except KeyError:
+            raise InstanceNotFoundError(
+                f"instance {instance_id!r} was not registered by this client, or is finished"
+            ) from None
+
+    def _start(
+        self, instance_id: str, instance: AgentInstance | None, key: str, timestamp: datetime | None
+    ) -> Operation:
+        now = self._now()
+        began = timestamp or now
+        if instance is not None:
+            instance.status, instance.started_at = "active", began
+        payload = {"instance_id": instance_id, "timestamp": began.isoformat()}
+        return Operation(OperationType.START_AGENT_INSTANCE, payload, now, key)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 1_024

@@ -1,0 +1,392 @@
+"""Spans: from calls to operations, and which spans are open."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final
+
+from prefactor_core.context_stack import SpanContextStack, StackedSpan
+from prefactor_core.exceptions import (
+    InvalidIdentifierError,
+    InvalidInputError,
+    InvalidPayloadError,
+    SpanNotFoundError,
+)
+from prefactor_core.identifiers import PfidFactory, require_pfid
+from prefactor_core.models import Span
+from prefactor_core.operations import Operation, OperationType
+from prefactor_core.outbox import Outbox
+from prefactor_core.payloads import EncodedJson, encode_object, unserialisable_marker
+
+logger = logging.getLogger("prefactor_core")
+
+SPAN_END_STATUSES: Final = frozenset({"complete", "failed", "cancelled"})
+
+_LONGEST_STACK: Final = 64
+"""Past this depth the stack is cleared of spans that were finished in another task."""
+_OPEN_KEPT: Final = 100_000
+"""Spans that can be open at once; then the oldest are forgotten, as spans that will never be finished."""
+_ORPHANS_KEPT: Final = 10_000
+"""Spans left open by finished instances that can still be finished; then the oldest are forgotten."""
+_PLACES_KEPT: Final = 1_000
+"""Places (schema, field, problem) that have been warned about; then warnings stop."""
+_LONGEST_NAME: Final = 1_024
+"""Characters in a schema's name at the most."""
+
+
+class SpanManager:
+    """Knows the open spans and puts their operations.
+
+    A span's create is put no later than the create of any of its descendants, whatever order the calls come
+    in: the API takes a child only after its parent.
+
+    Args:
+        outbox: Where operations go.
+        ids: Makes span ids.
+        now: Returns the time, with a time zone.
+        start_if_pending: Returns what has to be put before the first span of an instance.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        ids: PfidFactory,
+        now: Callable[[], datetime],
+        start_if_pending: Callable[[str], list[Operation]],
+    ) -> None:
+        self._outbox = outbox
+        self._ids = ids
+        self._now = now
+        self._start_if_pending = start_if_pending
+        self._open: dict[str, Span] = {}
+        self._of_instance: dict[str, set[str]] = {}
+        self._orphans: OrderedDict[str, None] = OrderedDict()
+        self._warned: set[tuple[str, str]] = set()
+
+    # -- opening
+
+    def prepare(
+        self,
+        instance_id: str,
+        schema_name: str,
+        parent_span_id: str | None = None,
+        payload: dict[str, Any] | None = None,
+    ) -> str:
+        """Open a span here, without telling the API yet, and make it the innermost one.
+
+        Args:
+            instance_id: The instance that it belongs to.
+            schema_name: Name of its schema.
+            parent_span_id: Its parent; by default the innermost open span of the same instance.
+            payload: What ``start`` sends if it is not given anything else.
+
+        Returns:
+            The span's id, which stays the same.
+
+        Raises:
+            InvalidInputError: An id or a name is malformed, or the payload cannot be sent.
+        """
+        self._outbox.check()
+        encoded = encode_object(payload, "payload")
+        span = self._new(instance_id, schema_name, parent_span_id)
+        span.payload = encoded.decode()  # as it was at the call, whatever the caller changes later
+        self._add(span)
+        return span.id
+
+    async def create(
+        self,
+        instance_id: str,
+        schema_name: str,
+        parent_span_id: str | None = None,
+        payload: dict[str, Any] | None = None,
+        started_at: datetime | None = None,
+    ) -> str:
+        """Open a span and put its create; it stays the innermost one until it is finished.
+
+        Returns:
+            The span's id.
+
+        Raises:
+            InvalidInputError: An argument is malformed, or the payload cannot be sent.
+        """
+        self._outbox.check()
+        encoded = encode_object(payload, "payload")
+        require_time(started_at, "started_at")
+        span = self._new(instance_id, schema_name, parent_span_id)
+        self._add(span)
+        await self._outbox.put(*self._creates(span, encoded, started_at))
+        return span.id
+
+    async def start(
+        self,
+        span_id: str,
+        payload: dict[str, Any] | None = None,
+        started_at: datetime | None = None,
+    ) -> bool:
+        """Put the create of a prepared span as active, after those of its ancestors that were not put yet.
+
+        Args:
+            span_id: The span.
+            payload: What it was given; by default what it was prepared with.
+            started_at: When it began; by default now.
+
+        Returns:
+            False if the span was started before (by a child of its own, maybe), and nothing was done.
+
+        Raises:
+            SpanNotFoundError: The span is not open here.
+            InvalidPayloadError: The payload cannot be sent; nothing was done.
+        """
+        self._outbox.check()
+        span = self.get_span(span_id)
+        if span.status != "pending":
+            return False
+        encoded = encode_object(span.payload if payload is None else payload, "payload")
+        require_time(started_at, "started_at")
+        await self._outbox.put(*self._creates(span, encoded, started_at))
+        return True
+
+    # -- finishing
+
+    async def finish(
+        self,
+        span_id: str,
+        result_payload: dict[str, Any] | None = None,
+        status: str = "complete",
+        timestamp: datetime | None = None,
+    ) -> None:
+        """Put the finish of an open span and forget the span. One that was never started is started first.
+
+        A result that cannot be sent is replaced by a marker that says so: telemetry must not cost the agent
+        its answer.
+
+        Raises:
+            SpanNotFoundError: The span is not open here.
+            InvalidInputError: The status is none, or the time is malformed.
+        """
+        self._outbox.check()
+        span = self.get_span(span_id)
+        if status not in SPAN_END_STATUSES:
+            raise InvalidInputError("status", f"expected complete, failed or cancelled, got {status!r}")
+        require_time(timestamp, "timestamp")
+        creates: list[Operation] = []
+        if span.status == "pending":
+            creates = self._creates(span, self._encode_or_mark(span.payload, span, "payload"), None)
+        await self._put_finish(span, creates, result_payload, status, timestamp)
+
+    async def cancel_unstarted(self, span_id: str, timestamp: datetime | None = None) -> None:
+        """Put a prepared span as pending and cancel it at once: that no work began is then on record.
+
+        Raises:
+            SpanNotFoundError: The span is not open here.
+        """
+        self._outbox.check()
+        span = self.get_span(span_id)
+        require_time(timestamp, "timestamp")
+        encoded = self._encode_or_mark(span.payload, span, "payload")
+        creates = self._creates(span, encoded, None, status="pending")
+        await self._put_finish(span, creates, None, "cancelled", timestamp)
+
+    def get_span(self, span_id: str) -> Span:
+        """Return an open span.
+
+        Raises:
+            SpanNotFoundError: The span is not open here.
+        """
+        span = self._open.get(span_id)
+        if span is None:
+            raise SpanNotFoundError(
+                f"span {span_id!r} is not open in this client: never opened here, or finished already"
+            )
+        return span
+
+    def is_open(self, span_id: str) -> bool:
+        """Whether the span is open here."""
+        return span_id in self._open
+
+    def instance_finished(self, instance_id: str) -> None:
+        """Let go, in time, of spans that the instance left open."""
+        for span_id in self._of_instance.pop(instance_id, ()):
+            self._orphans[span_id] = None
+        while len(self._orphans) > _ORPHANS_KEPT:
+            forgotten, _ = self._orphans.popitem(last=False)
+            self._open.pop(forgotten, None)
+
+    @property
+    def open_spans(self) -> int:
+        """How many spans are open."""
+        return len(self._open)
+
+    def result_object(self, span_id: str, value: object) -> dict[str, Any]:
+        """Return a result as a ``dict`` that can be added to; a marker if it is no object."""
+        try:
+            return encode_object(value, "result_payload").decode()
+        except InvalidPayloadError as error:
+            span = self._open.get(span_id)
+            self._warn_of(span.schema_name if span is not None else "finished", "result_payload", error)
+            return unserialisable_marker(error).decode()
+
+    # -- inside
+
+    def _new(self, instance_id: str, schema_name: str, parent_span_id: str | None) -> Span:
+        require_pfid(instance_id, "instance_id")
+        if not isinstance(schema_name, str) or not 0 < len(schema_name) <= _LONGEST_NAME:
+            raise InvalidInputError("schema_name", f"expected a name of 1 to {_LONGEST_NAME} characters")
+        parent = self._parent(instance_id, parent_span_id)
+        return Span(
+            id=self._ids.related(instance_id),
+            instance_id=instance_id,
+            schema_name=schema_name,
+            parent_span_id=parent,
+            created_at=self._now(),
+        )
+
+    def _parent(self, instance_id: str, explicit: str | None) -> str | None:
+        if explicit is None:
+            return SpanContextStack.innermost(lambda span_id: self._is_open_in(span_id, instance_id))
+        require_pfid(explicit, "parent_span_id")
+        known = self._open.get(explicit)
+        if known is not None and known.instance_id != instance_id:
+            raise InvalidIdentifierError(
+                "parent_span_id",
+                f"{explicit} is a span of instance {known.instance_id}, not of {instance_id}",
+            )
+        return explicit
+
+    def _is_open_in(self, span_id: str, instance_id: str) -> bool:
+        span = self._open.get(span_id)
+        return span is not None and span.instance_id == instance_id
+
+    def _add(self, span: Span) -> None:
+        if len(self._open) >= _OPEN_KEPT:
+            self._forget_oldest()
+        self._open[span.id] = span
+        self._of_instance.setdefault(span.instance_id, set()).add(span.id)
+        if SpanContextStack.depth() >= _LONGEST_STACK:
+            SpanContextStack.prune()
+        SpanContextStack.push(StackedSpan(span.id, self.is_open))
+
+    def _forget_oldest(self) -> None:
+        oldest = next(iter(self._open.values()))
+        self._remove(oldest)
+        self._warn_of(
+            oldest.schema_name,
+            "finish",
+            InvalidPayloadError("span", f"{_OPEN_KEPT:,} later spans were opened and not finished"),
+        )
+
+    def _remove(self, span: Span) -> None:
+        del self._open[span.id]
+        siblings = self._of_instance.get(span.instance_id)
+        if siblings is not None:
+            siblings.discard(span.id)
+            if not siblings:
+                del self._of_instance[span.instance_id]
+        self._orphans.pop(span.id, None)
+        SpanContextStack.remove(span.id)
+
+    def _creates(
+        self,
+        span: Span,
+        payload: EncodedJson,
+        started_at: datetime | None,
+        status: str = "active",
+    ) -> list[Operation]:
+        """Mark a span and its unstarted ancestors as put, and return their creates, outermost first.
+
+        An instance that is not started is started with its first span.
+        """
+        now = self._now()
+        operations = [self._create(span, payload, started_at or now, now, status)]
+        parent_id = span.parent_span_id
+        while parent_id is not None:
+            parent = self._open.get(parent_id)
+            if parent is None or parent.status != "pending":
+                break
+            encoded = self._encode_or_mark(parent.payload, parent, "payload")
+            operations.append(self._create(parent, encoded, now, now, "active"))
+            parent_id = parent.parent_span_id
+        operations += reversed(self._start_if_pending(span.instance_id))
+        operations.reverse()
+        return operations
+
+    def _create(
+        self, span: Span, payload: EncodedJson, started_at: datetime, now: datetime, status: str
+    ) -> Operation:
+        fields: dict[str, Any] = {
+            "instance_id": span.instance_id,
+            "span_id": span.id,
+            "schema_name": span.schema_name,
+            "status": status,
+            "payload": payload,
+        }
+        if span.parent_span_id is not None:
+            fields["parent_span_id"] = span.parent_span_id
+        if status == "active":
+            fields["started_at"] = started_at.isoformat()
+            span.started_at = started_at
+        span.status = "active"  # put: for us it is under way, cancelled though it may be next
+        span.payload = {}
+        return Operation(OperationType.CREATE_SPAN, fields, now, f"{span.id}:create")
+
+    async def _put_finish(
+        self,
+        span: Span,
+        creates: list[Operation],
+        result_payload: dict[str, Any] | None,
+        status: str,
+        timestamp: datetime | None,
+    ) -> None:
+        now = self._now()
+        fields: dict[str, Any] = {
+            "instance_id": span.instance_id,
+            "span_id": span.id,
+            "status": status,
+            "timestamp": (timestamp or now).isoformat(),
+        }
+        if result_payload is not None:
+            fields["result_payload"] = self._encode_or_mark(result_payload, span, "result_payload")
+        span.status = status
+        span.finished_at = timestamp or now
+        self._remove(span)
+        finish = Operation(OperationType.FINISH_SPAN, fields, now, f"{span.id}:finish")
+        await self._outbox.put(*creates, finish)
+
+    def _encode_or_mark(self, value: dict[str, Any], span: Span, field: str) -> EncodedJson:
+        try:
+            return encode_object(value, field)
+        except InvalidPayloadError as error:
+            self._warn_of(span.schema_name, field, error)
+            return unserialisable_marker(error)
+
+    def warn_once(self, span_id: str, problem: str) -> None:
+        """Log what was done wrong with a span, once for its schema."""
+        span = self._open.get(span_id)
+        schema_name = span.schema_name if span is not None else "finished"
+        if self._is_new((schema_name, problem)):
+            logger.warning("a %s span: %s (logged once)", schema_name, problem)
+
+    def _warn_of(self, schema_name: str, field: str, error: InvalidPayloadError) -> None:
+        if self._is_new((schema_name, error.field)):
+            logger.warning("a %s span is recorded without its %s: %s", schema_name, field, error)
+
+    def _is_new(self, place: tuple[str, str]) -> bool:
+        if place in self._warned or len(self._warned) >= _PLACES_KEPT:
+            return False
+        self._warned.add(place)
+        return True
+
+
+def require_time(value: object, field: str) -> None:
+    """Check an optional time of the caller's.
+
+    Raises:
+        InvalidInputError: It is no ``datetime``, or one without a time zone.
+    """
+    if value is None:
+        return
+    if not isinstance(value, datetime):
+        raise InvalidInputError(field, f"expected a datetime, got {type(value).__name__}")
+    if value.tzinfo is None:
+        raise InvalidInputError(field, "expected a datetime with a time zone (datetime.now(UTC), say)")

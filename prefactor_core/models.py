@@ -1,0 +1,59 @@
+"""What the client knows of an instance and of a span."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class AgentInstance:
+    """One execution of an agent, as far as this client has put it.
+
+    Attributes:
+        id: PFID of the instance.
+        agent_id: PFID of the agent; empty where the token names the deployment.
+        status: ``pending``, ``active``, ``complete``, ``failed`` or ``cancelled``.
+        created_at: When the instance was registered.
+        started_at: When it was started, if it was.
+        finished_at: When it was finished, if it was.
+        metadata: Whatever the caller wants to keep with it; never sent.
+    """
+
+    id: str
+    agent_id: str
+    status: str = "pending"
+    created_at: datetime = field(default_factory=_now)
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Span:
+    """One open unit of work within an instance.
+
+    Attributes:
+        id: PFID of the span.
+        instance_id: PFID of the instance that it belongs to.
+        schema_name: Name of the span's schema.
+        parent_span_id: PFID of the parent span, if it is nested.
+        status: ``pending`` (not put yet), ``active``, or a terminal status.
+        payload: What was given as the span's input before it was put.
+        created_at: When the span was prepared.
+        started_at: When it was put as active.
+        finished_at: When it was finished.
+    """
+
+    id: str
+    instance_id: str
+    schema_name: str
+    parent_span_id: str | None = None
+    status: str = "pending"
+    payload: dict[str, Any] = field(default_factory=dict, repr=False)
+    created_at: datetime = field(default_factory=_now)
+    started_at: datetime | None = None
+    finished_at: datetime | None = None

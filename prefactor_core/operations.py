@@ -1,0 +1,135 @@
+"""Operations: what the client asks of the API, as immutable data.
+
+An operation is minted synchronously, with its ids and its idempotency key, and carried out later,
+maybe by another process. Its payload uses these names:
+
+======================== ============================================================================
+type                     payload
+======================== ============================================================================
+REGISTER_AGENT_INSTANCE  instance_id, agent_version, agent_schema_version, agent_id?, environment_id?,
+                         external_identifier?, purpose?
+START_AGENT_INSTANCE     instance_id, timestamp
+FINISH_AGENT_INSTANCE    instance_id, status, timestamp
+RECORD_QUALITY           instance_id, name, payload
+CREATE_SPAN              instance_id, span_id, schema_name, status, payload, parent_span_id?,
+                         started_at?, finished_at?, result_payload?
+FINISH_SPAN              instance_id, span_id, status, timestamp, result_payload?
+======================== ============================================================================
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, Final
+
+from pydantic_core import from_json, to_json
+
+from prefactor_core.exceptions import InvalidPayloadError
+from prefactor_core.payload_problems import NOT_UNICODE
+from prefactor_core.payloads import MAX_OPERATION_BYTES, EncodedJson, encode_object
+
+SDK_HEADER: Final = "sdk_header"
+"""Under this name an operation's metadata says which SDK made it, if that was not in this process."""
+
+OPERATION_ID: Final = "operation_id"
+"""Under this name an operation's metadata has the id that its producer gave it, if it came from a broker."""
+
+_SHORT: Final = 1_000
+"""Characters up to which what a string takes as JSON need not be counted to the byte."""
+
+_FIXED_BYTES: Final = 160
+"""About what one operation takes beside its payload: key, type, time."""
+
+
+class OperationType(Enum):
+    """What can be asked of the API; each is one endpoint's action."""
+
+    REGISTER_AGENT_INSTANCE = "register_agent_instance"
+    START_AGENT_INSTANCE = "start_agent_instance"
+    FINISH_AGENT_INSTANCE = "finish_agent_instance"
+    RECORD_QUALITY = "record_quality"
+    CREATE_SPAN = "create_span"
+    FINISH_SPAN = "finish_span"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing to be done at the API, complete in itself.
+
+    Attributes:
+        type: What is to be done.
+        payload: The names in this module's table. Whatever is given is copied at once: objects inside
+            it become ``EncodedJson``, which reads as a mapping.
+        timestamp: When the operation was made.
+        idempotency_key: 1 to 64 characters; the same for every sending. Where it is missing, one is
+            derived from the content.
+        metadata: The caller's own; never sent to the API.
+        size: About how many bytes it takes, for bounds on memory and on requests.
+
+    Raises:
+        InvalidPayloadError: The payload is not JSON, or too large; the message names the path of the value.
+    """
+
+    type: OperationType
+    payload: Mapping[str, Any] = field(repr=False)
+    timestamp: datetime
+    idempotency_key: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    size: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        frozen: dict[str, Any] = {}
+        size = _FIXED_BYTES
+        for name, value in self.payload.items():
+            if type(value) is str:
+                size += len(name) + _utf8_length(name, value)
+                frozen[name] = value
+            elif type(value) is EncodedJson:
+                size += len(name) + len(value.encoded)
+                frozen[name] = value
+            elif value is not None:
+                frozen[name], length = _freeze(name, value)
+                size += len(name) + length
+        if size > MAX_OPERATION_BYTES:
+            raise InvalidPayloadError(
+                "payload", f"takes {size:,} bytes as JSON, an operation at most {MAX_OPERATION_BYTES:,}"
+            )
+        object.__setattr__(self, "payload", MappingProxyType(frozen))
+        object.__setattr__(self, "size", size)
+
+    @property
+    def instance_id(self) -> str | None:
+        """The agent instance whose order this operation keeps."""
+        return self.payload.get("instance_id")
+
+    @property
+    def span_id(self) -> str | None:
+        """The span that it creates or finishes."""
+        return self.payload.get("span_id")
+
+
+def _utf8_length(name: str, value: str) -> int:
+    if len(value) > _SHORT:
+        # Escapes can make it several times as long.
+        try:
+            return len(to_json(value)) - 2
+        except ValueError:
+            raise InvalidPayloadError(f"payload.{name}", NOT_UNICODE) from None
+    if value.isascii():
+        return len(value)
+    try:
+        return len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidPayloadError(f"payload.{name}", NOT_UNICODE) from None
+
+
+def _freeze(name: str, value: object) -> tuple[object, int]:
+    """Return a copy of a payload's value that the caller cannot change, and its length as JSON."""
+    encoded = encode_object({name: value}, "payload").encoded
+    length = len(encoded) - len(name)
+    copy = from_json(encoded)[name]
+    if isinstance(copy, dict):
+        return EncodedJson(to_json(copy)), length
+    return copy, length

@@ -1,0 +1,57 @@
+"""Where the client's operations leave for the queue, in the order of the calls that made them."""
+
+import asyncio
+from collections.abc import Callable
+
+from prefactor_core.operations import Operation
+from prefactor_core.queue.base import Queue
+
+
+class Outbox:
+    """Puts operations to a queue without ever changing their order.
+
+    A queue whose ``put`` never suspends needs no help. With any other queue a second call could overtake the
+    first while that one is suspended, or a cancelled caller could leave a hole in the sequence; so each
+    call's operations are put by a task of their own that waits for the one before.
+
+    Args:
+        queue: Where the operations go.
+        check: Raises if no call can be taken now, with the reason.
+    """
+
+    def __init__(self, queue: Queue[Operation], check: Callable[[], None]) -> None:
+        self._queue = queue
+        self.check = check
+        """To be called before anything is changed for a call that will put."""
+        self._last: asyncio.Task[None] | None = None
+        self.put_count = 0
+        """Operations whose ``put`` returned."""
+
+    async def put(self, *operations: Operation) -> None:
+        """Put operations one after the other, with nothing of another call between them.
+
+        Raises:
+            QueueClosedError: The queue is closed.
+        """
+        if self._queue.immediate:
+            await self._put_all(operations)
+            return
+        task = asyncio.create_task(self._put_after(self._last, operations))
+        self._last = task
+        await asyncio.shield(task)
+
+    async def drain(self) -> None:
+        """Wait until everything that was given before this call has been put."""
+        last = self._last
+        if last is not None and not last.done():
+            await asyncio.wait([last])
+
+    async def _put_all(self, operations: tuple[Operation, ...]) -> None:
+        for operation in operations:
+            await self._queue.put(operation)
+            self.put_count += 1
+
+    async def _put_after(self, before: asyncio.Task[None] | None, operations: tuple[Operation, ...]) -> None:
+        if before is not None and not before.done():
+            await asyncio.wait([before])
+        await self._put_all(operations)

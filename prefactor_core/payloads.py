@@ -1,0 +1,154 @@
+"""What callers hand over, checked and turned into JSON once, at the call.
+
+The bytes made here are the bytes that are sent, however often: nothing that the caller changes later
+can change them.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from pydantic_core import from_json, to_json
+
+from prefactor_core.exceptions import InvalidPayloadError
+from prefactor_core.payload_problems import SAFE_DEPTH, problem_of
+
+MAX_OPERATION_BYTES: Final = 1024 * 1024
+"""The largest operation, in bytes of JSON: the bound that every transport can rely on."""
+
+MAX_PAYLOAD_BYTES: Final = MAX_OPERATION_BYTES - 16 * 1024
+"""What one payload may take of it: the rest is for ids, names, times and the envelope."""
+
+UNSERIALISABLE_KEY: Final = "prefactor_unserialisable"
+"""The one key of the object that stands in for a result that could not be sent."""
+
+
+_LEVELS_ABOVE: Final = 10
+_LONG_NUMBER: Final = 4_300
+"""Digits that a number may have at the most: more are written, but not read again."""
+_DIGITS: Final = re.compile(rb"[0-9]{%d}" % _LONG_NUMBER)
+
+
+class EncodedJson(Mapping[str, Any]):
+    """A JSON object, frozen as its bytes; reads as a mapping, decoding at each look.
+
+    Attributes:
+        encoded: The JSON, UTF-8.
+    """
+
+    __slots__ = ("encoded",)
+
+    def __init__(self, encoded: bytes) -> None:
+        self.encoded = encoded
+
+    def __getitem__(self, key: str) -> Any:
+        return self.decode()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.decode())
+
+    def __len__(self) -> int:
+        return len(self.decode())
+
+    def __repr__(self) -> str:
+        # Payloads appear in no log and no repr.
+        return f"<JSON, {len(self.encoded)} bytes>"
+
+    def decode(self) -> dict[str, Any]:
+        """Return the object as a fresh ``dict``."""
+        decoded: dict[str, Any] = from_json(self.encoded)
+        return decoded
+
+
+EMPTY_OBJECT: Final = EncodedJson(b"{}")
+
+
+def encode_object(value: object, field: str, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> EncodedJson:
+    """Serialise what pydantic can serialise to a JSON object.
+
+    Args:
+        value: A mapping, a dataclass, a pydantic model; ``None`` is the empty object.
+        field: The argument's name, for the message.
+        max_bytes: The most that its JSON may take.
+
+    Raises:
+        InvalidPayloadError: Something in it is not JSON, it is no object, or it is too large. The
+            message names the path of the value, never the value.
+    """
+    if value is None:
+        return EMPTY_OBJECT
+    if type(value) is EncodedJson:
+        return value
+    try:
+        encoded = to_json(value)
+    except Exception as error:  # serialisers of the caller's own classes may raise anything
+        raise problem_of(value, field) from error
+    if not encoded.startswith(b"{"):
+        raise InvalidPayloadError(field, f"expected a JSON object, got {type(value).__name__}")
+    if _is_suspect(encoded) and not _is_strict_json(encoded):
+        raise problem_of(value, field)
+    if len(encoded) > max_bytes:
+        raise InvalidPayloadError(
+            field, f"takes {len(encoded):,} bytes as JSON, at most {max_bytes:,} can be sent"
+        )
+    return EncodedJson(encoded)
+
+
+def as_object(value: object, field: str) -> dict[str, Any]:
+    """Return a shallow copy of a mapping, or what pydantic makes of a dataclass or a model, to be added to.
+
+    Raises:
+        InvalidPayloadError: It is neither, or what it holds cannot be sent.
+    """
+    if type(value) is dict:
+        return dict(value)
+    if isinstance(value, Mapping):
+        try:
+            return dict(value)
+        except Exception as error:  # a mapping of the caller's own may raise anything
+            raise InvalidPayloadError(field, f"{type(value).__name__} cannot be read") from error
+    return encode_object(value, field).decode()
+
+
+def snapshot(value: object, field: str) -> dict[str, Any]:
+    """Return a deep copy as plain JSON. What cannot be sent is copied shallowly, to be refused later.
+
+    Raises:
+        InvalidPayloadError: It is no object.
+    """
+    try:
+        return encode_object(value, field).decode()
+    except InvalidPayloadError:
+        return as_object(value, field)
+
+
+def canonical_json(value: object) -> bytes:
+    """Return plain JSON in its one canonical form: equal content has equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def unserialisable_marker(error: InvalidPayloadError) -> EncodedJson:
+    """Return the object that is sent in place of a result that ``error`` refused."""
+    readable = str(error).encode("utf-8", "backslashreplace").decode()
+    return EncodedJson(to_json({UNSERIALISABLE_KEY: readable}))
+
+
+def _is_suspect(encoded: bytes) -> bool:
+    """Whether JSON that was written may be none, or not be readable: worth the price of reading it."""
+    return (
+        b"NaN" in encoded
+        or b"Infinity" in encoded
+        or encoded.count(b"{") + encoded.count(b"[") > SAFE_DEPTH
+        or (len(encoded) > _LONG_NUMBER and _DIGITS.search(encoded) is not None)
+    )
+
+
+def _is_strict_json(encoded: bytes) -> bool:
+    # The words may as well stand inside a string, and many brackets side by side.
+    try:
+        # An envelope, or a request, puts it some levels deeper, where it has to be readable still.
+        from_json(b"[" * _LEVELS_ABOVE + encoded + b"]" * _LEVELS_ABOVE, allow_inf_nan=False)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,242 @@
+"""The interface that the SDK and the executor share with every queue, in memory or on a broker.
+
+The five methods of the published SDK (``put``, ``get``, ``size``, ``close``, ``closed``) are enough: a
+queue that has only those works with the client and the executor. What a broker adds comes with
+defaults: deliveries that are settled once their effect is known, dead letters, giving back, flush and depth.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Final, Generic, Protocol, TypeVar
+
+T = TypeVar("T")
+
+_USUAL_SIZE: Final = 256
+"""Bytes that an item counts for that does not say."""
+
+
+class Owner(Protocol):
+    """Who holds a delivery on behalf of this process; it can lose it to another process."""
+
+    @property
+    def current(self) -> bool:
+        """Whether what it handed out is still this process's to carry out; decided without the network."""
+        ...
+
+
+class Delivery(Generic[T]):
+    """One item handed out by a queue, to be settled, dead-lettered or given back exactly once.
+
+    Attributes:
+        item: What was put.
+        size: About how many bytes it takes.
+        maybe_sent: Whether an earlier attempt may have had its effect. A queue sets it on what it
+            delivers again; a sender sets it once a request may have reached the API.
+        lane: Whose turn it waits for; the executor's own.
+        number: Its place among all that the executor received; the executor's own.
+        owner: Who can lose it to another process; ``None`` where nobody can.
+        receipt: What the queue disposes of it by; the queue's own.
+    """
+
+    __slots__ = ("item", "lane", "maybe_sent", "number", "owner", "receipt", "size")
+
+    def __init__(self, item: T, *, redelivered: bool = False) -> None:
+        self.item = item
+        size = getattr(item, "size", None)
+        # Any item can be queued, and what it calls its size may be anything.
+        self.size: int = size if type(size) is int and size > 0 else _USUAL_SIZE
+        self.maybe_sent = redelivered
+        self.lane: object = None
+        self.number = 0
+        self.owner: Owner | None = None
+        self.receipt: object = None
+
+    @property
+    def revoked(self) -> bool:
+        """Whether it is another process's by now: not to be carried out, but to be given back."""
+        return self.owner is not None and not self.owner.current
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter(Generic[T]):
+    """An item that will not be tried again.
+
+    Attributes:
+        item: What was put.
+        reason: Why it was given up.
+        attempts: How often it was tried on its own account.
+        reply: What the API answered, if that was the reason.
+    """
+
+    item: T
+    reason: str
+    attempts: int = 0
+    reply: str | None = field(default=None, repr=False)  # it may quote a payload
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Where everything put to a queue that ends elsewhere is.
+
+    ``put = confirmed + unconfirmed + buffered + dropped``, always.
+
+    Attributes:
+        put: Items that were put.
+        confirmed: Those that have arrived there.
+        unconfirmed: Those that were sent without an answer; they may have arrived.
+        buffered: Those that have never been sent.
+        dropped: Those that did not fit into the buffer, by operation type.
+    """
+
+    put: int = 0
+    confirmed: int = 0
+    unconfirmed: int = 0
+    buffered: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+class Queue(ABC, Generic[T]):
+    """Where operations wait between the agent and the executor.
+
+    All calls belong to one event loop.
+    """
+
+    local: ClassVar[bool] = True
+    """Whether this process empties the queue. A client starts its own executor on a local queue; a
+    queue that ends in a broker is emptied by workers elsewhere."""
+
+    immediate: bool = False
+    """Whether ``put`` never suspends. The client puts to such a queue without further ado, and keeps the
+    order of calls itself for all others."""
+
+    in_memory: ClassVar[bool] = False
+    """Whether what waits is in this process's memory already, so that receiving all of it costs none."""
+
+    @abstractmethod
+    async def put(self, item: T) -> None:
+        """Take an item without making the caller wait.
+
+        Raises:
+            QueueClosedError: The queue is closed.
+        """
+
+    @abstractmethod
+    async def get(self) -> T:
+        """Remove the next item and return it, waiting for one if there is none.
+
+        Raises:
+            QueueClosedError: The queue is closed, and everything in it has been handed out.
+        """
+
+    @abstractmethod
+    def size(self) -> int:
+        """Return how many items wait to be handed out."""
+
+    @abstractmethod
+    async def close(self, num_waiters: int = 1) -> None:
+        """Take nothing more. Closing again does nothing.
+
+        What is in the queue can still be got; what a queue keeps elsewhere stays there for others.
+
+        Args:
+            num_waiters: How many callers are blocked in ``get`` and need waking.
+        """
+
+    @property
+    @abstractmethod
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+
+    @property
+    def published(self) -> Published | None:
+        """Where everything put is, in a queue that ends elsewhere; ``None`` from one that does not know."""
+        return None
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """How many items were dropped for want of room, by operation type. The default drops none."""
+        return {}
+
+    async def receive(self, max_items: int, max_bytes: int) -> "list[Delivery[T]]":
+        """Return one or more deliveries, waiting for the first.
+
+        The default takes one item at a time with ``get``, which settles it by handing it out.
+
+        Args:
+            max_items: The most to return.
+            max_bytes: Stop after the item that reaches this many bytes.
+
+        Raises:
+            QueueClosedError: The queue is closed, and everything in it has been handed out.
+        """
+        del max_items, max_bytes
+        return [Delivery(await self.get())]
+
+    async def settle(self, deliveries: "Sequence[Delivery[T]]") -> "Sequence[Delivery[T]]":
+        """Forget deliveries whose effect has happened. The default has nothing to forget.
+
+        Returns:
+            Those that were refused, since they are another process's by now and it will settle them.
+        """
+        del deliveries
+        return ()
+
+    async def dead_letter(
+        self, letters: "Sequence[tuple[Delivery[T], DeadLetter[T]]]"
+    ) -> "Sequence[Delivery[T]]":
+        """Set deliveries aside for good, each with its reason.
+
+        The default keeps nothing: override it in a queue whose users will want to look.
+
+        Returns:
+            Those that were refused, since they are another process's by now.
+        """
+        del letters
+        return ()
+
+    async def release(self, deliveries: "Sequence[Delivery[T]]") -> None:
+        """Give deliveries back unharmed, in their order, to be handed out again.
+
+        The default cannot: with ``get`` alone an item is gone once it is handed out.
+        """
+
+    def introduce(self, sdk_header: Callable[[], str]) -> None:
+        """Tell the queue who puts into it. Called by a client before its first put.
+
+        Args:
+            sdk_header: Returns the SDK header of the moment, for a queue that is emptied elsewhere.
+        """
+
+    async def disconnect(self) -> None:
+        """Let go of all connections, within a few seconds. Called last, after ``close``.
+
+        What is still waiting to be carried elsewhere is not waited for: ``flush`` does that.
+        """
+
+    async def discard(self) -> int:
+        """Drop everything that waits, for good, and return how many items that was.
+
+        Called once delivery has failed for good. The default gets what is there and forgets it.
+        """
+        count = 0
+        while self.size() > 0:
+            await self.get()
+            count += 1
+        return count
+
+    async def flush(self, timeout: float) -> bool:
+        """Wait until nothing is unsettled here; for a broker, until it has confirmed what was put.
+
+        Args:
+            timeout: Seconds to wait at the most.
+
+        Returns:
+            Whether that came true in time. The default, which cannot know, looks at ``size()``.
+        """
+        del timeout
+        return self.size() == 0
+
+    async def depth(self) -> int:
+        """Return how many items are unsettled, waiting or handed out, wherever the queue ends."""
+        return self.size()

@@ -1,0 +1,45 @@
+"""One log line for dead letters of a kind, however many there are."""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from prefactor_core.operations import Operation
+from prefactor_core.queue.base import DeadLetter
+
+logger = logging.getLogger("prefactor_core.queue")
+
+_INTERVAL: Final = 30.0
+"""Seconds between two lines about the same type and reason."""
+_KINDS_KEPT: Final = 1_000
+
+
+class DeadLetterLog:
+    """Logs dead letters with type, key and reason; never what was in them.
+
+    Args:
+        monotonic: Clock in seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._next: dict[tuple[str, str], float] = {}
+        self._silent = 0
+
+    def write(self, letters: Iterable[DeadLetter[Any]]) -> None:
+        """Log the letters whose kind has not been logged lately."""
+        now = self._monotonic()
+        for letter in letters:
+            item = letter.item
+            name = item.type.value if isinstance(item, Operation) else type(item).__name__
+            kind = (name, letter.reason)
+            if self._next.get(kind, now) > now:
+                self._silent += 1
+                continue
+            if len(self._next) >= _KINDS_KEPT:
+                self._next.clear()
+            self._next[kind] = now + _INTERVAL
+            key = item.idempotency_key if isinstance(item, Operation) else None
+            more = f" (and {self._silent} more that were not logged)" if self._silent else ""
+            logger.warning("dead-lettered: %s %s: %s%s", name, key, letter.reason, more)
+            self._silent = 0

@@ -1,0 +1,132 @@
+"""Disposal: telling the queue what became of its deliveries, until it listens, and keeping the account."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from prefactor_core.queue.base import DeadLetter, Delivery, Queue
+from prefactor_core.queue.dead_letter_log import DeadLetterLog
+from prefactor_core.queue.lanes import Resolution
+from prefactor_core.queue.retry import RetryPolicy
+
+logger = logging.getLogger("prefactor_core.queue")
+
+R = TypeVar("R")
+
+Observe: TypeAlias = Callable[[Sequence[Any], Sequence[DeadLetter[Any]]], None]
+"""Told the items that were settled, and the dead letters."""
+
+
+@dataclass(slots=True)
+class ExecutorAccount:
+    """Where every delivery went: ``received = settled + dead_lettered + given_back + held``.
+
+    Attributes:
+        received: Deliveries taken from the queue.
+        settled: Those whose effect has happened.
+        settled_before: Of ``settled``, those whose effect had happened before the last attempt.
+        dead_lettered: Those that were given up.
+        given_back: Those that were another process's by then, or went back at a stop or a failure.
+        retried: Tries that came to nothing; one delivery may count several times.
+    """
+
+    received: int = 0
+    settled: int = 0
+    settled_before: int = 0
+    dead_lettered: int = 0
+    given_back: int = 0
+    retried: int = 0
+
+
+class Disposal:
+    """Settles and dead-letters deliveries at a queue that may be away for a while.
+
+    Args:
+        queue: Where the deliveries came from.
+        retry: Backoff while the queue fails; there is no last try.
+        account: What is counted once the queue has been told.
+        observe: Told what was settled and what was dead-lettered, after the queue.
+    """
+
+    def __init__(
+        self,
+        queue: Queue[Any],
+        retry: RetryPolicy,
+        account: ExecutorAccount,
+        observe: Observe | None = None,
+    ) -> None:
+        self._queue = queue
+        self._retry = retry
+        self._account = account
+        self._observe = observe
+        self._log = DeadLetterLog(time.monotonic)
+        self.held = 0
+        """Deliveries whose fate is known here, and not yet to the queue."""
+        self.interrupted: list[Delivery[Any]] = []
+        """Deliveries whose disposal was cancelled."""
+
+    async def tell(self, resolution: Resolution[Any]) -> Sequence[Delivery[Any]]:
+        """Dispose of a batch, and return the dead letters that were refused.
+
+        When this is cancelled, what is left of the batch stands in ``interrupted``.
+        """
+        self._account.retried += resolution.retried
+        settled, dead, revoked = resolution.settled, resolution.dead, resolution.revoked
+        self.held += len(settled) + len(dead) + len(revoked)
+        dead_deliveries = [delivery for delivery, _ in dead]
+        try:
+            if revoked:
+                await self._insist(lambda: self._queue.release(revoked))
+                self.held -= len(revoked)
+                self._account.given_back += len(revoked)
+                revoked = []
+            if settled:
+                refused = await self._insist(lambda: self._queue.settle(settled))
+                self.held -= len(settled)
+                self._account.settled += len(settled) - len(refused)
+                self._account.settled_before += resolution.settled_before
+                self._account.given_back += len(refused)
+                self._report([delivery.item for delivery in settled if delivery not in refused], [])
+                settled = []
+            if dead:
+                refused = await self._insist(lambda: self._queue.dead_letter(dead))
+                self.held -= len(dead)
+                self._account.dead_lettered += len(dead) - len(refused)
+                self._account.given_back += len(refused)
+                letters = [letter for delivery, letter in dead if delivery not in refused]
+                self._log.write(letters)
+                self._report([], letters)
+                dead_deliveries = []
+                return refused
+        except asyncio.CancelledError:
+            self.held -= len(settled) + len(dead_deliveries) + len(revoked)
+            # The effects of these have happened; whoever gets them again finds that out by their keys.
+            for delivery in settled:
+                delivery.maybe_sent = True
+            self.interrupted += [*settled, *dead_deliveries, *revoked]
+            raise
+        return ()
+
+    def _report(self, settled: list[Any], dead: list[DeadLetter[Any]]) -> None:
+        if self._observe is None:
+            return
+        try:
+            self._observe(settled, dead)
+        except Exception:
+            # Observers are somebody else's code, and what they saw has happened already.
+            logger.exception("an observer failed")
+
+    async def _insist(self, action: Callable[[], Awaitable[R]]) -> R:
+        failures = 0
+        while True:
+            try:
+                return await action()
+            except Exception:
+                # The queue is somebody else's code; a delivery that it is not told of would come again.
+                failures += 1
+                delay = self._retry.delay(failures)
+                logger.exception("the queue failed to dispose of deliveries; next try in %.1f s", delay)
+                await asyncio.sleep(delay)

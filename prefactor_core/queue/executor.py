@@ -1,0 +1,368 @@
+"""The executor: takes deliveries from a queue and has them carried out, in order, many lanes at once."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from prefactor_core.exceptions import PrefactorTelemetryFailureError, QueueClosedError
+from prefactor_core.operations import Operation
+from prefactor_core.queue.base import Delivery, Queue
+from prefactor_core.queue.disposal import Disposal, ExecutorAccount, Observe
+from prefactor_core.queue.handler import BatchHandler, EachItem
+from prefactor_core.queue.lanes import Lanes, Resolution
+from prefactor_core.queue.lineage import Lineage
+from prefactor_core.queue.outcome import Again, Outcome
+from prefactor_core.queue.retry import RetryPolicy
+
+logger = logging.getLogger("prefactor_core.queue")
+
+WINDOW_ITEMS: Final = 10_000
+"""Deliveries of a queue elsewhere that one executor holds at the most."""
+WINDOW_BYTES: Final = 64 * 1024 * 1024
+"""Bytes held by one executor, but for the last delivery that crosses the line."""
+_NO_WINDOW: Final = 1 << 62
+_LOOK_AGAIN: Final = 1.0
+"""Seconds after which whoever waits for everything looks whether anything is left."""
+_RECEIVED_AT_ONCE: Final = 256
+"""Deliveries sorted into lanes before the event loop gets its turn."""
+
+
+def instance_lane(item: object) -> str | None:
+    """Return the lane of an operation: its agent instance. Everything else has a lane of its own."""
+    return item.instance_id if isinstance(item, Operation) else None
+
+
+class TaskExecutor:
+    """Carries out what a queue delivers.
+
+    Deliveries with the same lane key are carried out one after another, in the order of the queue; lanes
+    do not wait for each other. A failed item is tried ``max_retries`` times more with exponential backoff
+    and full jitter, then dead-lettered.
+
+    All times are the event loop's.
+
+    Args:
+        queue: Where the deliveries come from. A queue with only the five methods of the published
+            interface is enough.
+        handler: A coroutine function that carries out one item, or a ``BatchHandler``.
+        num_workers: Calls of the handler in flight at the most.
+        max_retries: Tries after the first.
+        is_retryable: Whether an exception of the function is worth another try; by default all are.
+        retry_delay_base: Bound of the first backoff, in seconds.
+        retry: The whole retry policy, in place of ``max_retries`` and ``retry_delay_base``.
+        key: Names an item's lane; ``None`` from it is a lane of its own.
+        lineage: What follows a dead letter, if items depend on each other.
+        linger: Seconds to let a small batch grow before it is handed over.
+        observe: Told the items that were settled and the dead letters, once the queue knows of them.
+        on_failure: Awaited once, when the handler says that nothing will ever be delivered. By then the
+            executor has stopped by itself and given everything back to the queue.
+    """
+
+    def __init__(
+        self,
+        queue: Queue[Any],
+        handler: Callable[[Any], Awaitable[None]] | BatchHandler[Any],
+        num_workers: int = 3,
+        max_retries: int = 3,
+        *,
+        is_retryable: Callable[[Exception], bool] | None = None,
+        retry_delay_base: float = 1.0,
+        retry: RetryPolicy | None = None,
+        key: Callable[[Any], str | None] = instance_lane,
+        lineage: Lineage | None = None,
+        linger: float = 0.0,
+        observe: Observe | None = None,
+        on_failure: Callable[[PrefactorTelemetryFailureError], Awaitable[None]] | None = None,
+    ) -> None:
+        if num_workers < 1:
+            raise ValueError(f"num_workers: must be at least 1, got {num_workers}")
+        self._queue = queue
+        self._handler: BatchHandler[Any] = EachItem(handler, is_retryable) if callable(handler) else handler
+        self._num_workers = num_workers
+        self._retry = retry or RetryPolicy(max_retries=max_retries, base=retry_delay_base)
+        self._linger = linger
+        self._on_failure = on_failure
+        self._lanes: Lanes[Any] = Lanes(self._retry, key, lineage)
+        self._account = ExecutorAccount()
+        self._disposal = Disposal(queue, self._retry, self._account, observe)
+        # Receiving what is in this process's memory anyway costs none, and a long line in trouble leaves
+        # room for all others.
+        self._window_items = _NO_WINDOW if queue.in_memory else WINDOW_ITEMS
+        self._window_bytes = _NO_WINDOW if queue.in_memory else WINDOW_BYTES
+        self._tasks: list[asyncio.Task[None]] = []
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._room = asyncio.Event()
+        self._flushes: list[_Flush] = []
+        self._blocked_getters = 0
+        self._receiving = False
+        self._stopping = False
+        self._draining = True
+
+    @property
+    def account(self) -> ExecutorAccount:
+        """Where the deliveries went, so far."""
+        return self._account
+
+    @property
+    def held(self) -> int:
+        """Deliveries that are neither settled, dead-lettered nor given back."""
+        return self._lanes.held + self._disposal.held
+
+    def start(self) -> None:
+        """Start receiving and carrying out, in tasks that the executor owns.
+
+        Raises:
+            RuntimeError: It is running already, or there is no running event loop.
+        """
+        if self._tasks:
+            raise RuntimeError("start() on an executor that is running: stop it first")
+        loop = asyncio.get_running_loop()
+        self._stopping = False
+        self._draining = True
+        self._receiving = True
+        self._tasks = [loop.create_task(self._receive(), name="prefactor-receive")]
+        self._tasks += [
+            loop.create_task(self._work(), name=f"prefactor-worker-{number}")
+            for number in range(self._num_workers)
+        ]
+
+    async def stop(self, timeout: float | None = None, *, drain: bool = True) -> bool:
+        """Close the queue, carry out what is left in it, and end.
+
+        Args:
+            timeout: Seconds after which what is not carried out is given back to the queue instead. Without
+                one it takes as long as it takes.
+            drain: Whether to carry out all that was received; if not, only what is with the handler now,
+                and the rest is given back.
+
+        Returns:
+            Whether everything was carried out (or dead-lettered).
+        """
+        self._stopping = True
+        self._draining = drain
+        tasks = self._tasks
+        given_back = self._account.given_back
+        try:
+            async with asyncio.timeout(timeout):
+                await self._queue.close(self._blocked_getters)
+                self._wake_all()
+                self._room.set()
+                if tasks:
+                    await asyncio.wait(tasks)
+        except TimeoutError:
+            pass  # what is left goes back to the queue
+        await self._end()
+        return self._account.given_back == given_back
+
+    async def abandon(self) -> None:
+        """End at once and give everything that is held back to the queue."""
+        self._stopping = True
+        await self._end()
+
+    async def idle(self) -> None:
+        """Wait until everything that waits in the queue or is held now is disposed of."""
+        waiting = self._queue.size()
+        if waiting + self.held == 0:
+            return
+        # What waits in the queue is received next, so its numbers are known.
+        flush = _Flush(self._account.received + waiting, waiting + self.held)
+        self._flushes.append(flush)
+        try:
+            while not flush.done.is_set() and self._queue.size() + self.held > 0:
+                # What waits in the queue can become another process's, and is never received then.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_AGAIN):
+                        await flush.done.wait()
+        finally:
+            self._flushes.remove(flush)
+
+    # -- receiving
+
+    async def _receive(self) -> None:
+        failures = 0
+        try:
+            while True:
+                await self._wait_for_room()
+                try:
+                    self._blocked_getters = 1
+                    deliveries = await self._queue.receive(
+                        min(_RECEIVED_AT_ONCE, self._window_items - self.held),
+                        max(1, self._window_bytes - self._lanes.held_bytes),
+                    )
+                except QueueClosedError:
+                    return
+                except Exception:
+                    # The queue is somebody else's code; what it still holds must not be stranded.
+                    failures += 1
+                    delay = self._retry.delay(failures)
+                    logger.exception("the queue failed to deliver; next try in %.1f s", delay)
+                    await asyncio.sleep(delay)
+                    continue
+                finally:
+                    self._blocked_getters = 0
+                failures = 0
+                for delivery in deliveries:
+                    self._account.received += 1
+                    delivery.number = self._account.received
+                    self._lanes.add(delivery)
+                self._wake_one()
+                await asyncio.sleep(0)  # a queue that never suspends must not starve the agent
+        except asyncio.CancelledError:
+            if not self._stopping:
+                # The event loop is closing on us: the agent ended without a word. Say what that costs.
+                left = self.held + self._queue.size()
+                logger.warning("ended without stop() or close(): %d operations are undelivered", left)
+            raise
+        finally:
+            self._receiving = False
+            self._wake_all()
+
+    async def _wait_for_room(self) -> None:
+        while self.held >= self._window_items or self._lanes.held_bytes >= self._window_bytes:
+            self._room.clear()
+            await self._room.wait()
+
+    # -- carrying out
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._draining and (self._receiving or self._lanes.held):
+            await self._let_grow()
+            batch = self._lanes.take(self._handler.limits, loop.time())
+            buried = await self._bury_followers()
+            if not batch:
+                if not buried:  # else more may have come meanwhile
+                    await self._wait_for_work()
+                continue
+            self._wake_one()  # there may be more than fits into this batch
+            try:
+                outcomes = await self._carry_out(batch)
+            except PrefactorTelemetryFailureError as failure:
+                await self._fail(failure)
+                return
+            resolution = self._lanes.resolve(batch, outcomes, loop.time())
+            self._wake_one()  # a queue that is slow to settle holds up no lane
+            await self._dispose(resolution)
+        self._wake_all()
+
+    async def _let_grow(self) -> None:
+        # Requests cost far more than the operations in them: a few milliseconds of patience save most of it.
+        urgent = self._linger <= 0 or self._stopping or self._queue.closed
+        if not urgent and 0 < self._lanes.held < self._handler.limits.max_items // 4:
+            await asyncio.sleep(self._linger)
+
+    async def _carry_out(self, batch: list[Delivery[Any]]) -> list[Outcome]:
+        try:
+            outcomes = list(await self._handler.handle(batch))
+        except PrefactorTelemetryFailureError:
+            raise
+        except Exception as error:
+            logger.exception("the handler failed with %d operations", len(batch))
+            outcomes = [Again(f"{type(error).__name__}: {error}")] * len(batch)
+        if len(outcomes) != len(batch):
+            logger.error("the handler answered %d outcomes for %d items", len(outcomes), len(batch))
+            outcomes = [Again("the handler did not answer for every item")] * len(batch)
+        return outcomes
+
+    async def _bury_followers(self) -> bool:
+        """Dispose of what ``take`` found to depend on a lost one, or to be revoked; whether there was any."""
+        followers, self._lanes.followers = self._lanes.followers, []
+        revoked, self._lanes.revoked = self._lanes.revoked, []
+        if followers or revoked:
+            await self._dispose(Resolution(dead=followers, revoked=revoked))
+        return bool(followers or revoked)
+
+    async def _dispose(self, resolution: Resolution[Any]) -> None:
+        for delivery in await self._disposal.tell(resolution):
+            self._lanes.revive(delivery)
+        self._room.set()
+        for flush in self._flushes:
+            flush.disposed(resolution)
+
+    # -- waiting and ending
+
+    async def _wait_for_work(self) -> None:
+        """Wait until something was received, a lane has backed off, or the end has come."""
+        if not self._receiving and not self._lanes.held:
+            return
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        due = self._lanes.next_due()
+        timer = loop.call_at(due, _complete, waiter) if due is not None else None
+        self._idle.append(waiter)
+        try:
+            await waiter
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if waiter in self._idle:
+                self._idle.remove(waiter)
+
+    def _wake_one(self) -> None:
+        while self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _wake_all(self) -> None:
+        while self._idle:
+            self._wake_one()
+
+    async def _fail(self, failure: PrefactorTelemetryFailureError) -> None:
+        """End at once: the handler says that nothing will ever be delivered."""
+        if not self._tasks:
+            return  # another worker was told so first
+        await self.abandon()
+        if self._on_failure is not None:
+            await self._on_failure(failure)
+
+    async def _end(self) -> None:
+        """Cancel what still runs and give back what it held."""
+        tasks, self._tasks = self._tasks, []
+        others = [task for task in tasks if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        for result in await asyncio.gather(*others, return_exceptions=True):
+            if isinstance(result, Exception):
+                logger.error("a task of the executor failed", exc_info=result)
+        interrupted, self._disposal.interrupted = self._disposal.interrupted, []
+        left = sorted(interrupted + self._lanes.empty_out(), key=lambda delivery: delivery.number)
+        for flush in self._flushes:
+            flush.done.set()
+        self._account.given_back += len(left)
+        if left:
+            try:
+                await self._queue.release(left)
+            except Exception:
+                # Again somebody else's code; whoever ends waits for nobody.
+                logger.exception("the queue did not take back %d operations", len(left))
+
+
+class _Flush:
+    """Waits for everything up to a number."""
+
+    def __init__(self, up_to: int, remaining: int) -> None:
+        self._up_to = up_to
+        self._remaining = remaining
+        self.done = asyncio.Event()
+
+    def disposed(self, resolution: Resolution[Any]) -> None:
+        """Count what has been disposed of."""
+        self.gone(resolution.settled)
+        self.gone([delivery for delivery, _ in resolution.dead])
+        self.gone(resolution.revoked)
+
+    def gone(self, deliveries: Sequence[Delivery[Any]]) -> None:
+        """Count what is not held any more."""
+        self._remaining -= sum(delivery.number <= self._up_to for delivery in deliveries)
+        if self._remaining <= 0:
+            self.done.set()
+
+
+def _complete(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

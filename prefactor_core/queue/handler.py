@@ -1,0 +1,89 @@
+"""What the executor hands deliveries to."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
+
+from prefactor_core.exceptions import PrefactorTelemetryFailureError
+from prefactor_core.queue.base import Delivery
+from prefactor_core.queue.outcome import SETTLED, Again, Dead, Outcome
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What a handler takes in one call.
+
+    Attributes:
+        max_items: Deliveries at the most.
+        max_bytes: Bytes at the most; a single larger delivery is still handed over.
+        max_lanes: Lanes at the most.
+    """
+
+    max_items: int
+    max_bytes: int
+    max_lanes: int
+
+
+ONE_ITEM: Final = BatchLimits(max_items=1, max_bytes=1, max_lanes=1)
+
+
+class BatchHandler(Protocol[T]):
+    """Carries out deliveries of several lanes in one go."""
+
+    @property
+    def limits(self) -> BatchLimits:
+        """What the next call may be given; asked before each."""
+        ...
+
+    async def handle(self, deliveries: Sequence[Delivery[T]]) -> Sequence[Outcome]:
+        """Carry out ``deliveries`` and return an outcome for each, in their order.
+
+        Deliveries of a lane stand together and in order. An outcome other than ``Settled`` or ``Dead``
+        means that nothing behind it in its lane has happened.
+
+        May wait for as long as sending makes no sense; it is cancelled when the executor stops.
+
+        Raises:
+            PrefactorTelemetryFailureError: Nothing will ever be delivered: the executor ends.
+            Exception: Counts against every delivery, as ``Again`` does.
+        """
+        ...
+
+
+class EachItem:
+    """Makes a batch handler of a function that carries out one item, or raises.
+
+    Args:
+        handler: The function.
+        is_retryable: Whether an exception is worth another try; by default all are.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[Any], Awaitable[None]],
+        is_retryable: Callable[[Exception], bool] | None = None,
+    ) -> None:
+        self._handler = handler
+        self._is_retryable = is_retryable
+
+    @property
+    def limits(self) -> BatchLimits:
+        """One item."""
+        return ONE_ITEM
+
+    async def handle(self, deliveries: Sequence[Delivery[Any]]) -> list[Outcome]:
+        """Call the function with the one item."""
+        (delivery,) = deliveries
+        try:
+            await self._handler(delivery.item)
+        except PrefactorTelemetryFailureError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- the function is the caller's own
+            delivery.maybe_sent = True
+            reason = f"{type(error).__name__}: {error}"
+            if self._is_retryable is not None and not self._is_retryable(error):
+                return [Dead(reason)]
+            return [Again(reason)]
+        return [SETTLED]

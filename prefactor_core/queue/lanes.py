@@ -1,0 +1,348 @@
+"""Lanes: the order of each instance, the independence of all of them, and who is to blame.
+
+A lane is the first-in-first-out line of the deliveries of one key. At most one batch of a lane is out at
+a time. A batch takes the longest prefix that fits from each lane that is ready.
+
+When a batch fails as a whole nobody knows which of its items is to blame, so the circle is drawn closer
+before anything counts against an item: the same company once more, then each lane alone, then the lane's
+first item alone. Only there do failures count as attempts. A success widens the lane again.
+
+No clock, no tasks: the executor brings the time, so that the rules run in simulated time.
+"""
+
+import heapq
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from prefactor_core.queue.base import DeadLetter, Delivery
+from prefactor_core.queue.handler import BatchLimits
+from prefactor_core.queue.lineage import Lineage
+from prefactor_core.queue.outcome import Again, Apart, Dead, NotReached, Outcome, Settled
+from prefactor_core.queue.retry import RetryPolicy
+
+logger = logging.getLogger("prefactor_core.queue")
+
+T = TypeVar("T")
+
+_NO_LIMIT: Final = 1 << 30
+_SHARED_TRIES: Final = 2
+"""Failures in company after which a lane travels alone."""
+_FOLLOWS: Final = "follows a lost operation: "
+
+
+@dataclass(slots=True, eq=False)
+class _Lane(Generic[T]):
+    key: object
+    line: deque[Delivery[T]] = field(default_factory=deque)
+    out: int = 0  # how many at the head of the line are with a handler
+    failures: int = 0  # in a row; what the backoff grows with
+    shared: int = 0  # of those, in the company of other lanes
+    attempts: int = 0  # of those, the head alone
+    blame: float = 0.0  # what the attempts weigh
+    alone: bool = False
+    limit: int = _NO_LIMIT  # how long a prefix may be
+
+
+@dataclass(slots=True)
+class Resolution(Generic[T]):
+    """What the queue is to be told after a batch, and what the account is to count.
+
+    Attributes:
+        settled: Deliveries to settle.
+        dead: Deliveries to dead-letter, those that follow a lost one included.
+        revoked: Deliveries to give back: they are another process's by now.
+        settled_before: How many of ``settled`` had had their effect before.
+        retried: Deliveries that will be tried again because something went wrong.
+    """
+
+    settled: list[Delivery[T]] = field(default_factory=list)
+    dead: list[tuple[Delivery[T], DeadLetter[T]]] = field(default_factory=list)
+    revoked: list[Delivery[T]] = field(default_factory=list)
+    settled_before: int = 0
+    retried: int = 0
+
+
+class Lanes(Generic[T]):
+    """All lanes of one executor.
+
+    Args:
+        retry: Backoff and number of tries.
+        key: Names an item's lane; ``None`` gives it a lane of its own.
+        lineage: What follows a dead letter, if the items have such a thing.
+    """
+
+    def __init__(
+        self,
+        retry: RetryPolicy,
+        key: Callable[[T], str | None],
+        lineage: Lineage | None = None,
+    ) -> None:
+        self._retry = retry
+        self._key = key
+        self._lineage = lineage
+        self._lanes: dict[object, _Lane[T]] = {}
+        self._ready: deque[_Lane[T]] = deque()
+        self._backing_off: list[tuple[float, int, _Lane[T]]] = []
+        self._sequence = 0  # keeps the heap from comparing lanes
+        self.held = 0
+        """Deliveries in all lanes, with a handler or not."""
+        self.held_bytes = 0
+        """Bytes of those."""
+        self.followers: list[tuple[Delivery[T], DeadLetter[T]]] = []
+        """Deliveries that ``take`` found to depend on a lost one: to be dead-lettered by the caller."""
+        self.revoked: list[Delivery[T]] = []
+        """Deliveries that ``take`` found to be another process's by now: to be given back by the caller."""
+
+    def add(self, delivery: Delivery[T]) -> None:
+        """Put a delivery at the end of its lane."""
+        key = delivery.lane = self._lane_key(delivery)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = _Lane(key)
+            self._ready.append(lane)
+        lane.line.append(delivery)
+        if self._lineage:
+            self._lineage.revive(delivery.item)
+        self.held += 1
+        self.held_bytes += delivery.size
+
+    def revive(self, delivery: Delivery[T]) -> None:
+        """Forget that a delivery was lost: it was refused as a dead letter, and its owner decides anew."""
+        if self._lineage:
+            self._lineage.revive(delivery.item)
+
+    def take(self, limits: BatchLimits, now: float) -> list[Delivery[T]]:
+        """Return the next batch; empty if no lane is ready.
+
+        Args:
+            limits: What the handler takes.
+            now: Monotonic time in seconds.
+        """
+        self._wake(now)
+        if self._lineage:
+            self._bury_followers()
+        batch: list[Delivery[T]] = []
+        room_bytes = limits.max_bytes
+        # Long prefixes of few lanes, rather than a little of each: what one batch leaves alone, the next can
+        # take while this one is under way. A lane that was served goes to the end, so each has its turn.
+        for _ in range(min(limits.max_lanes, len(self._ready))):
+            lane = self._ready[0]
+            if self._revoke(lane):
+                continue
+            if lane.alone and batch:
+                break  # the next batch is its own
+            size = self._hand_out(lane, limits.max_items - len(batch), room_bytes, batch)
+            if size == 0:
+                break
+            self._ready.popleft()
+            room_bytes -= size
+            if lane.alone or len(batch) >= limits.max_items:
+                break
+        return batch
+
+    def resolve(self, batch: Sequence[Delivery[T]], outcomes: Sequence[Outcome], now: float) -> Resolution[T]:
+        """Take back a batch with what became of it.
+
+        Args:
+            batch: What ``take`` returned.
+            outcomes: One for each delivery, in the same order.
+            now: Monotonic time in seconds.
+        """
+        resolution: Resolution[T] = Resolution()
+        groups = list(self._by_lane(batch, outcomes))
+        # Lanes whose turn did not come go before those that had theirs: whoever ends requests early, over
+        # and over, must not keep the others from being reached.
+        groups.sort(key=lambda group: not isinstance(group[1][0], NotReached))
+        for lane, its_outcomes in groups:
+            self._resolve_lane(lane, its_outcomes, resolution, now, company=len(groups) > 1)
+        return resolution
+
+    def next_due(self) -> float | None:
+        """Return when the next lane that backs off is ready, in monotonic seconds."""
+        return self._backing_off[0][0] if self._backing_off else None
+
+    def empty_out(self) -> list[Delivery[T]]:
+        """Remove and return everything, each lane in its order."""
+        everything = [delivery for lane in self._lanes.values() for delivery in lane.line]
+        self._lanes.clear()
+        self._ready.clear()
+        self._backing_off.clear()
+        self.held = self.held_bytes = 0
+        return everything
+
+    # -- taking
+
+    def _lane_key(self, delivery: Delivery[T]) -> object:
+        try:
+            key = self._key(delivery.item)
+            hash(key)
+        except Exception:  # the function, or the item, is the caller's own
+            logger.exception("an item's lane cannot be told: it gets one of its own")
+            key = None
+        return delivery if key is None else key
+
+    def _hand_out(self, lane: _Lane[T], room_items: int, room_bytes: int, batch: list[Delivery[T]]) -> int:
+        """Move the lane's longest prefix that fits into ``batch``; return its bytes, 0 for none.
+
+        An empty batch takes the first delivery whatever its size.
+        """
+        size = 0
+        count = min(room_items, lane.limit, len(lane.line))
+        for position in range(count):
+            delivery = lane.line[position]
+            if (batch and size + delivery.size > room_bytes) or delivery.revoked:
+                break
+            if self._lineage and self._lineage.reason(delivery.item) is not None:
+                break  # it stays behind, to be buried once it is at the head
+            size += delivery.size
+            batch.append(delivery)
+            lane.out += 1
+        return size
+
+    def _revoke(self, lane: _Lane[T]) -> bool:
+        """Take off the head of a ready lane what is another process's by now; whether nothing is left of it.
+
+        What was received later, and is ours again, stands behind it.
+        """
+        while lane.line and lane.line[0].revoked:
+            self.revoked.append(self._pop(lane))
+            self._absolve(lane)
+        if lane.line:
+            return False
+        self._ready.remove(lane)
+        del self._lanes[lane.key]
+        return True
+
+    def _wake(self, now: float) -> None:
+        while self._backing_off and self._backing_off[0][0] <= now:
+            self._ready.append(heapq.heappop(self._backing_off)[2])
+
+    # -- resolving
+
+    def _by_lane(
+        self, batch: Sequence[Delivery[T]], outcomes: Sequence[Outcome]
+    ) -> Iterator[tuple[_Lane[T], Sequence[Outcome]]]:
+        start = 0
+        while start < len(batch):
+            lane = self._lanes[batch[start].lane]
+            yield lane, outcomes[start : start + lane.out]
+            start += lane.out
+
+    def _resolve_lane(
+        self,
+        lane: _Lane[T],
+        outcomes: Sequence[Outcome],
+        resolution: Resolution[T],
+        now: float,
+        *,
+        company: bool,
+    ) -> None:
+        delay = 0.0
+        sent, lane.out = lane.out, 0
+        for done, outcome in enumerate(outcomes):
+            if isinstance(outcome, Settled):
+                self._settle(lane, outcome, resolution)
+                continue
+            if isinstance(outcome, Dead):
+                resolution.dead.append(self._bury(lane, outcome))
+                lane.alone = True
+                continue
+            if isinstance(outcome, Apart):
+                resolution.retried += 1
+                lane.alone = True
+                lane.limit = max(1, (sent - done) // 2)
+            elif isinstance(outcome, Again):
+                resolution.retried += sent - done
+                delay = self._fail(lane, outcome, resolution, company=company, several=sent - done > 1)
+            break
+        if not lane.line:
+            del self._lanes[lane.key]
+        elif delay > 0:
+            self._sequence += 1
+            heapq.heappush(self._backing_off, (now + delay, self._sequence, lane))
+        else:
+            self._ready.append(lane)
+
+    def _settle(self, lane: _Lane[T], outcome: Settled, resolution: Resolution[T]) -> None:
+        delivery = self._pop(lane)
+        resolution.settled.append(delivery)
+        resolution.settled_before += outcome.before
+        self._proved(lane)
+
+    def _proved(self, lane: _Lane[T]) -> None:
+        """The lane works: what was held against it is void, and its prefixes grow again."""
+        self._absolve(lane)
+        lane.alone = False
+        if lane.limit < _NO_LIMIT:
+            lane.limit *= 2
+
+    def _fail(
+        self,
+        lane: _Lane[T],
+        outcome: Again,
+        resolution: Resolution[T],
+        *,
+        company: bool,
+        several: bool,
+    ) -> float:
+        """Hold a failure against the lane and return how long it backs off, in seconds."""
+        lane.failures += 1
+        if outcome.weight > 0:
+            if company:
+                lane.shared += 1
+                lane.alone = lane.alone or lane.shared >= _SHARED_TRIES
+            elif several:
+                lane.alone = True
+                lane.limit = 1
+            else:
+                lane.alone = True
+                lane.limit = 1
+                lane.attempts += 1
+                lane.blame += outcome.weight
+                if lane.blame > self._retry.max_retries + 1e-9:
+                    reason = f"gave up after {lane.attempts} attempts: {outcome.reason}"
+                    resolution.dead.append(self._bury(lane, Dead(reason)))
+                    return 0.0
+        return self._retry.delay(lane.failures, outcome.retry_after)
+
+    # -- burying
+
+    def _pop(self, lane: _Lane[T]) -> Delivery[T]:
+        delivery = lane.line.popleft()
+        self.held -= 1
+        self.held_bytes -= delivery.size
+        return delivery
+
+    def _bury(self, lane: _Lane[T], dead: Dead) -> tuple[Delivery[T], DeadLetter[T]]:
+        """Take the head off the line for good. What depends on it follows when its turn comes."""
+        delivery = self._pop(lane)
+        letter = DeadLetter(delivery.item, dead.reason, attempts=lane.attempts, reply=dead.reply)
+        # What is another process's by now may have its effect there.
+        if self._lineage is not None and dead.fatal and not delivery.revoked:
+            self._lineage.lose(delivery.item, dead.reason)
+        self._absolve(lane)
+        return delivery, letter
+
+    def _absolve(self, lane: _Lane[T]) -> None:
+        """The head is gone: what was held against it is void."""
+        lane.failures = lane.shared = lane.attempts = 0
+        lane.blame = 0.0
+
+    def _bury_followers(self) -> None:
+        """Bury what stands at the head of a ready lane and makes no sense without what was lost."""
+        for _ in range(len(self._ready)):
+            lane = self._ready.popleft()
+            while lane.line and self._lineage is not None:
+                reason = self._lineage.reason(lane.line[0].item)
+                if reason is None:
+                    break
+                if not reason.startswith(_FOLLOWS):
+                    reason = _FOLLOWS + reason
+                self.followers.append(self._bury(lane, Dead(reason)))
+            if lane.line:
+                self._ready.append(lane)
+            else:
+                del self._lanes[lane.key]

@@ -1,0 +1,263 @@
+"""The queue in memory: the default transport, and the one that everything is measured against."""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Final, Literal, TypeVar
+
+from prefactor_core.exceptions import QueueClosedError
+from prefactor_core.queue.admission import Admission
+from prefactor_core.queue.base import DeadLetter, Delivery, Queue
+
+T = TypeVar("T")
+
+_UNBOUNDED: Final = 1 << 62
+
+DEAD_LETTERS_KEPT: Final = 1_000
+"""Dead letters that are kept to look at; the oldest make room."""
+
+
+class InMemoryQueue(Queue[T]):
+    """A queue in this process: what it holds is gone when the process dies.
+
+    It is unbounded unless it is given bounds. With bounds ``put`` drops what does not fit, together with
+    what depends on it, and counts it in ``dropped``; or it waits for room, with the policy ``block``.
+
+    Args:
+        max_items: Items unsettled (waiting or handed out) at the most.
+        max_bytes: Bytes unsettled at the most.
+        policy: What ``put`` does without room: ``drop`` or ``block``.
+        monotonic: Clock for throttled warnings, in seconds.
+    """
+
+    in_memory: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        max_items: int | None = None,
+        max_bytes: int | None = None,
+        *,
+        policy: Literal["drop", "block"] = "drop",
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._waiting: deque[Delivery[T]] = deque()
+        self._getters: deque[asyncio.Future[None]] = deque()
+        self._idle_waiters: list[asyncio.Future[None]] = []
+        self._closed = False
+        self._handed_out = 0
+        self._bytes = 0
+        self._max_items = max_items if max_items is not None else _UNBOUNDED
+        self._max_bytes = max_bytes if max_bytes is not None else _UNBOUNDED
+        self._admission: Admission | None = None
+        self._putters: deque[asyncio.Future[None]] = deque()
+        self.immediate = policy == "drop"
+        if self.immediate and (max_items is not None or max_bytes is not None):
+            self._admission = Admission(self._max_items, self._max_bytes, monotonic)
+        self._dead_letters: deque[DeadLetter[T]] = deque(maxlen=DEAD_LETTERS_KEPT)
+        self.accepted = 0
+        """Items whose ``put`` returned, dropped ones included."""
+        self.settled = 0
+        """Items that were settled (or handed out for good by ``get``)."""
+        self.dead_lettered = 0
+        """Items that were set aside, whether or not they are still kept."""
+        self.discarded = 0
+        """Items that were dropped by ``discard``."""
+
+    # -- putting
+
+    async def put(self, item: T) -> None:
+        """Take an item, or drop and count it if it does not fit. Waits only with the policy ``block``.
+
+        Raises:
+            QueueClosedError: The queue is closed, or was closed while the caller waited for room.
+        """
+        if not self.immediate:
+            await self._wait_for_room(Delivery(item).size)
+        if self._closed:
+            raise QueueClosedError("put() on a closed queue: nothing more is taken")
+        delivery = Delivery(item)
+        self.accepted += 1
+        if self._admission is not None and not self._admission.admit(
+            item, delivery.size, len(self._waiting) + self._handed_out, self._bytes
+        ):
+            return
+        self._bytes += delivery.size
+        self._waiting.append(delivery)
+        self._wake_one()
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """How many items were dropped for want of room, by operation type."""
+        return Counter() if self._admission is None else self._admission.dropped
+
+    # -- receiving
+
+    async def get(self) -> T:
+        """Remove the next item and return it; handing it out settles it.
+
+        Raises:
+            QueueClosedError: The queue is closed and empty.
+        """
+        deliveries = await self.receive(1, 1)
+        await self.settle(deliveries)
+        return deliveries[0].item
+
+    async def receive(self, max_items: int, max_bytes: int) -> list[Delivery[T]]:
+        """Return the deliveries at the head, waiting for the first.
+
+        Raises:
+            QueueClosedError: The queue is closed and empty.
+        """
+        while not self._waiting:
+            if self._closed:
+                raise QueueClosedError("the queue is closed, and everything in it was handed out")
+            await self._wait_for_item()
+        taken: list[Delivery[T]] = []
+        size = 0
+        while self._waiting and len(taken) < max_items and size < max_bytes:
+            delivery = self._waiting.popleft()
+            size += delivery.size
+            taken.append(delivery)
+        for delivery in taken:
+            delivery.receipt = self
+        self._handed_out += len(taken)
+        if self._waiting:
+            self._wake_one()
+        return taken
+
+    async def settle(self, deliveries: Sequence[Delivery[T]]) -> Sequence[Delivery[T]]:
+        """Forget deliveries whose effect has happened; none is ever refused."""
+        self.settled += self._dispose(deliveries)
+        return ()
+
+    async def dead_letter(
+        self, letters: Sequence[tuple[Delivery[T], DeadLetter[T]]]
+    ) -> Sequence[Delivery[T]]:
+        """Set deliveries aside; the last ``DEAD_LETTERS_KEPT`` can be looked at. None is ever refused."""
+        self._dead_letters.extend(letter for delivery, letter in letters if delivery.receipt is self)
+        self.dead_lettered += self._dispose([delivery for delivery, _ in letters])
+        return ()
+
+    async def release(self, deliveries: Sequence[Delivery[T]]) -> None:
+        """Put deliveries back at the head, in their order."""
+        held = [delivery for delivery in deliveries if delivery.receipt is self]
+        for delivery in held:
+            delivery.receipt = None
+        self._handed_out -= len(held)
+        self._waiting.extendleft(reversed(held))
+        self._wake_one()
+
+    async def discard(self) -> int:
+        """Drop everything that waits, count it in ``discarded``, and return how many items that was."""
+        gone = list(self._waiting)
+        self._waiting.clear()
+        for delivery in gone:
+            delivery.receipt = self
+        self._handed_out += len(gone)
+        self.discarded += len(gone)
+        self._dispose(gone)
+        return len(gone)
+
+    def dead_letters(self) -> list[DeadLetter[T]]:
+        """Return the dead letters that are still kept, oldest first."""
+        return list(self._dead_letters)
+
+    # -- the whole
+
+    def size(self) -> int:
+        """Return how many items wait to be handed out."""
+        return len(self._waiting)
+
+    async def depth(self) -> int:
+        """Return how many items are unsettled: waiting or handed out."""
+        return self.unsettled
+
+    @property
+    def unsettled(self) -> int:
+        """How many items wait or are handed out."""
+        return len(self._waiting) + self._handed_out
+
+    async def flush(self, timeout: float) -> bool:
+        """Wait until everything put is settled or dead-lettered, for ``timeout`` seconds at the most."""
+        if self.unsettled == 0:
+            return True
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._idle_waiters.append(waiter)
+        try:
+            async with asyncio.timeout(timeout):
+                await waiter
+        except TimeoutError:
+            return False
+        finally:
+            if waiter in self._idle_waiters:
+                self._idle_waiters.remove(waiter)
+        return True
+
+    async def close(self, num_waiters: int = 1) -> None:
+        """Take nothing more and wake every waiter. Closing again does nothing."""
+        del num_waiters  # this queue knows who waits
+        self._closed = True
+        while self._getters:
+            self._wake_one()
+        self._wake_putters()
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
+    # -- inside
+
+    def _dispose(self, deliveries: Sequence[Delivery[T]]) -> int:
+        """Let go of deliveries, and return how many that were: repeating a disposal does nothing."""
+        count = 0
+        for delivery in deliveries:
+            if delivery.receipt is self:
+                delivery.receipt = None
+                self._bytes -= delivery.size
+                count += 1
+        self._handed_out -= count
+        self._wake_putters()
+        if self.unsettled == 0:
+            for waiter in self._idle_waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+        return count
+
+    def _wake_one(self) -> None:
+        while self._getters:
+            getter = self._getters.popleft()
+            if not getter.done():
+                getter.set_result(None)
+                return
+
+    def _wake_putters(self) -> None:
+        for putter in self._putters:
+            if not putter.done():
+                putter.set_result(None)
+
+    async def _wait_for_room(self, size: int) -> None:
+        while (
+            not self._closed
+            and self.unsettled > 0
+            and (self.unsettled >= self._max_items or self._bytes + size > self._max_bytes)
+        ):
+            putter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._putters.append(putter)
+            try:
+                await putter
+            finally:
+                self._putters.remove(putter)
+
+    async def _wait_for_item(self) -> None:
+        getter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._getters.append(getter)
+        try:
+            await getter
+        except asyncio.CancelledError:
+            if getter.done() and not getter.cancelled():
+                self._wake_one()  # the wake-up was ours; hand it on
+            elif getter in self._getters:
+                self._getters.remove(getter)
+            raise

@@ -1,0 +1,71 @@
+"""What became of one delivery, as a handler tells it to the executor."""
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The effect has happened.
+
+    Attributes:
+        before: It had happened before this attempt.
+    """
+
+    before: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NotReached:
+    """It was in the request, but its turn did not come. It goes out again at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """To be tried again at once, in less company.
+
+    The request was too large, or the reply to this item did not say enough.
+
+    Attributes:
+        reason: What went wrong, for logs.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Not known to have happened: to be tried again, later.
+
+    Attributes:
+        reason: What went wrong, for logs and dead letters.
+        weight: How much this speaks against the items themselves, as a part of one attempt: 1 for an
+            endpoint that otherwise works, 0 for one that is away or throttles.
+        retry_after: Seconds to wait at least.
+    """
+
+    reason: str
+    weight: float = 1.0
+    retry_after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """It will never be taken.
+
+    Attributes:
+        reason: Why.
+        reply: What the API answered.
+        fatal: Whether what depends on it is lost with it.
+    """
+
+    reason: str
+    reply: str | None = None
+    fatal: bool = True
+
+
+Outcome: TypeAlias = Settled | NotReached | Apart | Again | Dead
+
+SETTLED: Final = Settled()
+SETTLED_BEFORE: Final = Settled(before=True)
+NOT_REACHED: Final = NotReached()

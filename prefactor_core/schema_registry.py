@@ -1,0 +1,199 @@
+"""The schema registry: span, result and quality schemas of several components, as one version for the API."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic_core import from_json
+
+from prefactor_core.payloads import encode_object
+
+_SPANS: Final = "span_schemas"
+_RESULTS: Final = "span_result_schemas"
+_TYPES: Final = "span_type_schemas"
+_QUALITIES: Final = "quality_schemas"
+
+
+class SchemaRegistry:
+    """Collects schemas before instances are created with them.
+
+    Each of the four categories (params schemas, result schemas, span types, qualities) has names of its own;
+    a name can be registered once in each.
+    """
+
+    def __init__(self) -> None:
+        self._categories: dict[str, dict[str, dict[str, Any]]] = {
+            _SPANS: {},
+            _RESULTS: {},
+            _TYPES: {},
+            _QUALITIES: {},
+        }
+
+    def register(self, schema_name: str, schema: dict[str, Any]) -> None:
+        """Register a params schema.
+
+        Args:
+            schema_name: Name of the span type (``agent:llm``).
+            schema: JSON Schema of the span's payload.
+
+        Raises:
+            ValueError: The name has a params schema already, or one of the arguments is bad.
+        """
+        self._add(_SPANS, schema_name, _checked(schema, "schema"))
+
+    def register_unsafe(self, schema_name: str, schema: dict[str, Any]) -> None:
+        """Register a params schema in place of one that the name may have already.
+
+        Args:
+            schema_name: Name of the span type.
+            schema: JSON Schema of the span's payload.
+        """
+        self._categories[_SPANS][_checked_name(schema_name)] = _checked(schema, "schema")
+
+    def register_result(self, schema_name: str, result_schema: dict[str, Any]) -> None:
+        """Register a result schema; the span type needs no params schema.
+
+        Args:
+            schema_name: Name of the span type.
+            result_schema: JSON Schema of the span's result.
+
+        Raises:
+            ValueError: The name has a result schema already.
+        """
+        self._add(_RESULTS, schema_name, _checked(result_schema, "result_schema"))
+
+    def register_type(
+        self,
+        name: str,
+        params_schema: dict[str, Any],
+        result_schema: dict[str, Any] | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        template: str | None = None,
+        data_risk: dict[str, Any] | None = None,
+    ) -> None:
+        """Register a span type with all that the API knows about one.
+
+        Args:
+            name: Name of the span type.
+            params_schema: JSON Schema of the payload.
+            result_schema: JSON Schema of the result.
+            title: Name for people; the API takes ``name`` where it is missing.
+            description: What such spans are.
+            template: Display template, with ``{{field}}`` for values.
+            data_risk: What kind of data such spans hold.
+
+        Raises:
+            ValueError: The name is registered as a span type already.
+        """
+        entry = {
+            "name": name,
+            "params_schema": _checked(params_schema, "params_schema"),
+            "result_schema": result_schema,
+            "title": title,
+            "description": description,
+            "template": template,
+            "data_risk": data_risk,
+        }
+        self._add(_TYPES, name, _checked(_given(entry), "span type"))
+
+    def register_quality_schema(
+        self,
+        name: str,
+        schema: dict[str, Any],
+        title: str | None = None,
+        description: str | None = None,
+        template: str | None = None,
+        data_risk: dict[str, Any] | None = None,
+    ) -> None:
+        """Register the schema of a quality.
+
+        Args:
+            name: Name of the quality.
+            schema: JSON Schema of its payload.
+            title: Name for people.
+            description: What it measures.
+            template: Display template, with ``{{field}}`` for values.
+            data_risk: What kind of data it holds.
+
+        Raises:
+            ValueError: The quality is registered already.
+        """
+        entry = {
+            "name": name,
+            "schema": _checked(schema, "schema"),
+            "title": title,
+            "description": description,
+            "template": template,
+            "data_risk": data_risk,
+        }
+        self._add(_QUALITIES, name, _checked(_given(entry), "quality"))
+
+    def get(self, schema_name: str) -> dict[str, Any] | None:
+        """Return a copy of what ``register`` was given for the name, ``None`` if there is none."""
+        return copy.deepcopy(self._categories[_SPANS].get(schema_name))
+
+    def has_schema(self, schema_name: str) -> bool:
+        """Whether the name has a params schema, from ``register`` or from ``register_type``."""
+        return schema_name in self._categories[_SPANS] or schema_name in self._categories[_TYPES]
+
+    def list_schemas(self) -> list[str]:
+        """Return the names that ``register`` was given, in their order."""
+        return list(self._categories[_SPANS])
+
+    def merge(self, other: "SchemaRegistry") -> None:
+        """Take over everything from ``other``.
+
+        Raises:
+            ValueError: A name is in both registries, in any category; nothing was changed.
+        """
+        clashes = [
+            f"{category}: {name}"
+            for category, entries in other._categories.items()  # noqa: SLF001 -- of our own class
+            for name in entries
+            if name in self._categories[category]
+        ]
+        if clashes:
+            raise ValueError(f"registered in both registries: {', '.join(clashes)}")
+        for category, entries in other._categories.items():  # noqa: SLF001 -- of our own class
+            self._categories[category].update(copy.deepcopy(entries))
+
+    def to_agent_schema_version(self, external_id: str) -> dict[str, Any]:
+        """Return everything as the API's ``agent_schema_version``, as plain JSON.
+
+        Args:
+            external_id: The version's external identifier. Versions are immutable at the API: other content
+                needs another identifier.
+        """
+        version: dict[str, Any] = {"external_identifier": external_id}
+        for category in (_SPANS, _RESULTS):
+            if self._categories[category]:
+                version[category] = copy.deepcopy(self._categories[category])
+        for category in (_TYPES, _QUALITIES):
+            if self._categories[category]:
+                version[category] = copy.deepcopy(list(self._categories[category].values()))
+        return version
+
+    def _add(self, category: str, name: str, entry: dict[str, Any]) -> None:
+        entries = self._categories[category]
+        if _checked_name(name) in entries:
+            raise ValueError(f"{name!r} is registered already in {category}")
+        entries[name] = entry
+
+
+def _given(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if value is not None}
+
+
+def _checked_name(name: str) -> str:
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"a schema's name must be a non-empty string, got {name!r}")
+    return name
+
+
+def _checked(schema: object, field: str) -> dict[str, Any]:
+    """Return a copy as plain JSON that later changes by the caller do not reach."""
+    if schema is None:
+        raise ValueError(f"{field}: expected a JSON Schema, got None")
+    copied: dict[str, Any] = from_json(encode_object(schema, field).encoded)
+    return copied

@@ -1,0 +1,159 @@
+"""The in-process sender: an executor and a delivery for a queue that nobody else empties."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from prefactor_core.api.delivery import ApiDelivery
+from prefactor_core.api.endpoint import Endpoint
+from prefactor_core.api.http import HttpApi
+from prefactor_core.config import HttpClientConfig, QueueConfig
+from prefactor_core.exceptions import PrefactorTelemetryFailureError
+from prefactor_core.monitoring.poll import TerminationPoll
+from prefactor_core.monitoring.termination_monitor import TerminationMonitor
+from prefactor_core.plugins import observers
+from prefactor_core.queue.base import Queue
+from prefactor_core.queue.disposal import ExecutorAccount
+from prefactor_core.queue.executor import TaskExecutor
+from prefactor_core.queue.lineage import Lineage
+from prefactor_core.queue.retry import RetryPolicy
+
+logger = logging.getLogger("prefactor_core")
+
+_LINGER = 0.01
+"""Seconds that a small batch may grow: telemetry is not urgent, and requests are what costs."""
+
+
+class LocalSender:
+    """Sends what is queued in this process, until it is stopped or the API refuses the token.
+
+    Args:
+        queue: What to empty.
+        http: How to reach the API.
+        queue_config: Concurrency and retries.
+        sdk_header: Returns the SDK header of the moment.
+        monitor: Told of instances whose agents are asked to stop.
+        poll_interval: Seconds of a round of the slow poll; 0 for none.
+    """
+
+    def __init__(
+        self,
+        queue: Queue[Any],
+        http: HttpClientConfig,
+        queue_config: QueueConfig,
+        sdk_header: Callable[[], str],
+        monitor: TerminationMonitor,
+        poll_interval: float,
+    ) -> None:
+        retry = RetryPolicy(
+            max_retries=queue_config.max_retries,
+            base=queue_config.retry_delay_base,
+            multiplier=http.retry_multiplier,
+            cap=http.max_retry_delay,
+        )
+        self._queue = queue
+        self._api = HttpApi(http, sdk_header, connections=queue_config.num_workers + 1)
+        self._endpoint = Endpoint(self._api.ping, retry, latch=True)
+        self._executor = TaskExecutor(
+            queue,
+            ApiDelivery(
+                self._api, self._endpoint, http.retry_on_status_codes, on_terminated=monitor.terminated
+            ),
+            queue_config.num_workers,
+            retry=retry,
+            lineage=Lineage(),
+            linger=_LINGER,
+            observe=observers(),
+            on_failure=self._fail,
+        )
+        self._poll = TerminationPoll(self._api.get, monitor, poll_interval) if poll_interval > 0 else None
+        self._polling: asyncio.Task[None] | None = None
+        self._check: asyncio.Task[None] | None = None
+        self._failure: PrefactorTelemetryFailureError | None = None
+
+    @property
+    def account(self) -> ExecutorAccount:
+        """Where the deliveries went."""
+        return self._executor.account
+
+    @property
+    def held(self) -> int:
+        """Operations that were taken from the queue and whose fate is not known yet."""
+        return self._executor.held
+
+    @property
+    def discarded(self) -> int:
+        """Operations that were dropped when the API refused the token."""
+        return 0 if self._failure is None else self._failure.dropped_operations
+
+    def raise_failure(self) -> None:
+        """Raise the failure that has ended delivery, if one has.
+
+        Raises:
+            PrefactorTelemetryFailureError: It has.
+        """
+        if self._failure is not None:
+            # A fresh one each time: an exception that is raised again grows its traceback.
+            raise PrefactorTelemetryFailureError(
+                str(self._failure),
+                cause=self._failure.cause,
+                operation_type=self._failure.operation_type,
+                dropped_operations=self._failure.dropped_operations,
+            ) from self._failure.cause
+
+    def start(self) -> None:
+        """Start sending, and check the token in the background."""
+        self._executor.start()
+        self._check = asyncio.get_running_loop().create_task(
+            self._check_token(), name="prefactor-check-token"
+        )
+        if self._poll is not None:
+            self._polling = asyncio.get_running_loop().create_task(
+                self._poll.run(), name="prefactor-termination-poll"
+            )
+
+    async def flush(self, timeout: float) -> bool:
+        """Wait until everything queued so far is settled or dead-lettered; return whether that came true."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._executor.idle()
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self, timeout: float) -> None:
+        """Send what is left, for ``timeout`` seconds at the most, and let go of the connections."""
+        if self._polling is not None:
+            self._polling.cancel()
+            await asyncio.wait([self._polling])
+        await self._executor.stop(timeout)
+        if self._check is not None:
+            if self._failure is None:
+                self._check.cancel()
+            await asyncio.wait([self._check])
+        await self._api.close()
+
+    async def abort(self) -> None:
+        """End at once, and let go of the connections."""
+        await self._executor.abandon()
+        own = [task for task in (self._polling, self._check) if task is not None]
+        for task in own:
+            task.cancel()
+        await asyncio.gather(*own, return_exceptions=True)
+        await self._api.close()
+
+    async def _check_token(self) -> None:
+        try:
+            await self._endpoint.check()
+        except PrefactorTelemetryFailureError as failure:
+            await self._fail(failure)
+
+    async def _fail(self, failure: PrefactorTelemetryFailureError) -> None:
+        if self._failure is not None:
+            return
+        self._failure = failure
+        await self._executor.abandon()
+        await self._queue.close()
+        failure.dropped_operations = await self._queue.discard()
+        logger.error("%s; %d operations were dropped", failure, failure.dropped_operations)

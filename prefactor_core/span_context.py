@@ -1,0 +1,192 @@
+"""One span as the agent sees it: a context that can be started, given results and ended."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Final
+
+from prefactor_core.managers.span import SpanManager, require_time
+from prefactor_core.payloads import as_object, snapshot
+
+logger = logging.getLogger("prefactor_core")
+
+ERROR_KEY: Final = "error"
+"""The key of a failed span's result under which an exception from its body stands."""
+
+
+class SpanContext:
+    """A span under way. Every step is optional: what is left out happens when the context is left.
+
+    Args:
+        temp_id: The span's id, from ``SpanManager.prepare``; it is the final one.
+        span_manager: Where the span is open.
+        default_payload: What ``start`` sends if it is given nothing.
+    """
+
+    def __init__(
+        self,
+        temp_id: str,
+        span_manager: SpanManager,
+        default_payload: dict[str, Any] | None = None,
+    ) -> None:
+        self._id = temp_id
+        self._manager = span_manager
+        self._payload = as_object(default_payload, "payload")
+        self._result: dict[str, Any] | None = None
+        self._status = "complete"
+        self._started = False
+        self._finished = False
+
+    @property
+    def id(self) -> str:
+        """The span's id: the same before and after ``start``."""
+        return self._id
+
+    def set_payload(self, data: dict[str, Any]) -> None:
+        """Add to what ``start`` will send. After the start it is too late: a warning says so.
+
+        Args:
+            data: Inputs of the span; they go over those of the same name.
+
+        Raises:
+            InvalidPayloadError: It is no object.
+        """
+        if self._is_put():
+            self._manager.warn_once(self._id, "set_payload() after the start: ignored")
+            return
+        self._payload.update(snapshot(data, "payload"))
+        self._manager.get_span(self._id).payload = dict(self._payload)
+
+    def set_result(self, data: dict[str, Any]) -> None:
+        """Add to what is sent when the span ends. Does not end it.
+
+        Args:
+            data: Results of the span; they go over those of the same name.
+        """
+        self._result = {**(self._result or {}), **self._manager.result_object(self._id, data)}
+
+    async def start(self, payload: dict[str, Any] | None = None, started_at: datetime | None = None) -> None:
+        """Put the span as active. A second call does nothing.
+
+        Args:
+            payload: Inputs of the span; by default what it was opened with and ``set_payload`` added.
+            started_at: When it began, with a time zone; by default now.
+
+        Raises:
+            InvalidPayloadError: The payload cannot be sent; the span is not started.
+        """
+        if self._started or self._finished or not self._manager.is_open(self._id):
+            return
+        chosen = self._payload if payload is None else payload
+        if not await self._manager.start(self._id, chosen, started_at) and payload is not None:
+            self._manager.warn_once(
+                self._id, "started when its first child was: the payload of start() came too late"
+            )
+        self._started = True
+
+    async def complete(self, result: dict[str, Any] | None = None, timestamp: datetime | None = None) -> None:
+        """End the span as complete.
+
+        Args:
+            result: Added to what ``set_result`` was given.
+            timestamp: When it ended, with a time zone; by default now.
+        """
+        await self._end("complete", result, timestamp)
+
+    async def fail(self, result: dict[str, Any] | None = None, timestamp: datetime | None = None) -> None:
+        """End the span as failed.
+
+        Args:
+            result: Added to what ``set_result`` was given; details of the error, say.
+            timestamp: When it ended, with a time zone; by default now.
+        """
+        await self._end("failed", result, timestamp)
+
+    async def cancel(self, timestamp: datetime | None = None) -> None:
+        """End the span as cancelled; before ``start``, as one that never began.
+
+        Args:
+            timestamp: When that was, with a time zone; by default now.
+        """
+        if not self._finished and not self._is_put():
+            await self._manager.cancel_unstarted(self._id, timestamp)
+            self._finished = True
+            return
+        await self._end("cancelled", None, timestamp)
+
+    async def finish(self) -> None:
+        """End the span with the status set last, ``complete`` by default. A second call does nothing."""
+        await self._end(self._status, None, None)
+
+    def _is_put(self) -> bool:
+        if self._started or self._finished or not self._manager.is_open(self._id):
+            return True
+        return self._manager.get_span(self._id).status != "pending"
+
+    async def _end(self, status: str, result: dict[str, Any] | None, timestamp: datetime | None) -> None:
+        if self._finished:
+            return
+        require_time(timestamp, "timestamp")  # refused before anything is changed
+        self._status = status
+        if result is not None:
+            self.set_result(result)
+        if self._manager.is_open(self._id):  # else finish_span() was called with its id
+            await self._manager.finish(self._id, self._result, status, timestamp)
+        self._finished = True
+
+
+class SpanScope:
+    """What ``span()`` returns: use ``async with``, or enter and leave it by hand, even in different tasks.
+
+    An exception in the body ends the span as failed, with the exception's type and message in its result;
+    a cancellation ends it as cancelled. Either goes on to the caller, whatever happens here.
+
+    Args:
+        open_span: Opens the span and returns its context, or refuses.
+        check: Raises if the client cannot take calls now.
+    """
+
+    def __init__(self, open_span: Callable[[], SpanContext], check: Callable[[], object]) -> None:
+        self._open_span = open_span
+        self._check = check
+        self._context: SpanContext | None = None
+
+    async def __aenter__(self) -> SpanContext:
+        """Open the span; nothing is sent yet."""
+        self._context = self._open_span()
+        return self._context
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the span, if it has not been ended."""
+        context = self._context
+        if context is None:
+            return
+        if exc is None and exc_type is None:
+            self._check()
+            await context.finish()
+            return
+        try:
+            self._check()
+            if isinstance(exc, asyncio.CancelledError | GeneratorExit):  # nobody waits for it any more
+                await context.cancel()
+            else:
+                await context.fail({ERROR_KEY: _describe(exc_type, exc)})
+        except Exception as failure:  # noqa: BLE001 -- the agent's own exception must not be masked
+            logger.warning("span %s could not be ended: %s", context.id, failure)
+
+
+def _describe(exc_type: type[BaseException] | None, exc: BaseException | None) -> dict[str, str]:
+    kind = exc_type or type(exc)
+    try:
+        message = str(exc) if exc is not None else ""
+    except Exception:  # noqa: BLE001 -- an exception's own __str__ may raise anything
+        message = "<no message: its __str__ raised>"
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return {"type": name, "message": message}

@@ -1,0 +1,104 @@
+"""The contract, part 7: crashes are counted, and a clean end is none."""
+
+from prefactor_core.testing.base import Contract
+from prefactor_core.testing.letters import listed
+from prefactor_core.testing.operations import by_instance, interleaved, key_of, keys_of, note, notes
+from prefactor_core.testing.receiving import eventually, handle, items, receive
+from prefactor_core.testing.transport import Transport
+from prefactor_core.testing.workers import Worker
+
+_MOST_DEATHS = 15
+_CLEAN_ENDS = 8
+
+
+class CrashContract(Contract):
+    """What kills its workers is set aside, and nothing else is."""
+
+    async def test_a_killer_is_set_aside(self, transport: Transport) -> None:
+        """Given an operation that kills its worker, when it did so often enough, then only it is given up."""
+        url = transport.at(partitions=1)
+        killer = note("bad", 1)
+        before, after = [*notes("bad", 1), *notes("good", 4)], notes("good", 4, first=4)
+        put = [*before, killer, *after, note("bad", 2)]
+        await transport.put(*put, url=url)
+        expected = [operation for operation in put if operation is not killer]
+        handled: list[str] = []
+        deaths = 0
+        async with transport.shared(url) as observer:
+
+            async def kills() -> bool:
+                """Run a worker to its death, or until all is done; return whether it died."""
+                async with Worker.running(url, die_on=[key_of(killer)]) as worker:
+
+                    async def outcome() -> str:
+                        if worker.dead:
+                            return "dead"
+                        all_handled = {*handled, *worker.keys("handled")} >= set(keys_of(expected))
+                        return "done" if all_handled and await listed(observer) else "busy"
+
+                    how = await eventually(outcome, lambda word: word != "busy", transport.patience)
+                    if how == "dead":
+                        assert await worker.died(transport.patience), "it died of something else"
+                    else:
+                        await worker.stop(transport.patience)
+                    handled.extend(worker.keys("handled"))
+                    return how == "dead"
+
+            while await kills():
+                deaths += 1
+                assert deaths <= _MOST_DEATHS, "it goes on for ever"
+            (letter,) = await listed(observer)
+            envelope = letter.read()
+            assert envelope is not None
+            assert key_of(envelope.operation) == key_of(killer)
+            assert "crash" in letter.reason
+            assert deaths >= 2, "one death is bad luck"
+        for keys in by_instance(expected).values():
+            assert list(dict.fromkeys(key for key in handled if key in keys)) == keys
+
+    async def test_a_clean_end_is_no_crash(self, transport: Transport) -> None:
+        """Given consumers that end well with operations in hand, when that repeats, then none is given up."""
+        url = transport.at(partitions=1)
+        put = interleaved([notes("one", 3), notes("two", 3)])
+        await transport.put(*put, url=url)
+        for _ in range(_CLEAN_ENDS):
+            async with transport.shared(url) as leaving:
+                held = await receive(leaving, 1, transport.patience)
+                await leaving.close()
+                await leaving.release(held)
+        async with transport.shared(url) as last:
+            if transport.tells_ends_apart:  # and so none is handled with care
+                await last.release(await receive(last, len(put), transport.patience))
+            got = await handle(last, len(put), transport.patience)
+            assert by_instance(got) == by_instance(put)
+            assert await listed(last) == []
+            await eventually(last.depth, lambda depth: depth == 0, transport.patience)
+
+    async def test_a_suspect_is_given_up_for_crashes_only(self, transport: Transport) -> None:
+        """Given a suspect, when its workers then end well, over and over, then it is not given up."""
+        url = transport.at(partitions=1)
+        put = notes("instance", 2)
+        await transport.put(*put, url=url)
+        for _ in range(3):
+            async with Worker.running(url, die_on=[key_of(put[0])]) as worker:
+                assert await worker.died(transport.patience)
+        for _ in range(_CLEAN_ENDS):
+            async with transport.shared(url) as leaving:
+                held = await receive(leaving, 1, transport.patience)
+                assert keys_of(items(held)) == keys_of(put[:1])
+                await leaving.close()
+                await leaving.release(held)
+        async with transport.shared(url) as last:
+            assert keys_of(await handle(last, 2, transport.patience)) == keys_of(put)
+            assert await listed(last) == []
+
+    async def test_one_crash_is_bad_luck(self, transport: Transport) -> None:
+        """Given a worker killed once, when its successor handles the same, then that is settled."""
+        url = transport.at(partitions=1)
+        put = notes("instance", 5)
+        await transport.put(*put, url=url)
+        async with Worker.running(url, die_on=[key_of(put[2])]) as worker:
+            assert await worker.died(transport.patience)
+        async with transport.shared(url) as successor:
+            assert keys_of(await handle(successor, 3, transport.patience)) == keys_of(put[2:])
+            assert await listed(successor) == []

@@ -1,0 +1,1 @@
+"""The contract of transports, held against each of them."""

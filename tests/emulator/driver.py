@@ -1,0 +1,251 @@
+"""Driving the emulator without the client: a process of it, and the rules by themselves."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from pydantic_core import from_json
+
+from prefactor_emulator.database import Database
+from prefactor_emulator.ids import new_id
+from prefactor_emulator.model import JsonObject, Operation, OperationType, Refusal
+from prefactor_emulator.rules import execute
+from prefactor_emulator.store import Store
+
+NOW = "2026-03-01T10:00:00.000Z"
+EARLIER = "2026-03-01T09:59:00+00:00"
+ACCOUNT = "account-1"
+
+REGISTER = OperationType.REGISTER_INSTANCE
+START = OperationType.START_INSTANCE
+FINISH = OperationType.FINISH_INSTANCE
+QUALITY = OperationType.RECORD_QUALITY
+CREATE = OperationType.CREATE_SPAN
+FINISH_SPAN = OperationType.FINISH_SPAN
+
+_PATHS = {
+    REGISTER: "agent_instance/register",
+    START: "agent_instance/{}/start",
+    FINISH: "agent_instance/{}/finish",
+    QUALITY: "agent_instance/{}/record_quality",
+    CREATE: "agent_spans",
+    FINISH_SPAN: "agent_spans/{}/finish",
+}
+_numbers = itertools.count(1)
+
+
+def new_key() -> str:
+    return f"key-{next(_numbers):08d}"
+
+
+def registration(**changes: object) -> JsonObject:
+    fields: JsonObject = {
+        "agent_version": {"name": "Reader", "external_identifier": "v1"},
+        "agent_schema_version": {
+            "external_identifier": "s1",
+            "span_schemas": {"plain": {"type": "object"}},
+            "span_result_schemas": {"result-only": {"type": "object"}},
+            "span_type_schemas": [{"name": "typed", "params_schema": {"type": "object"}}],
+        },
+    }
+    return fields | changes
+
+
+def span(instance_id: str, **changes: object) -> JsonObject:
+    details: JsonObject = {
+        "agent_instance_id": instance_id,
+        "schema_name": "plain",
+        "status": "active",
+        "payload": {"question": "why?"},
+    }
+    return {"details": details | changes}
+
+
+def without(fields: JsonObject, name: str) -> JsonObject:
+    return {field: value for field, value in fields.items() if field != name}
+
+
+def bulk_item(operation_type: OperationType, target: str | None, fields: JsonObject, key: str) -> JsonObject:
+    item: JsonObject = {"_type": operation_type, "idempotency_key": key, **fields}
+    if target is not None:
+        of_span = operation_type is FINISH_SPAN
+        item["agent_span_id" if of_span else "agent_instance_id"] = target
+    return item
+
+
+class Service:
+    """The rules over a database in memory."""
+
+    def __init__(self) -> None:
+        self.database = Database(":memory:")
+        self.store = Store(self.database)
+
+    def do(
+        self,
+        operation_type: OperationType,
+        target: object,
+        fields: JsonObject,
+        key: str | None = None,
+        account: str = ACCOUNT,
+    ) -> dict[str, Any]:
+        operation = Operation(operation_type, key or new_key(), target, fields)
+        with self.store.transaction():
+            reply: dict[str, Any] = from_json(execute(self.store, account, operation, NOW))
+        return reply
+
+    def refused(
+        self,
+        operation_type: OperationType,
+        target: object,
+        fields: JsonObject,
+        key: str | None = None,
+        account: str = ACCOUNT,
+    ) -> Refusal:
+        before = self.dump()
+        try:
+            reply = self.do(operation_type, target, fields, key, account)
+        except Refusal as refusal:
+            assert self.dump() == before, "a refused operation left something behind"
+            return refusal
+        raise AssertionError(f"not refused: {reply}")
+
+    def dump(self) -> list[str]:
+        return list(self.database.connection.iterdump())
+
+    def instance(self, status: str = "active", fields: JsonObject | None = None) -> str:
+        """Register an instance and bring it into a state."""
+        instance_id: str = self.do(REGISTER, None, fields or registration())["details"]["id"]
+        if status == "terminated":
+            self.do(START, instance_id, {"timestamp": NOW})
+            self.store.terminate_instance(instance_id, "too costly")
+        elif status != "pending":
+            self.do(START, instance_id, {"timestamp": NOW})
+            if status != "active":
+                self.do(FINISH, instance_id, {"status": status, "timestamp": NOW})
+        return instance_id
+
+    def span(self, instance_id: str, **changes: object) -> str:
+        details = self.do(CREATE, None, span(instance_id, **changes))["details"]
+        return str(details["id"])
+
+    def row(self, statement: str, *values: str) -> Any:
+        return self.database.connection.execute(statement, values).fetchone()
+
+
+class Api(httpx.Client):
+    """An HTTP client with an account of its own."""
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        self.root = url
+        super().__init__(
+            base_url=f"{url}/api/v1/",
+            headers={"Authorization": f"Bearer {token or new_id()}"},
+            timeout=20,
+        )
+
+    def write(
+        self,
+        operation_type: OperationType,
+        target: str | None,
+        fields: JsonObject,
+        key: str | None = None,
+    ) -> httpx.Response:
+        path = _PATHS[operation_type].format(target)
+        return self.post(path, json={"idempotency_key": key or new_key(), **fields})
+
+    def bulk(self, *items: JsonObject) -> dict[str, Any]:
+        response = self.post("bulk", json={"items": items})
+        assert response.status_code == 200, response.text
+        body = response.json()
+        assert body["status"] == "success"
+        return dict(body["outputs"])
+
+    def instance(self) -> str:
+        instance_id: str = self.write(REGISTER, None, registration()).json()["details"]["id"]
+        assert self.write(START, instance_id, {"timestamp": NOW}).is_success
+        return instance_id
+
+    def look(self, path: str) -> Any:
+        return self.get(f"{self.root}/emulator/{path}").raise_for_status().json()
+
+    def effects(self, instance_id: str) -> list[dict[str, Any]]:
+        effects = self.look("effects?limit=100000")["effects"]
+        return [effect for effect in effects if effect["instance_id"] == instance_id]
+
+
+class EmulatorProcess:
+    """A running `prefactor-emulator`."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "prefactor_emulator", "--port", "0", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+        assert self.process.stdout is not None
+        self.first_line = self.process.stdout.readline()
+        if not self.first_line:
+            raise AssertionError(f"the emulator did not start: {self.process.communicate()[1]}")
+        self.url = self.first_line.split()[-1]
+        self._ended: tuple[int, str] | None = None
+
+    def api(self, token: str | None = None) -> Api:
+        return Api(self.url, token)
+
+    def end(self, with_signal: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        """Stop it, and tell its exit status and what it wrote on stderr."""
+        if self._ended is None:
+            self.process.send_signal(with_signal)
+            _, errors = self.process.communicate(timeout=20)
+            self._ended = (self.process.returncode, errors)
+        return self._ended
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.end()  # it tidies up after itself when it is asked to stop
+        finally:
+            self.process.kill()
+
+
+def environment() -> dict[str, str]:
+    """Inherit ours, with the import path of this checkout, installed or not."""
+    root = Path(__file__).parents[2]
+    path = [str(root), str(root / "emulator"), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
+def eventually(condition: Callable[[], bool], within: float = 10.0) -> None:
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.01)
+
+
+@contextmanager
+def faults(api: Api, *specs: str, seed: int = 0) -> Iterator[None]:
+    address = f"{api.root}/emulator/faults"
+    response = api.post(address, json={"faults": specs, "seed": seed})
+    assert response.json() == {"faults": list(specs), "hits": [0] * len(specs), "seed": seed}
+    try:
+        yield
+    finally:
+        assert api.delete(address).json()["faults"] == []

@@ -1,0 +1,192 @@
+"""The OpenAPI description is complete and true: whatever is asked, the answer is as described."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from jsonschema_rs import Draft202012Validator
+from schemathesis.checks import CHECKS, load_all_checks
+
+from prefactor_emulator.accounts import Accounts
+from prefactor_emulator.api import api_routes
+from prefactor_emulator.database import Database
+from prefactor_emulator.ids import new_id
+from prefactor_emulator.model import JsonObject
+from prefactor_emulator.openapi import OPENAPI
+from prefactor_emulator.store import Store
+from tests.emulator.driver import (
+    CREATE,
+    FINISH,
+    FINISH_SPAN,
+    NOW,
+    QUALITY,
+    REGISTER,
+    START,
+    Api,
+    EmulatorProcess,
+    bulk_item,
+    new_key,
+    registration,
+    span,
+)
+
+TOKEN = "the-described"
+OVER: JsonObject = {"status": "complete", "timestamp": NOW}
+
+description = schemathesis.openapi.from_dict(dict(OPENAPI))
+load_all_checks()
+# What is valid by its form may still be refused: an id may be taken, a name not registered.
+BUT_FOR: Any = [CHECKS.get_one("positive_data_acceptance")]
+
+
+@pytest.fixture(scope="module")
+def described() -> Iterator[EmulatorProcess]:
+    with EmulatorProcess("--token", TOKEN) as process:
+        yield process
+        assert process.end() == (0, ""), "no mistake of its own was logged"
+
+
+@pytest.fixture
+def api(described: EmulatorProcess) -> Iterator[Api]:
+    with described.api(TOKEN) as client:
+        yield client
+
+
+class Known:
+    """Things that exist, so that generated requests get past 'not found'."""
+
+    def __init__(self, api: Api) -> None:
+        self.instances = [api.instance() for _ in range(3)]
+        self.instances.append(api.write(REGISTER, None, registration()).json()["details"]["id"])
+        ended = self.instances[1]
+        api.post(f"{api.root}/emulator/instances/{ended}/terminate", json={})
+        self.spans = [
+            api.write(CREATE, None, span(each)).json()["details"]["id"] for each in self.instances[:3] * 3
+        ]
+
+
+@pytest.fixture(scope="module")
+def known(described: EmulatorProcess) -> Known:
+    with described.api(TOKEN) as api:
+        return Known(api)
+
+
+@description.given(data=st.data())
+@description.parametrize()
+@settings(
+    max_examples=120,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+def test_every_answer_is_as_described(
+    case: schemathesis.Case[Any], described: EmulatorProcess, known: Known, data: Any
+) -> None:
+    _meet(case, known, data)
+    case.call_and_validate(
+        base_url=described.url,
+        headers={"Authorization": f"Bearer {TOKEN}"},
+        excluded_checks=BUT_FOR,
+    )
+
+
+def _meet(case: schemathesis.Case[Any], known: Known, data: Any) -> None:
+    """Let well-formed requests be, as often as not, new ones about something that exists."""
+    if case.meta is not None and not case.meta.generation.mode.is_positive:
+        return
+    if "id" in case.path_parameters and data.draw(st.booleans()):
+        ids = known.spans if "agent_spans" in case.path else known.instances
+        case.path_parameters["id"] = data.draw(st.sampled_from(ids))
+    if not isinstance(case.body, dict):
+        return
+    if "idempotency_key" in case.body and data.draw(st.booleans()):
+        case.body["idempotency_key"] = new_key()
+    details = case.body.get("details")
+    if isinstance(details, dict) and "agent_instance_id" in details:
+        details["agent_instance_id"] = data.draw(st.sampled_from(known.instances))
+        details["schema_name"] = data.draw(st.sampled_from(["plain", "typed", details["schema_name"]]))
+    if isinstance(case.body.get("items"), list):
+        case.body["items"] += data.draw(st.lists(_items(known), max_size=4))
+
+
+def _items(known: Known) -> st.SearchStrategy[JsonObject]:
+    """Make bulk items that are acceptable by their form; their keys may meet again."""
+    targets = {CREATE: st.none(), REGISTER: st.none(), FINISH_SPAN: st.sampled_from(known.spans)}
+    fields = {
+        REGISTER: registration(),
+        START: {"timestamp": NOW},
+        FINISH: OVER,
+        QUALITY: {"name": "q", "payload": {}},
+        CREATE: span(known.instances[0]),
+        FINISH_SPAN: OVER,
+    }
+    return st.sampled_from(list(fields)).flatmap(
+        lambda operation_type: st.builds(
+            bulk_item,
+            st.just(operation_type),
+            targets.get(operation_type, st.sampled_from(known.instances)),
+            st.just(fields[operation_type]),
+            st.builds(new_key),
+        )
+    )
+
+
+def test_the_description_is_served_to_everybody(described: EmulatorProcess) -> None:
+    response = httpx.get(f"{described.url}/openapi.json")
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == OPENAPI
+
+
+def test_no_route_is_left_out() -> None:
+    database = Database(":memory:")
+    routes = api_routes(Store(database), Accounts())
+    database.close()
+    served = {
+        (route.path, method) for route in routes for method in (route.methods or ()) if method != "HEAD"
+    }
+    paths: Any = OPENAPI["paths"]
+    assert served - {(path, "HEAD") for path in paths} == {
+        (path, method.upper()) for path, item in paths.items() for method in item if method != "parameters"
+    }
+
+
+def validator(name: str) -> Draft202012Validator:
+    return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": OPENAPI["components"]})
+
+
+def test_bulk_items_and_their_outputs_are_as_described(api: Api) -> None:
+    instance_id, span_id = new_id(), new_id()
+    items = [
+        bulk_item(REGISTER, None, registration(id=instance_id, purpose="eval"), new_key()),
+        bulk_item(START, instance_id, {"timestamp": NOW}, new_key()),
+        bulk_item(CREATE, None, span(instance_id, id=span_id), new_key()),
+        bulk_item(FINISH_SPAN, span_id, {"details": {}}, new_key()),
+        bulk_item(QUALITY, instance_id, {"name": "q", "payload": None}, new_key()),
+        bulk_item(FINISH, instance_id, OVER, new_key()),
+        bulk_item(FINISH_SPAN, span_id, OVER, new_key()),
+    ]
+    for item in items:
+        validator("BulkItem").validate(item)
+    outputs = api.bulk(*items)
+    validator("BulkReply").validate({"status": "success", "outputs": outputs})
+    assert [output["status"] for output in outputs.values()] == ["success"] * 6 + ["error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("Pfid", "8" * 32),
+        ("IdempotencyKey", "short"),
+        ("RegistrationRequest", registration()),
+        ("SpanCreationRequest", {"idempotency_key": "k" * 8} | span(new_id(), result_payload={})),
+        ("SpanFinishRequest", {"idempotency_key": "k" * 8, "status": "active", "timestamp": NOW}),
+        ("BulkItem", bulk_item(FINISH_SPAN, None, OVER, "k" * 8)),
+        ("Control", {"terminate": False, "reason": "none"}),
+    ],
+)
+def test_what_is_wrong_is_not_as_described(name: str, body: object) -> None:
+    assert not validator(name).is_valid(body)

@@ -1,0 +1,170 @@
+"""What holds of every request: the token, the body, the routes, the shape of replies."""
+
+import pytest
+
+from prefactor_emulator.ids import new_id
+from tests.emulator.driver import (
+    CREATE,
+    FINISH,
+    FINISH_SPAN,
+    NOW,
+    REGISTER,
+    START,
+    Api,
+    EmulatorProcess,
+    new_key,
+    registration,
+    span,
+)
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Basic abc", "abc"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "ping"), ("POST", "bulk"), ("POST", "agent_spans"), ("GET", "agent_instance/x")],
+)
+def test_a_token_is_needed(api: Api, method: str, path: str, header: str | None) -> None:
+    del api.headers["authorization"]
+    headers = {} if header is None else {"Authorization": header}
+    response = api.request(method, path, headers=headers)
+    assert response.status_code == 401
+    assert response.json() == {
+        "status": "error",
+        "code": "unauthorized",
+        "message": "send the header Authorization: Bearer TOKEN",
+    }
+
+
+def test_only_given_tokens_are_accepted() -> None:
+    with EmulatorProcess("--token", "first", "--token", "second") as emulator:
+        for token, status in (("first", 200), ("second", 200), ("third", 401)):
+            with emulator.api(token) as api:
+                assert api.get("ping").status_code == status
+                assert api.write(REGISTER, None, registration()).status_code == status
+        code, errors = emulator.end()
+        assert (code, errors) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"7",
+        b'"text"',
+        b"null",
+        b"\xff",
+        b'{"a": NaN}',
+        b'{"a": "\\ud800"}',
+        b"[" * 10_000,
+    ],
+)
+def test_a_body_must_be_a_json_object(api: Api, content: bytes) -> None:
+    for path in ("agent_spans", "bulk"):
+        response = api.post(path, content=content)
+        assert response.status_code == 400
+        assert response.json()["code"] == "bad_request"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/api/v1/nothing", 404, "not_found"),
+        ("POST", "/api/v2/bulk", 404, "not_found"),
+        ("GET", "/nothing", 404, "not_found"),
+        ("GET", "/api/v1/ping/", 404, "not_found"),
+        ("GET", "/api/v1/bulk", 405, "method_not_allowed"),
+        ("POST", "/api/v1/ping", 405, "method_not_allowed"),
+        ("DELETE", "/api/v1/agent_spans", 405, "method_not_allowed"),
+        ("GET", "/emulator/instances/none", 404, "not_found"),
+        ("GET", "/emulator/effects?after=x", 422, "validation_error"),
+    ],
+)
+def test_unknown_routes_answer_like_the_rest(
+    api: Api, method: str, path: str, status: int, code: str
+) -> None:
+    response = api.request(method, api.root + path)
+    assert response.status_code == status
+    assert response.json()["status"] == "error"
+    assert response.json()["code"] == code
+    assert response.headers["content-type"] == "application/json"
+
+
+def test_an_instance_through_its_life(api: Api) -> None:
+    reply = api.write(REGISTER, None, registration()).json()
+    assert reply["status"] == "success"
+    instance_id = reply["details"]["id"]
+    assert api.get(f"agent_instance/{instance_id}").json() == reply
+    started = api.write(START, instance_id, {"timestamp": NOW}).json()
+    assert started["details"] == reply["details"] | {"status": "active", "started_at": NOW}
+    over = api.write(FINISH, instance_id, {"status": "failed", "timestamp": NOW}).json()
+    assert over["details"] == started["details"] | {"status": "failed", "finished_at": NOW}
+    assert api.get(f"agent_instance/{instance_id}").json() == over
+
+
+def test_reading_an_instance_of_somebody_else_or_of_nobody(emulator: EmulatorProcess, api: Api) -> None:
+    instance_id = api.instance()
+    with emulator.api() as stranger:
+        for missing in (instance_id, new_id(), "nonsense"):
+            response = stranger.get(f"agent_instance/{missing}")
+            assert (response.status_code, response.json()["code"]) == (404, "not_found")
+
+
+def test_a_termination_is_told(api: Api) -> None:
+    instance_id = api.instance()
+    span_id = api.write(CREATE, None, span(instance_id)).json()["details"]["id"]
+    address = f"{api.root}/emulator/instances/{instance_id}/terminate"
+    assert api.post(address, json={"reason": "too costly"}).is_success
+    assert api.post(address, json={}).status_code == 409
+    details = api.get(f"agent_instance/{instance_id}").json()["details"]
+    assert (details["status"], details["termination_reason"]) == ("terminated", "too costly")
+    over = {"status": "complete", "timestamp": NOW}
+    finished = api.write(FINISH_SPAN, span_id, dict(over)).json()
+    assert finished["control"] == {"terminate": True, "reason": "too costly"}
+    assert api.write(FINISH, instance_id, dict(over)).json()["code"] == "invalid_action"
+
+
+@pytest.mark.parametrize(
+    ("details", "status"),
+    [
+        ({}, "complete"),
+        ({"status": "failed", "result_payload": {"a": 1}}, "failed"),
+        ({"status": "cancelled", "timestamp": "2026-01-01T00:00:00Z"}, "cancelled"),
+    ],
+)
+def test_a_wrapped_span_finish_silently_stores_no_result(
+    api: Api, details: dict[str, object], status: str
+) -> None:
+    instance_id = api.instance()
+    span_id = api.write(CREATE, None, span(instance_id)).json()["details"]["id"]
+    response = api.write(FINISH_SPAN, span_id, {"details": details})
+    assert response.status_code == 200
+    finished_at = response.json()["details"]["finished_at"]
+    assert finished_at == details.get("timestamp", finished_at)
+    (stored,) = api.look(f"instances/{instance_id}")["spans"]
+    assert (stored["status"], stored["finished_at"]) == (status, finished_at)
+    assert stored["result_payload"] is None
+
+
+def test_a_flat_span_finish_stores_its_result(api: Api) -> None:
+    instance_id = api.instance()
+    span_id = api.write(CREATE, None, span(instance_id)).json()["details"]["id"]
+    fields: dict[str, object] = {"status": "complete", "timestamp": NOW}
+    api.write(FINISH_SPAN, span_id, fields | {"result_payload": {"a": [1, None]}})
+    (stored,) = api.look(f"instances/{instance_id}")["spans"]
+    assert stored["result_payload"] == {"a": [1, None]}
+
+
+def test_refusals_carry_their_status(api: Api) -> None:
+    instance_id = api.instance()
+    span_id, key = new_id(), new_key()
+    assert api.write(CREATE, None, span(instance_id, id=span_id), key).is_success
+    for fields, again, status, code in (
+        (span(instance_id, id=span_id), new_key(), 409, "conflict"),
+        (span(instance_id), key, 422, "idempotency_key_reused"),
+        (span(instance_id, payload=1), new_key(), 422, "validation_error"),
+        (span(new_id()), new_key(), 404, "not_found"),
+    ):
+        response = api.write(CREATE, None, fields, again)
+        assert (response.status_code, response.json()["code"]) == (status, code)

@@ -1,0 +1,342 @@
+"""The rules of lanes, one by one, and all together against a model."""
+
+from collections import defaultdict
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from prefactor_core.operations import Operation
+from prefactor_core.queue.base import Delivery
+from prefactor_core.queue.handler import BatchLimits
+from prefactor_core.queue.lanes import Lanes
+from prefactor_core.queue.lineage import Lineage
+from prefactor_core.queue.outcome import NOT_REACHED, SETTLED, Again, Apart, Dead, Outcome, Settled
+from prefactor_core.queue.retry import RetryPolicy
+from tests.support.operations import create, dice, finish, finish_span, key_of, life, quality, register, start
+
+WIDE = BatchLimits(1000, 1 << 40, 1000)
+
+
+class Item:
+    def __init__(self, name: str, size: int = 10) -> None:
+        self.name = name
+        self.size = size
+
+
+def make(max_retries: int = 3, lineage: Lineage | None = None) -> Lanes[Item]:
+    retry = RetryPolicy(max_retries=max_retries, rng=dice(1))
+    return Lanes(retry, lambda item: None if item.name[0] == "-" else item.name[0], lineage)
+
+
+def fill(lanes: Lanes[Item], names: str, size: int = 10) -> None:
+    for name in names.split():
+        lanes.add(Delivery(Item(name, size)))
+
+
+def names(batch: list[Delivery[Item]]) -> str:
+    return " ".join(delivery.item.name for delivery in batch)
+
+
+def test_a_batch_takes_whole_prefixes_and_nothing_twice() -> None:
+    lanes = make()
+    fill(lanes, "a1 b1 a2 c1 a3")
+    assert names(lanes.take(WIDE, 0)) == "a1 a2 a3 b1 c1"
+    assert lanes.take(WIDE, 0) == []
+    fill(lanes, "a4")
+    assert lanes.take(WIDE, 0) == [], "one batch of a lane at a time"
+
+
+def test_items_without_a_key_have_a_lane_each() -> None:
+    lanes = make()
+    fill(lanes, "-1 -1 -1")
+    one = BatchLimits(1, 1, 1)
+    assert [names(lanes.take(one, 0)) for _ in range(4)] == ["-1", "-1", "-1", ""]
+
+
+def test_limits_of_items_lanes_and_bytes() -> None:
+    lanes = make()
+    fill(lanes, "a1 a2 b1 b2 c1 c2")
+    assert names(lanes.take(BatchLimits(3, 1 << 40, 10), 0)) == "a1 a2 b1"
+    assert names(lanes.take(BatchLimits(9, 1 << 40, 1), 0)) == "c1 c2"
+    lanes = make()
+    fill(lanes, "a1 a2 b1 b2 c1 c2")
+    assert names(lanes.take(BatchLimits(9, 25, 10), 0)) == "a1 a2"
+    assert names(lanes.take(BatchLimits(9, 5, 10), 0)) == "b1", "one too large goes alone"
+
+
+def test_each_lane_has_its_turn() -> None:
+    lanes = make()
+    fill(lanes, " ".join(f"a{number}" for number in range(100)) + " b1 c1")
+    few = BatchLimits(10, 1 << 40, 10)
+    first = lanes.take(few, 0)
+    second = lanes.take(few, 0)
+    assert names(second) == "b1 c1"
+    lanes.resolve(first, [SETTLED] * 10, 0)
+    lanes.resolve(second, [SETTLED] * 2, 0)
+    fill(lanes, "b2")
+    batch = lanes.take(few, 0)
+    lanes.resolve(batch, [SETTLED] * len(batch), 0)
+    assert "b2" in names(batch) + " " + names(lanes.take(few, 0))
+
+
+def test_a_lane_that_was_not_reached_goes_before_those_that_were() -> None:
+    """Or a lane whose every item ends the request keeps those behind it waiting until it is through."""
+    lanes = make()
+    fill(lanes, "a1 a2 a3 a4 b1 c1")
+    batch = lanes.take(WIDE, 0)
+    assert names(batch) == "a1 a2 a3 a4 b1 c1"
+    lanes.resolve(batch, [Dead("conflict"), *[NOT_REACHED] * 5], 0)
+    assert names(lanes.take(WIDE, 0)).startswith("b1 c1")
+
+
+def test_a_lane_that_fails_in_company_twice_travels_alone() -> None:
+    lanes = make()
+    fill(lanes, "a1 a2 b1")
+    lanes.resolve(lanes.take(WIDE, 0), [Again("x")] * 3, 0)
+    batch = lanes.take(WIDE, 1000)
+    assert sorted(names(batch).split()) == ["a1", "a2", "b1"]
+    lanes.resolve(batch, [Again("x")] * 3, 1000)
+    both = {names(lanes.take(WIDE, 2000)), names(lanes.take(WIDE, 2000))}
+    assert both == {"a1 a2", "b1"}
+
+
+def test_attempts_count_only_alone() -> None:
+    lanes = make(max_retries=1)
+    fill(lanes, "a1 a2 b1")
+    time = 0.0
+    sizes = []
+    while True:
+        time += 1000
+        batch = lanes.take(WIDE, time)
+        if names(batch) == "b1":
+            lanes.resolve(batch, [SETTLED], time)
+            continue
+        sizes.append(len(batch))
+        resolution = lanes.resolve(batch, [Again("x")] * len(batch), time)
+        if resolution.dead:
+            break
+    assert sizes == [3, 3, 2, 1, 1]
+    ((delivery, letter),) = resolution.dead
+    assert delivery.item.name == "a1"
+    assert letter.attempts == 2
+    assert names(lanes.take(WIDE, time)) == "a2", "the next has attempts of its own"
+    assert not lanes.resolve(list(lanes._lanes["a"].line), [Again("x")], time).dead
+
+
+def test_weightless_failures_never_count_but_wait_longer() -> None:
+    lanes = make(max_retries=0)
+    fill(lanes, "a1")
+    time = 0.0
+    for _ in range(500):
+        batch = lanes.take(WIDE, time)
+        assert len(batch) == 1
+        assert lanes.resolve(batch, [Again("away", weight=0.0)], time).dead == []
+        due = lanes.next_due()
+        assert due is not None
+        assert time <= due <= time + 60
+        time = due
+
+
+def test_retry_after_is_a_floor_of_the_backoff() -> None:
+    lanes = make()
+    fill(lanes, "a1")
+    lanes.resolve(lanes.take(WIDE, 0), [Again("x", retry_after=100)], 0)
+    assert lanes.take(WIDE, 99.9) == []
+    assert names(lanes.take(WIDE, 101.1)) == "a1"
+
+
+def test_a_success_clears_the_record() -> None:
+    lanes = make(max_retries=2)
+    fill(lanes, " ".join(f"a{number}" for number in range(20)))
+    time = 0.0
+    for _ in range(3):
+        time += 1000
+        batch = lanes.take(WIDE, time)
+        lanes.resolve(batch, [Again("x")] * len(batch), time)
+    batch = lanes.take(WIDE, time + 1000)
+    assert len(batch) == 1
+    lanes.resolve(batch, [SETTLED], time)
+    fill(lanes, "b1")
+    lengths = []
+    while batch := lanes.take(WIDE, time):
+        lengths.append(len(batch))
+        lanes.resolve(batch, [SETTLED] * len(batch), time)
+    assert lengths[0] >= 2, "it does not go back to company at once"
+    assert sum(lengths) == 20
+
+
+def test_apart_narrows_at_once_and_alone() -> None:
+    lanes = make()
+    fill(lanes, "a1 a2 a3 a4 b1")
+    lanes.resolve(lanes.take(WIDE, 0), [Apart("large")] * 5, 0)
+    assert names(lanes.take(WIDE, 0)) == "a1 a2"
+    assert names(lanes.take(WIDE, 0)) == "b1"
+
+
+def test_what_depends_on_a_lost_one_is_buried() -> None:
+    lanes: Lanes[Operation] = Lanes(RetryPolicy(), lambda item: item.instance_id, Lineage())
+    operations = [
+        create("a", "a-1"),
+        create("a", "a-2", "a-1"),
+        create("a", "a-3"),
+        finish_span("a", "a-2"),
+        finish_span("a", "a-3"),
+        finish_span("a", "a-1"),
+    ]
+    for operation in [register("a"), start("a"), *operations, finish("a"), *life("b")]:
+        lanes.add(Delivery(operation))
+    batch = lanes.take(WIDE, 0)
+    outcomes: list[Outcome] = [NOT_REACHED] * len(batch)
+    outcomes[:3] = [SETTLED, SETTLED, Dead("refused")]
+    lanes.resolve(batch, outcomes, 0)
+    kept, buried = [], []
+    for _ in range(20):
+        batch = lanes.take(WIDE, 0)
+        kept += [key_of(delivery.item) for delivery in batch if delivery.item.instance_id == "a"]
+        lanes.resolve(batch, [SETTLED] * len(batch), 0)
+        buried += [key_of(letter.item) for _, letter in lanes.followers]
+        lanes.followers.clear()
+    assert kept == ["a-3:create", "a-3:finish", "a:finish"]
+    assert buried == ["a-2:create", "a-2:finish", "a-1:finish"]
+    assert lanes.held == lanes.held_bytes == 0
+
+
+def test_a_lost_registration_buries_its_instance_only() -> None:
+    lanes: Lanes[Operation] = Lanes(RetryPolicy(), lambda item: item.instance_id, Lineage())
+    for operation in [*life("a"), quality("b", 1)]:
+        lanes.add(Delivery(operation))
+    batch = lanes.take(WIDE, 0)
+    lanes.resolve(batch, [Dead("refused"), *[NOT_REACHED] * (len(batch) - 1)], 0)
+    assert [key_of(delivery.item) for delivery in lanes.take(WIDE, 0)] == ["b:quality:1"]
+    assert len(lanes.followers) == 4
+
+
+def test_empty_out_keeps_the_order_of_each_lane() -> None:
+    lanes = make()
+    fill(lanes, "a1 b1 a2 b2 c1")
+    lanes.resolve(lanes.take(BatchLimits(2, 1 << 40, 1), 0), [Again("x")] * 2, 0)
+    lanes.take(BatchLimits(1, 1 << 40, 1), 0)
+    everything = names(lanes.empty_out()).split()
+    assert [name for name in everything if name[0] == "a"] == ["a1", "a2"]
+    assert [name for name in everything if name[0] == "b"] == ["b1", "b2"]
+    assert len(everything) == 5
+    assert lanes.held == lanes.held_bytes == 0
+    assert lanes.take(WIDE, 1e9) == []
+    assert lanes.next_due() is None
+
+
+class LanesAgainstModel(RuleBasedStateMachine):
+    """Random deliveries, batches and outcomes; the model is a list for each lane."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lanes = make(max_retries=1)
+        self.model: dict[str, list[Delivery[Item]]] = defaultdict(list)
+        self.out: list[list[Delivery[Item]]] = []
+        self.time = 0.0
+        self.count = 0
+        self.gone: set[Delivery[Item]] = set()
+
+    @rule(lane=st.sampled_from("abcd-"), size=st.integers(1, 40))
+    def add(self, lane: str, size: int) -> None:
+        self.count += 1
+        delivery = Delivery(Item(f"{lane}{self.count}", size))
+        self.lanes.add(delivery)
+        self.model[delivery.item.name if lane == "-" else lane].append(delivery)
+
+    @rule(items=st.integers(1, 8), size=st.integers(1, 120), lanes=st.integers(1, 5))
+    def take(self, items: int, size: int, lanes: int) -> None:
+        batch = self.lanes.take(BatchLimits(items, size, lanes), self.time)
+        if not batch:
+            return
+        assert len(batch) <= items
+        assert len(batch) == 1 or sum(delivery.size for delivery in batch) <= size
+        groups = self._groups(batch)
+        assert len(groups) <= lanes
+        busy = {self._lane(delivery) for other in self.out for delivery in other}
+        for lane, mine in groups.items():
+            assert lane not in busy, "two batches of a lane are out"
+            assert self.model[lane][: len(mine)] == mine, "not its prefix"
+        self.out.append(batch)
+
+    @precondition(lambda self: self.out)
+    @rule(data=st.data())
+    def resolve(self, data: st.DataObject) -> None:
+        batch = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
+        outcome: st.SearchStrategy[Outcome] = st.sampled_from(
+            [SETTLED, SETTLED, Settled(before=True), NOT_REACHED, Dead("no"), Apart("large"), Again("x"),
+             Again("away", weight=0.0), Again("half", weight=0.5, retry_after=3)]
+        )  # fmt: skip
+        outcomes = data.draw(st.lists(outcome, min_size=len(batch), max_size=len(batch)))
+        resolution = self.lanes.resolve(batch, outcomes, self.time)
+        told = dict(zip(batch, outcomes, strict=True))
+        for delivery in resolution.settled:
+            assert isinstance(told[delivery], Settled)
+        dead = [delivery for delivery, _ in resolution.dead]
+        assert all(isinstance(told[delivery], Dead | Again) for delivery in dead)
+        expected = []
+        for mine in self._groups(batch).values():
+            for delivery in mine:
+                if not isinstance(told[delivery], Settled | Dead):
+                    break
+                expected.append(delivery)
+        given_up = [delivery for delivery in dead if isinstance(told[delivery], Again)]
+        gone = [*resolution.settled, *dead]
+        assert sorted(map(id, gone)) == sorted(map(id, expected + given_up))
+        assert not self.gone & set(gone)
+        self.gone.update(gone)
+        for delivery in gone:
+            self.model[self._lane(delivery)].remove(delivery)
+
+    @rule(seconds=st.floats(0, 70))
+    def wait(self, seconds: float) -> None:
+        self.time += seconds
+
+    @rule()
+    def empty_out(self) -> None:
+        everything = self.lanes.empty_out()
+        left = {lane: mine for lane, mine in self.model.items() if mine}
+        assert self._groups(everything) == left
+        self.model.clear()
+        self.out.clear()
+
+    @invariant()
+    def the_sums_are_exact(self) -> None:
+        left = [delivery for mine in self.model.values() for delivery in mine]
+        assert self.lanes.held == len(left)
+        assert self.lanes.held_bytes == sum(delivery.size for delivery in left)
+
+    def teardown(self) -> None:
+        """Nothing is stuck: in the end everything can be settled."""
+        for batch in self.out:
+            self.lanes.resolve(batch, [NOT_REACHED] * len(batch), self.time)
+        for _ in range(2 * self.count + 2):
+            self.time += 1000
+            batch = self.lanes.take(WIDE, self.time)
+            self.lanes.resolve(batch, [SETTLED] * len(batch), self.time)
+        assert self.lanes.held == 0
+        assert not self.lanes._lanes, "an empty lane is kept"
+
+    def _lane(self, delivery: Delivery[Item]) -> str:
+        return delivery.item.name if delivery.item.name[0] == "-" else delivery.item.name[0]
+
+    def _groups(self, batch: list[Delivery[Item]]) -> dict[str, list[Delivery[Item]]]:
+        groups: dict[str, list[Delivery[Item]]] = {}
+        for delivery in batch:
+            groups.setdefault(self._lane(delivery), []).append(delivery)
+        return groups
+
+
+TestLanesAgainstModel = LanesAgainstModel.TestCase
+TestLanesAgainstModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("failures", [1, 2, 5, 64, 10_000])
+def test_backoff_is_bounded(failures: int) -> None:
+    policy = RetryPolicy(base=1.0, multiplier=2.0, cap=60.0, rng=dice(1))
+    bound = min(60.0, 2.0 ** min(failures - 1, 63))
+    waits = [policy.delay(failures, 5.0) for _ in range(300)]
+    assert 5 <= min(waits) <= 5 + bound / 10
+    assert 5 + bound * 0.9 <= max(waits) <= 5 + bound

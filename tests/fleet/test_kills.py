@@ -1,0 +1,112 @@
+"""Two workers killed over and over under load, at an API that loses replies, fails and throttles.
+
+``PREFACTOR_TEST_FULL=1`` runs the size that was promised: 40,000 operations, each worker killed six times.
+"""
+
+import asyncio
+import signal
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.support.fleet import Child, Figures, Fleet, running_fleet, until
+from tests.support.watching import FULL, dead_letters, on_redis
+
+FAULTS = ("lost-reply:rate=0.03", "error:rate=0.03,status=500", "throttle:rate=0.01,retry_after=1")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of it.
+
+    Attributes:
+        instances: Agent instances, of two agents.
+        spans: Spans of each; an instance has two operations for each, and three of its own.
+        pace: Seconds between an instance's nests of four spans.
+        kills: How often each of the two workers is killed.
+    """
+
+    instances: int
+    spans: int
+    pace: float
+    kills: int
+
+    @property
+    def operations(self) -> int:
+        return self.instances * (3 + 2 * self.spans)
+
+
+FULL_SIZE = Size(instances=200, spans=99, pace=0.5, kills=6)  # 40,200 operations
+USUAL_SIZE = Size(instances=60, spans=36, pace=0.5, kills=2)  # 4,500 operations
+SMALL_SIZE = Size(instances=40, spans=24, pace=0.1, kills=1)
+
+WITHIN = 540.0 if FULL else 110.0
+
+
+def faults() -> tuple[str, ...]:
+    return tuple(word for fault in FAULTS for word in ("--fault", fault))
+
+
+async def start_worker(fleet: Fleet) -> Child:
+    return await fleet.worker("--batch", "50")  # more requests, so more of them meet a fault
+
+
+def says(worker: Child, words: str) -> bool:
+    return words in worker.log
+
+
+async def killed_over_and_over(fleet: Fleet, size: Size) -> list[float]:
+    """Have agents put everything, and both workers killed meanwhile; return the share done at each kill."""
+    half = ("--instances", str(size.instances // 2), "--tasks", "50", "--spans", str(size.spans))
+    agents = [await fleet.agent(*half, "--pace", str(size.pace)) for _ in range(2)]
+    workers = [await start_worker(fleet) for _ in range(2)]
+    shares: list[float] = []
+    done = 0
+    for kill in range(2 * size.kills):
+        victim = workers[kill % 2]
+        await until(partial(says, victim, "took partitions"), 30, "it takes part before it dies")
+        goal = max(done + 20, int(size.operations * 0.8 * (kill + 1) / (2 * size.kills)))
+        await until(partial(fleet.effects_are, goal), 60, f"work goes on after {done}")
+        await victim.kill()
+        done = await fleet.effects()
+        shares.append(round(done / size.operations, 2))
+        workers[kill % 2] = await start_worker(fleet)
+    for agent in agents:
+        report = await fleet.report(agent, 300)
+        assert (report["delivered"], report["left"], report["dropped"]) == (size.operations // 2, 0, {})
+    await until(lambda: fleet.effects_are(size.operations), 120, "everything takes effect")
+    for worker in workers:
+        await until(partial(says, worker, "takes from"), 20, "it listens to signals")
+        worker.signal(signal.SIGTERM)
+    for worker in workers:
+        assert await worker.ended(30) == 0, worker.log
+    await fleet.drain()
+    return shares
+
+
+@pytest.mark.timeout(600 if FULL else 120)
+async def test_killed_over_and_over_at_a_faulty_api(transport_url: str, tmp_path: Path) -> None:
+    size = FULL_SIZE if FULL else USUAL_SIZE
+    began = asyncio.get_running_loop().time()
+    async with running_fleet(transport_url, tmp_path, *faults()) as fleet, asyncio.timeout(WITHIN):
+        shares = await killed_over_and_over(fleet, size)
+        figures = fleet.figures()
+        dead = await dead_letters(fleet)
+    seconds = asyncio.get_running_loop().time() - began
+    # Figures, not timed tests: shown with -rP.
+    sys.stdout.write(f"{figures}, {seconds:.0f} s, killed with these shares done: {shares}\n")
+    assert dead == []
+    assert figures == Figures(size.operations, lost=0, doubled=0, out_of_order=0, unexpected=0)
+
+
+@on_redis
+async def test_without_deduplication_effects_are_doubled(transport_url: str, tmp_path: Path) -> None:
+    """The control: the faults bite, and only what the API remembers keeps effects single."""
+    async with running_fleet(transport_url, tmp_path, "--no-dedup", *faults()) as fleet, asyncio.timeout(110):
+        await killed_over_and_over(fleet, SMALL_SIZE)
+        figures = fleet.figures()
+    assert figures.doubled > 0
+    assert (figures.lost, figures.unexpected) == (0, 0)

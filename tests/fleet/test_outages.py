@@ -1,0 +1,149 @@
+"""The API away, its token refused, and the API asking everybody to wait: nothing is given up.
+
+``PREFACTOR_TEST_FULL=1`` has outages of a minute.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.support.fleet import TOKEN, Child, Figures, Fleet, running_fleet, until
+from tests.support.watching import FULL, Probed, dead_letters, on_redis, probed_worker, set_faults
+
+OUTAGE_SECONDS = 60.0 if FULL else 3.0
+GROWTH_MIB = 50.0
+
+pytestmark = pytest.mark.timeout(240 if FULL else 120)
+
+
+async def start_agent(fleet: Fleet) -> Child:
+    """Start one that publishes until well after the outage."""
+    nests = int((OUTAGE_SECONDS + 5) / 0.5)
+    return await fleet.agent(
+        *("--instances", "40", "--tasks", "40", "--spans", str(4 * nests), "--pace", "0.5", "--bytes", "300")
+    )
+
+
+async def wait(fleet: Fleet, probed: Probed) -> None:
+    """Spend the outage, alive and not ready; nothing takes effect."""
+    loop = asyncio.get_running_loop()
+    until_then = loop.time() + OUTAGE_SECONDS
+    before = await fleet.effects()
+    while loop.time() < until_then:
+        assert await probed.answers("/healthz", 200)
+        assert await probed.answers("/readyz", 503)
+        await asyncio.sleep(0.5)
+    assert await fleet.effects() == before
+
+
+async def check(fleet: Fleet, agent: Child, probed: Probed) -> int:
+    """Everything takes effect once and in order, and nothing was given up; return how much that was."""
+    report = await fleet.report(agent, OUTAGE_SECONDS + 60)
+    assert (report["left"], report["dropped"]) == (0, {})
+    await until(lambda: fleet.effects_are(report["put"]), 60, "the backlog is drained")
+    probed.child.signal(signal.SIGTERM)
+    assert await probed.child.ended(30) == 0, probed.child.log
+    assert await dead_letters(fleet) == []
+    assert fleet.figures() == Figures(report["put"], lost=0, doubled=0, out_of_order=0, unexpected=0)
+    return int(report["put"])
+
+
+def lines(probed: Probed, words: str) -> int:
+    return sum(words in line for line in probed.child.log.splitlines())
+
+
+async def test_the_api_away_for_a_while(fleet: Fleet) -> None:
+    agent = await start_agent(fleet)
+    probed = await probed_worker(fleet)
+    await until(lambda: fleet.effects_are(500), 30, "the worker works")
+    before = probed.resident_mib
+    await fleet.emulator.kill()
+    await until(lambda: probed.answers("/readyz", 503), 20, "it notices")
+    await wait(fleet, probed)
+    during = probed.resident_mib
+    await fleet.emulator.start()
+    # It is probed with pauses of 10 s at the most.
+    await until(lambda: probed.answers("/readyz", 200), 20, "it goes on by itself")
+    await until(lambda: probed.metric_is("prefactor_api_away", lambda away: away == 0), 10)
+    report = await fleet.report(agent, OUTAGE_SECONDS + 60)
+    await until(lambda: fleet.effects_are(report["put"]), 60, "the backlog is drained")
+    after = probed.resident_mib
+    # Figures, not timed tests: shown with -rP.
+    sys.stdout.write(f"{report['put']} operations; MiB before, during, after: ")
+    sys.stdout.write(f"{before:.1f}, {during:.1f}, {after:.1f}\n")
+    assert max(during, after) < before + GROWTH_MIB
+    probed.child.signal(signal.SIGTERM)
+    assert await probed.child.ended(30) == 0, probed.child.log
+    assert await dead_letters(fleet) == []
+    assert fleet.figures() == Figures(report["put"], lost=0, doubled=0, out_of_order=0, unexpected=0)
+    assert (lines(probed, "the API is away"), lines(probed, "the API is back")) == (1, 1)
+
+
+@asynccontextmanager
+async def fleet_with_a_token(url: str, folder: Path) -> AsyncIterator[tuple[Fleet, Path]]:
+    """A fleet whose API takes one token, and the file with it."""
+    file = folder / "token"
+    file.write_text(f"{TOKEN}\n")
+    async with running_fleet(url, folder, "--token", TOKEN) as fleet:
+        yield fleet, file
+
+
+async def test_the_token_refused_for_a_while(transport_url: str, tmp_path: Path) -> None:
+    async with fleet_with_a_token(transport_url, tmp_path) as (fleet, file):
+        agent = await start_agent(fleet)
+        probed = await probed_worker(fleet, "--api-token-file", str(file), PREFACTOR_API_TOKEN="")
+        await until(lambda: fleet.effects_are(500), 30, "the worker works")
+        await until(lambda: probed.answers("/readyz", 200), 20, "it is ready")
+        file.write_text("revoked-token\n")
+        await until(lambda: probed.answers("/readyz", 503), 20, "it notices")
+        assert await probed.ask("/readyz") == (503, "the API refuses the token\n")
+        assert await probed.metric("prefactor_api_token_refused") == 1
+        await wait(fleet, probed)
+        assert await probed.metric("prefactor_api_token_refused") == 1
+        file.write_text(f"{TOKEN}\n")
+        await until(lambda: probed.answers("/readyz", 200), 20, "it goes on by itself")
+        assert await probed.metric("prefactor_api_token_refused") == 0
+        await check(fleet, agent, probed)
+        assert (lines(probed, "refuses the token"), lines(probed, "the API is back")) == (1, 1)
+        assert "revoked-token" not in probed.child.log
+        assert TOKEN not in probed.child.log
+
+
+@on_redis
+async def test_a_token_that_is_bad_from_the_start(transport_url: str, tmp_path: Path) -> None:
+    async with fleet_with_a_token(transport_url, tmp_path) as (fleet, file):
+        file.write_text("mistyped\n")
+        probed = await probed_worker(fleet, "--api-token-file", str(file), PREFACTOR_API_TOKEN="")
+        await until(lambda: probed.answers("/readyz", 503), 20, "it says so before there is anything to send")
+        await until(lambda: probed.metric_is("prefactor_api_token_refused", lambda refused: refused == 1))
+        file.write_text(f"{TOKEN}\n")
+        report = await fleet.report(await fleet.agent("--instances", "5", "--spans", "4"))
+        await until(lambda: fleet.effects_are(report["put"]), 30, "it goes on by itself")
+        await until(lambda: probed.answers("/readyz", 200), 10)
+        assert fleet.figures() == Figures(report["put"], lost=0, doubled=0, out_of_order=0, unexpected=0)
+
+
+@on_redis
+async def test_one_429_slows_the_whole_worker(fleet: Fleet) -> None:
+    """All instances wait for as long as one request was told to."""
+    agent = await fleet.agent("--instances", "60", "--tasks", "60", "--spans", "80", "--pace", "0.2")
+    probed = await probed_worker(fleet)
+    await until(lambda: fleet.effects_are(500), 30, "the worker works")
+    await set_faults(fleet.emulator, "throttle:retry_after=4,count=1")
+    await until(
+        lambda: probed.metric_is("prefactor_api_paused_seconds", lambda left: left > 0), 10, "it is told"
+    )
+    assert await probed.answers("/healthz", 200)
+    total = await check(fleet, agent, probed)
+    times = [datetime.fromisoformat(effect["at"]).timestamp() for effect in await fleet.emulator.effects()]
+    assert len(times) == total
+    # What was under way at that moment still took effect, and then nothing did.
+    assert 3 < max(later - earlier for earlier, later in pairwise(times)) < 10
+    assert lines(probed, "the API is away") == 0

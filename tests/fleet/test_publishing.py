@@ -1,0 +1,181 @@
+"""What happens to brokers while agents publish, and what agents notice of it: nothing."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import pytest
+import redis
+
+from prefactor_core import PrefactorCoreClient, PrefactorCoreConfig, SchemaRegistry
+from tests.support.brokers.proxy import Proxy
+from tests.support.brokers.rabbitmq_server import RabbitServer
+from tests.support.brokers.redis_server import RedisServer
+from tests.support.fleet import Child, Figures, Fleet, running_fleet, until
+
+PACED = ("--instances", "40", "--spans", "40", "--pace", "0.2")
+
+
+@dataclass
+class Site:
+    """A broker of the test's own, and a fleet round it."""
+
+    broker: RedisServer | RabbitServer
+    fleet: Fleet
+
+    async def restart(self) -> None:
+        """Kill the broker, and start it again."""
+        await asyncio.to_thread(self.broker.kill)
+        await asyncio.to_thread(self.broker.start)
+
+    async def delete_all(self) -> None:
+        """Delete every stream or queue of ours."""
+        if isinstance(self.broker, RedisServer):
+            await asyncio.to_thread(self.broker.command, "FLUSHALL")
+            return
+        connection = await aio_pika.connect(self.broker.url)
+        async with connection:
+            channel = await connection.channel()
+            for number in range(16):
+                await channel.queue_delete(f"own.{number}")
+
+    async def fill(self) -> None:
+        """Leave no memory for what is published."""
+        if isinstance(self.broker, RedisServer):
+            used = await asyncio.to_thread(self._used)
+            await asyncio.to_thread(self.broker.command, "CONFIG", "SET", "maxmemory", str(used + 3_000_000))
+        else:
+            await asyncio.to_thread(self.broker.memory_alarm, on=True)
+
+    async def relieve(self) -> None:
+        """Have memory again; Redis has as soon as it is drained."""
+        if isinstance(self.broker, RabbitServer):
+            await asyncio.to_thread(self.broker.memory_alarm, on=False)
+
+    def _used(self) -> int:
+        with redis.Redis.from_url(self.broker.url) as client:
+            found: dict[str, Any] = client.info("memory")
+            return int(found["used_memory"])
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
+    broker: RedisServer | RabbitServer
+    if request.param == "redis":
+        broker = request.getfixturevalue("redis_server")
+        url = f"{broker.url}?prefix=own&lease=3"
+    else:
+        broker = request.getfixturevalue("rabbit_server")
+        url = f"{broker.url}?prefix=own&heartbeat=2"
+    async with running_fleet(url, tmp_path) as fleet:
+        yield Site(broker, fleet)
+
+
+async def check(fleet: Fleet, agent_report: dict[str, Any]) -> None:
+    """Everything that was put is confirmed, and takes effect once and in order."""
+    # Figures, not timed tests: shown with -rP.
+    sys.stdout.write(f"agent calls: p50 {agent_report['p50_us']} us, p99 {agent_report['p99_us']} us\n")
+    assert (agent_report["left"], agent_report["dropped"]) == (0, {}), agent_report
+    await fleet.drain()
+    figures = fleet.figures()
+    assert figures == Figures(agent_report["put"], lost=0, doubled=0, out_of_order=0, unexpected=0)
+
+
+async def more_effects(fleet: Fleet, more: int) -> None:
+    """Wait for so many more effects."""
+    await all_effects(fleet, await fleet.effects() + more)
+
+
+async def all_effects(fleet: Fleet, number: int, worker: Child | None = None) -> None:
+    """Wait for so many effects."""
+    try:
+        await until(lambda: fleet.effects_are(number), 40, f"{number} effects")
+    except AssertionError as error:
+        error.add_note(worker.log if worker is not None else "")
+        raise
+
+
+@asynccontextmanager
+async def working(fleet: Fleet) -> AsyncIterator[None]:
+    """A worker for the length of an ``async with``."""
+    worker = await fleet.worker()
+    yield
+    worker.signal(signal.SIGTERM)
+    assert await worker.ended(30) == 0, worker.log
+
+
+async def test_a_broker_restarted_under_load(site: Site) -> None:
+    agent = await site.fleet.agent(*PACED)
+    async with working(site.fleet):
+        await until(lambda: site.fleet.effects_are(200))
+        await site.restart()
+        await more_effects(site.fleet, 200)
+        report = await site.fleet.report(agent)
+    await check(site.fleet, report)
+
+
+async def test_connections_reset_swallowed_and_refused(site: Site) -> None:
+    async with Proxy.before(site.broker.url) as proxy:
+        agent = await site.fleet.agent(*PACED, "--pace", "0.3", url=proxy.url(site.fleet.url))
+        async with working(site.fleet):
+            await until(lambda: site.fleet.effects_are(200))
+            for _ in range(3):
+                await proxy.reset()
+                await more_effects(site.fleet, 50)
+            proxy.refuse()
+            await proxy.reset()
+            await until(lambda: proxy.open_connections == 0)
+            await proxy.normal()
+            await more_effects(site.fleet, 50)
+            report = await site.fleet.report(agent)
+        await check(site.fleet, report)
+
+
+async def test_memory_full_and_then_drained(site: Site) -> None:
+    agent = await site.fleet.agent("--instances", "40", "--spans", "40", "--bytes", "4000", "--pace", "0.1")
+    await until(lambda: waiting(site.fleet, 50))
+    await site.fill()
+    await until(lambda: "does not take operations" in agent.log, 60, "the agent notices, in its log")
+    async with working(site.fleet):
+        await site.relieve()
+        report = await site.fleet.report(agent)
+    await check(site.fleet, report)
+
+
+async def waiting(fleet: Fleet, number: int) -> bool:
+    """Whether so many operations wait at the broker."""
+    queue = fleet.queue()
+    try:
+        return await queue.depth() >= number
+    finally:
+        await queue.disconnect()
+
+
+async def test_streams_and_queues_deleted(site: Site) -> None:
+    """What had been delivered stays so, and what is put afterwards goes through, through both ends."""
+    schemas = SchemaRegistry()
+    schemas.register("a", {"type": "object"})
+    config = PrefactorCoreConfig(transport_url=site.fleet.url, schema_registry=schemas)
+    version = {"name": "deleted", "external_identifier": "1"}
+    worker = await site.fleet.worker()
+    async with PrefactorCoreClient(config) as client:
+        for round_ in range(3):
+            for _ in range(20):
+                async with (
+                    client.create_agent_instance(agent_version=version) as instance,
+                    instance.span("a"),
+                ):
+                    pass
+            assert await client.flush(30)
+            await all_effects(site.fleet, (round_ + 1) * 20 * 5, worker)
+            await site.delete_all()
+    worker.signal(signal.SIGTERM)
+    assert await worker.ended(30) == 0, worker.log
+    assert await site.fleet.effects() == 3 * 20 * 5
+    assert "WARNING" in worker.log

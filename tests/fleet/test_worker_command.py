@@ -1,0 +1,207 @@
+"""`prefactor-worker run` as its user meets it: settings, help, exit statuses, probes, logs, processes."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.support.brokers.redis_server import RedisServer
+from tests.support.fleet import Child, Figures, Fleet, running_fleet, until
+from tests.support.ports import free_port
+from tests.support.watching import Probed, on_redis, probed_worker, set_faults
+from tests.worker.commands import command
+
+README = Path(__file__).parents[2] / "worker" / "README.md"
+AWAY = "redis://user:hunter2@127.0.0.1:1/0"
+GIVEN = {"PREFACTOR_API_TOKEN": "a-token", "PREFACTOR_TRANSPORT_URL": AWAY, "PREFACTOR_METRICS_PORT": "0"}
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A wrong setting, and words of the line about it."""
+
+    words: str
+    options: tuple[str, ...] = ()
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+WRONG = {
+    "no transport": Wrong("--transport", variables={"PREFACTOR_TRANSPORT_URL": ""}),
+    "unknown scheme": Wrong("no transport for kafka://", ("--transport", "kafka://localhost")),
+    "unknown scheme, as a variable": Wrong(
+        "no transport for kafka://", variables={"PREFACTOR_TRANSPORT_URL": "kafka://localhost"}
+    ),
+    "no broker": Wrong("never leave the agent's process", ("--transport", "memory://")),
+    "unknown option": Wrong("option colour", ("--transport", f"{AWAY}?colour=red")),
+    "wrong option": Wrong("option lease", ("--transport", f"{AWAY}?lease=soon")),
+    "wrong option, RabbitMQ": Wrong("option heartbeat", ("--transport", "amqp://localhost?heartbeat=never")),
+    "no token": Wrong("PREFACTOR_API_TOKEN", variables={"PREFACTOR_API_TOKEN": ""}),
+    "token of two lines": Wrong("PREFACTOR_API_TOKEN", variables={"PREFACTOR_API_TOKEN": "a\nb"}),
+    "no token file": Wrong("No such file", ("--api-token-file", "/nowhere/token")),
+    "empty token file": Wrong("holds no token", ("--api-token-file", os.devnull)),
+    "no requests": Wrong("--concurrency", ("--concurrency", "0")),
+    "no number": Wrong("PREFACTOR_CONCURRENCY", variables={"PREFACTOR_CONCURRENCY": "many"}),
+    "too many": Wrong("PREFACTOR_BATCH", variables={"PREFACTOR_BATCH": "100000"}),
+    "no time": Wrong("PREFACTOR_GRACE", variables={"PREFACTOR_GRACE": "-1"}),
+    "unknown format": Wrong("PREFACTOR_LOG_FORMAT", variables={"PREFACTOR_LOG_FORMAT": "xml"}),
+    "no URL": Wrong("api_url", ("--api-url", "localhost")),
+    "no yes or no": Wrong("PREFACTOR_DRAIN", variables={"PREFACTOR_DRAIN": "perhaps"}),
+    "unknown word": Wrong("--tranport", ("--tranport", "redis://localhost")),
+    "no transport for several": Wrong(
+        "no transport for kafka://", ("--transport", "kafka:", "--processes", "3")
+    ),
+}
+
+
+@contextmanager
+def taken_port() -> Iterator[int]:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("name", WRONG)
+async def test_a_wrong_setting_is_one_line_and_status_2(name: str) -> None:
+    wrong = WRONG[name]
+    done = await command("run", *wrong.options, **{**GIVEN, **wrong.variables})
+    assert (done.status, done.output) == (2, "")
+    assert re.fullmatch(r"prefactor-worker: [^\n]+\n", done.errors), done.errors
+    assert wrong.words in done.errors
+    assert "hunter2" not in done.errors
+    assert "a-token" not in done.errors
+
+
+async def test_a_taken_port_is_one_line_and_status_2() -> None:
+    with taken_port() as port:
+        options = ("--metrics-host", "127.0.0.1", "--metrics-port", str(port))
+        done = await command("run", *options, **GIVEN)
+    assert done.status == 2
+    assert done.errors.splitlines()[-1].startswith("prefactor-worker: ")
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another, or 0" in done.errors
+    assert "Traceback" not in done.errors
+
+
+async def test_help_and_the_readme_name_every_variable() -> None:
+    done = await command("run", "--help")
+    assert (done.status, done.errors) == (0, "")
+    settings = README.read_text().partition("## Settings")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"PREFACTOR_[A-Z_]+", settings))
+    # Words are broken across lines, never inside.
+    assert set(re.findall(r"PREFACTOR_[A-Z_]+", done.output)) == documented
+    assert len(documented) > 12
+    for option in re.findall(r"^\| `(--[a-z-]+)`", settings, re.MULTILINE):
+        assert option in done.output
+
+
+@on_redis
+async def test_probes_and_metrics_answer(fleet: Fleet) -> None:
+    report = await fleet.report(await fleet.agent("--instances", "5", "--spans", "4"))
+    probed = await probed_worker(fleet)
+    await until(lambda: fleet.effects_are(report["put"]), 30)
+    await until(lambda: probed.answers("/readyz", 200), 20)
+    assert await probed.ask("/readyz") == (200, "ready\n")
+    await until(lambda: probed.metric_is("prefactor_operations_held", lambda held: held == 0), 10)
+    assert await probed.ask("/healthz") == (200, "nothing to do\n")
+    assert (await probed.ask("/elsewhere"))[0] == 404
+    assert await probed.metric("prefactor_operations_settled_total") == report["put"]
+    assert await probed.metric("prefactor_operations_settled_total", type="create_span") == 5 * 4
+    assert await probed.metric("prefactor_partitions_owned") == 16
+    assert await probed.metric("prefactor_delivery_seconds_count") == report["put"]
+    _, text = await probed.ask("/metrics")
+    table = README.read_text().partition("## Metrics")[2].partition("\n## ")[0]
+    for name in re.findall(r"^\| `(prefactor_[a-z_]+)`", table, re.MULTILINE):
+        assert f"\n# TYPE {name.removesuffix('_total')}" in text, name
+
+
+async def test_a_broker_that_is_away_is_waited_for(tmp_path: Path) -> None:
+    """A worker may be started before its broker is; it says so, lives, and stops when it is told to."""
+    async with running_fleet(f"redis://127.0.0.1:{free_port()}/0", tmp_path) as fleet:
+        probed = await probed_worker(fleet)
+        await until(lambda: "is away" in probed.child.log, 20)
+        assert await probed.answers("/healthz", 200)
+        assert await probed.answers("/readyz", 503)
+        await until(lambda: probed.metric_is("prefactor_broker_away", lambda away: away == 1), 10)
+        probed.child.signal(signal.SIGTERM)
+        assert await probed.child.ended(10) == 0, probed.child.log
+
+
+async def test_drain_of_nothing_ends_at_once(fleet: Fleet) -> None:
+    worker = await fleet.drain(15)
+    assert "everything is settled or dead-lettered" in worker.log
+
+
+async def test_json_lines_hold_no_secrets(
+    make_redis_server: Callable[..., RedisServer], tmp_path: Path
+) -> None:
+    """Through a rejection, an outage, a lost broker connection and the end."""
+    server = make_redis_server("requirepass hunter2")
+    url = server.url.replace("redis://", "redis://:hunter2@") + "?prefix=secrets&lease=3"
+    async with running_fleet(url, tmp_path) as fleet:
+        await set_faults(fleet.emulator, "reject:schema=level-1,count=3")
+        worker = await fleet.worker("--log-format", "json", "--log-level", "debug")
+        agent = await fleet.agent("--instances", "20", "--spans", "20", "--bytes", "30", "--pace", "0.5")
+        await until(lambda: "dead-lettered" in worker.log, 20)
+        await fleet.emulator.kill()
+        await until(lambda: "the API is away" in worker.log, 20)
+        await fleet.emulator.start()
+        await until(lambda: "the API is back" in worker.log, 20)
+        await fleet.report(agent)
+        await asyncio.to_thread(server.kill)
+        await until(lambda: "is away" in worker.log.partition("the API is back")[2], 30)
+        worker.signal(signal.SIGTERM)
+        assert await worker.ended(35) in {0, 1}
+        lines = [json.loads(line) for line in worker.log.splitlines()]
+    assert len(lines) > 8
+    for line in lines:
+        assert {"time", "level", "logger", "message", "process"} <= line.keys()
+        assert line["level"] in {"debug", "info", "warning", "error"}
+    for secret in ("fleet-token", "hunter2", "x" * 10):
+        assert secret not in worker.log
+
+
+@on_redis
+async def test_several_processes_run_and_stop_as_one(fleet: Fleet) -> None:
+    agent = await fleet.agent("--instances", "40", "--spans", "24", "--pace", "0.4")
+    port = free_port()
+    head = await fleet.worker(
+        *("--processes", "2", "--metrics-host", "127.0.0.1", "--metrics-port", str(port)),
+        *("--log-format", "json"),
+    )
+    try:
+        await until(lambda: len(processes(head)) == 2, 20, "two workers")
+        await until(lambda: fleet.effects_are(200), 30)
+        crashed, _ = processes(head)
+        os.kill(crashed, signal.SIGKILL)
+        await until(lambda: "starting it again" in head.log, 10)
+        await until(lambda: len(processes(head)) == 3, 20, "a third in place of the first")
+        # Their ports are this one and the next, where that was free.
+        await until(lambda: Probed(head, port).answers("/healthz", 200), 10)
+        report = await fleet.report(agent)
+        await until(lambda: fleet.effects_are(report["put"]), 60)
+        head.signal(signal.SIGTERM)
+        assert await head.ended(40) == 0, head.log
+        assert head.log.count("stopped: ") == 2
+        assert not any(map(is_alive, processes(head)))
+    finally:
+        for process in processes(head):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+    assert fleet.figures() == Figures(report["put"], lost=0, doubled=0, out_of_order=0, unexpected=0)
+
+
+def is_alive(process: int) -> bool:
+    return Path(f"/proc/{process}").exists()
+
+
+def processes(head: Child) -> list[int]:
+    """Return the ids of all workers that were started so far, in the order in which they began."""
+    return [int(number) for number in re.findall(r"worker (\d+) takes from", head.log)]

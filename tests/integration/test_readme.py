@@ -1,0 +1,37 @@
+"""The README's agent works as pasted."""
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+from tests.support.emulator import running_emulator
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+async def test_the_first_agent_works_as_pasted(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(blocks) == 1
+    agent = blocks[0]
+    assert len([line for line in agent.splitlines() if line.strip()]) == 12
+    async with running_emulator(tmp_path) as emulator:
+        assert "http://127.0.0.1:8700" in agent
+        script = tmp_path / "agent.py"
+        script.write_text(agent.replace("http://127.0.0.1:8700", emulator.url))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, script, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        output, _ = await asyncio.wait_for(process.communicate(), 30)
+        assert (process.returncode, output) == (0, b"")
+        effects = await emulator.effects()
+        found = await emulator.instance(effects[0]["instance_id"])
+        assert found["status"] == "complete"
+        (span,) = found["spans"]
+        assert (span["payload"], span["result_payload"]) == ({"prompt": "Hi"}, {"response": "Hello!"})
+
+
+def test_the_first_screen_names_both_commands() -> None:
+    first_screen = README.read_text().splitlines()[:24]
+    assert any(line.startswith("    scripts/demo") for line in first_screen)
+    assert any(line.startswith("    scripts/test") for line in first_screen)

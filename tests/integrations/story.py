@@ -1,0 +1,55 @@
+"""What an emulator holds of a run: its spans as a tree, and whether its effects came in a possible order."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prefactor_core import Operation
+from prefactor_emulator.verify import PUT_TYPES, Comparison, Put, compare
+from prefactor_emulator.verify_files import read_effects
+
+REGISTER, START, FINISH = (f"agent_instances/{what}" for what in ("register", "start", "finish"))
+CREATE_SPAN, FINISH_SPAN = "agent_spans/create", "agent_spans/finish"
+
+
+def checked(puts: Iterable[Operation], database: Path) -> Comparison:
+    """Hold an emulator's log of effects against what was put, as `prefactor-emulator verify` does."""
+    expected = [
+        Put(operation.instance_id or "", PUT_TYPES[operation.type.value], operation.idempotency_key or "")
+        for operation in puts
+    ]
+    return compare(expected, read_effects(str(database)))
+
+
+def outline(spans: list[dict[str, Any]], parent: str | None = None, depth: int = 0) -> list[str]:
+    """Return the spans as lines `schema status`, indented below their parents, siblings by name."""
+    lines = []
+    below = [span for span in spans if span["parent_span_id"] == parent]
+    for span in sorted(below, key=lambda span: (span["schema_name"], span["status"])):
+        lines.append(f"{'  ' * depth}{span['schema_name']} {span['status']}")
+        lines += outline(spans, span["id"], depth + 1)
+    return lines
+
+
+def check_order(effects: list[dict[str, Any]], instance: Mapping[str, Any]) -> None:
+    """Check that everything of a finished instance took effect once, in an order that its agent can mean.
+
+    Register and start come first, the finish of the instance last; a span is created before it is finished,
+    and both between the create and the finish of its parent.
+    """
+    own = [effect for effect in effects if effect["instance_id"] == instance["id"]]
+    spans = instance["spans"]
+    assert [effect["type"] for effect in own[:2]] == [REGISTER, START]
+    assert own[-1]["type"] == FINISH
+    place = {(effect["type"], effect["span_id"]): number for number, effect in enumerate(own)}
+    assert len(place) == len(own), "a deed was done twice"
+    assert Counter(effect["type"] for effect in own) == Counter(
+        {REGISTER: 1, START: 1, FINISH: 1, CREATE_SPAN: len(spans), FINISH_SPAN: len(spans)}
+    )
+    for span in spans:
+        created, finished = place[CREATE_SPAN, span["id"]], place[FINISH_SPAN, span["id"]]
+        assert created < finished
+        if span["parent_span_id"] is not None:
+            assert place[CREATE_SPAN, span["parent_span_id"]] < created
+            assert finished < place[FINISH_SPAN, span["parent_span_id"]]

@@ -1,0 +1,133 @@
+"""What is acknowledged, and how."""
+
+import pytest
+from aiormq.abc import DeliveredMessage
+from pamqp import commands
+from pamqp.common import FieldTable
+from pamqp.header import ContentHeader
+
+from prefactor_core.broker.driver import Message
+from prefactor_rabbitmq.inbox import Inbox, Receipt
+from prefactor_rabbitmq.memory import Memory, fingerprint
+
+
+def _delivery(tag: int, body: bytes = b"x", count: int | None = None) -> DeliveredMessage:
+    deliver = commands.Basic.Deliver("c", tag, redelivered=False, exchange="", routing_key="")
+    headers: FieldTable | None = None if count is None else {"x-delivery-count": count}
+    properties = commands.Basic.Properties(message_id=f"m{tag}", headers=headers)
+    return DeliveredMessage(deliver, ContentHeader(properties=properties), body, None)  # type: ignore[arg-type]
+
+
+def _inbox() -> Inbox:
+    return Inbox(Memory())
+
+
+def _add(inbox: Inbox, *tags: int, count: int | None = None) -> None:
+    for tag in tags:
+        inbox.add(_delivery(tag, count=count), 0.0, 1_000)
+
+
+def _receipt(message: Message) -> Receipt:
+    assert isinstance(message.receipt, Receipt)
+    return message.receipt
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([[1, 2, 3]], [[(3, True)]]),
+        ([[1, 2, 3, 4, 5]], [[(5, True)]]),
+        ([[2, 3]], [[(2, False), (3, False)]]),
+        ([[2], [1], [5, 4]], [[(2, False)], [(1, True)], [(4, False), (5, False)]]),
+        ([[2], [1, 3]], [[(2, False)], [(3, True)]]),
+        ([[1, 3]], [[(1, True), (3, False)]]),
+        ([[1], [1]], [[(1, True)], []]),
+    ],
+)
+def test_only_what_is_settled_is_covered(
+    steps: list[list[int]], expected: list[list[tuple[int, bool]]]
+) -> None:
+    inbox = _inbox()
+    _add(inbox, *range(1, 6))
+    receipts = {_receipt(message).tag: _receipt(message) for message in inbox.take(5, 100)}
+    assert [inbox.settle(receipts[tag] for tag in step) for step in steps] == expected
+
+
+def test_bytes_and_ages_are_those_of_what_is_unsettled() -> None:
+    inbox = _inbox()
+    inbox.add(_delivery(1, b"four"), 10.0, 100)
+    inbox.add(_delivery(2, b"seven.."), 11.0, 100)
+    first, second = map(_receipt, inbox.take(2, 100))
+    assert (inbox.bytes, inbox.oldest, len(inbox)) == (11, 10.0, 2)
+    inbox.settle([first])
+    assert (inbox.bytes, inbox.oldest, len(inbox)) == (7, 11.0, 1)
+    inbox.settle([second])
+    assert (inbox.bytes, inbox.oldest, len(inbox)) == (0, None, 0)
+
+
+def test_one_message_is_always_whole() -> None:
+    inbox = _inbox()
+    for tag in range(1, 5):
+        inbox.add(_delivery(tag, bytes(100)), 0.0, 1_000)
+    assert len(inbox.take(10, 1)) == 1
+    assert len(inbox.take(10, 250)) == 2
+    assert len(inbox.take(0, 250)) == 0
+    assert len(inbox.take(10, 250)) == 1
+
+
+def test_redelivered_by_flag_or_by_count() -> None:
+    inbox = _inbox()
+    _add(inbox, 1)
+    _add(inbox, 2, count=0)
+    _add(inbox, 3, count=1)
+    assert [message.redelivered for message in inbox.take(3, 100)] == [False, False, True]
+
+
+def test_what_this_process_survived_makes_nobody_suspect() -> None:
+    memory = Memory()
+    name = fingerprint(_delivery(1))
+    assert not memory.is_suspect(name, 2)
+    assert memory.is_suspect(name, 3)
+    memory.survive(name)
+    assert not memory.is_suspect(name, 3)
+    memory.forget(name)
+    assert memory.is_suspect(name, 3)
+
+
+def test_with_a_suspect_here_one_at_a_time_is_handed_out() -> None:
+    inbox = _inbox()
+    _add(inbox, 1, 2)
+    (first,) = inbox.take(1, 100)
+    _add(inbox, 3, count=3)
+    assert (inbox.suspects, inbox.available) == (1, False)
+    assert inbox.take(10, 100) == []
+    inbox.settle([_receipt(first)])
+    (second,) = inbox.take(10, 100)
+    assert not inbox.available
+    inbox.settle([_receipt(second)])
+    (third,) = inbox.take(10, 100)
+    _add(inbox, 4, 5)
+    assert _receipt(third).suspect
+    assert not inbox.available
+    inbox.settle([_receipt(third)])
+    assert len(inbox.take(10, 100)) == 2
+
+
+def test_what_is_too_much_to_hold_is_shed_from_the_end() -> None:
+    inbox = _inbox()
+    for tag in range(1, 6):
+        inbox.add(_delivery(tag, bytes(100)), 0.0, 250)
+    assert (len(inbox), inbox.bytes, inbox.exhausted) == (5, 200, False)
+    messages = inbox.take(10, 1_000)
+    assert len(messages) == 2
+    assert len(inbox.fingerprints) == len(set(inbox.fingerprints)) == 5
+    assert inbox.settle([_receipt(message) for message in messages]) == [(2, True)]
+    inbox.add(_delivery(6), 0.0, 250)  # behind those that were shed
+    assert (len(inbox), inbox.exhausted, inbox.available) == (4, True, False)
+
+
+def test_one_message_is_held_whatever_its_size() -> None:
+    inbox = _inbox()
+    inbox.add(_delivery(1, bytes(1_000)), 0.0, 10)
+    assert len(inbox.take(1, 1)) == 1
+    assert not inbox.exhausted

@@ -1,0 +1,78 @@
+"""Settings that can lose or hold up operations are said."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from prefactor_redis.checks import Facts
+from tests.support.brokers.redis_server import RedisServer
+from tests.transports.redis.conftest import Ends
+
+MakeServer = Callable[..., RedisServer]
+MakeEnds = Callable[[str], Ends]
+GOOD = {"maxmemory_policy": "noeviction", "aof_enabled": "1", "redis_version": "7.0.15", "role": "master"}
+
+
+async def test_a_good_server(redis_server: RedisServer, ends_at: MakeEnds) -> None:
+    ends = ends_at(redis_server.url)
+    assert await ends.broker().check() == []
+    assert await asyncio.to_thread(redis_server.command, "DBSIZE") == 0  # looking leaves nothing behind
+
+
+async def test_settings_that_lose_are_said_once_and_loudly(
+    make_redis_server: MakeServer, ends_at: MakeEnds, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = await asyncio.to_thread(make_redis_server, "appendonly no", "maxmemory-policy allkeys-lru")
+    ends = ends_at(server.url)
+    eviction, persistence = await ends.broker().check()
+    assert "allkeys-lru" in eviction
+    assert "appendonly is no" in persistence
+    consumer = ends.consuming()
+    await consumer.partitions()
+    await consumer.partitions()
+    said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert said == [eviction, persistence]
+
+
+async def test_permissions(make_redis_server: MakeServer, ends_at: MakeEnds) -> None:
+    server = await asyncio.to_thread(make_redis_server)
+    for user in (
+        ["full", "on", ">pw", "~*", "+@all"],
+        ["some", "on", ">pw", "~*", "+@all", "-xdel", "-hincrby", "-info"],
+        ["keys", "on", ">pw", "~others:*", "+@all"],
+        ["none", "on", ">pw", "~*", "+ping"],
+    ):
+        await asyncio.to_thread(server.command, "ACL", "SETUSER", *user)
+    host = server.url.removeprefix("redis://")
+
+    async def check(user: str) -> str:
+        return "\n".join(await ends_at(f"redis://{user}:pw@{host}").broker().check())
+
+    assert await check("full") == ""
+    some = await check("some")
+    assert "INFO" in some
+    assert "may not run HINCRBY, XDEL on" in some
+    assert "does not permit" in await check("keys")
+    assert "does not permit" in await check("none")
+    assert "pw" not in some
+
+
+@pytest.mark.parametrize(
+    ("fact", "replicas", "says"),
+    [
+        ({"redis_version": "6.2.14"}, 0, "needs to be 7.0"),
+        ({"connected_slaves": "1"}, 2, "replicas=2"),
+        ({"role": "slave"}, 0, "is a replica"),
+        ({"loading": "1"}, 0, "loading"),
+    ],
+)
+def test_what_else_is_wrong(fact: dict[str, str], replicas: int, says: str) -> None:
+    (problem,) = Facts(GOOD | fact).others(replicas)
+    assert says in problem
+
+
+@pytest.mark.parametrize("version", ["7.0.0", "7.4.1", "8.0.2", "10.0", "255.255.255", "unknown"])
+def test_versions_that_will_do(version: str) -> None:
+    assert Facts(GOOD | {"redis_version": version}).others(0) == []

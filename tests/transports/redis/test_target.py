@@ -1,0 +1,95 @@
+"""URLs: what they name, what is wrong with them, and what stays secret."""
+
+import pytest
+
+from prefactor_core.exceptions import TransportError
+from prefactor_redis.broker import RedisBroker
+from prefactor_redis.target import Access, Address, read_target
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "addresses", "access", "service"),
+    [
+        ("redis://host", "server", [("host", 6379)], Access(), ""),
+        ("redis://host:7000/3", "server", [("host", 7000)], Access(database=3), ""),
+        ("redis://host/", "server", [("host", 6379)], Access(), ""),
+        ("redis://:pa%40ss@host", "server", [("host", 6379)], Access(password="pa@ss"), ""),
+        ("redis://me:a%3Ab@host/1", "server", [("host", 6379)], Access("me", "a:b", 1), ""),
+        ("rediss://host:1", "server", [("host", 1)], Access(tls=True), ""),
+        ("redis://[::1]:7", "server", [("::1", 7)], Access(), ""),
+        ("redis+cluster://a:1,b,c:3", "cluster", [("a", 1), ("b", 6379), ("c", 3)], Access(), ""),
+        ("redis+cluster://u:p@a:1,b:2", "cluster", [("a", 1), ("b", 2)], Access("u", "p"), ""),
+        (
+            "redis+sentinel://a:1,b,c:3/main/2",
+            "sentinel",
+            [("a", 1), ("b", 26379), ("c", 3)],
+            Access(database=2),
+            "main",
+        ),
+        ("redis+sentinel://:p@a/main", "sentinel", [("a", 26379)], Access(password="p"), "main"),
+    ],
+)
+def test_what_a_url_names(
+    url: str, kind: str, addresses: list[tuple[str, int]], access: Access, service: str
+) -> None:
+    target = read_target(url)
+    assert target.kind == kind
+    assert target.addresses == tuple(Address(*address) for address in addresses)
+    assert target.access == access
+    assert target.service == service
+
+
+def test_options() -> None:
+    options = read_target("redis://h?prefix=a&partitions=3&timeout=2&lease=5&replicas=1").options
+    assert (options.prefix, options.partitions, options.timeout) == ("a", 3, 2)
+    assert (options.lease, options.replicas) == (5, 1)
+    assert read_target("redis://h").options.lease == 15
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("redis://", "host is missing"),
+        ("redis:///0", "host is missing"),
+        (f"redis://:{SECRET}@/0", "host is missing"),
+        (f"redis://:{SECRET}@host:port", "host or port is wrong"),
+        (f"redis://:{SECRET}@host:0", "host is missing"),
+        (f"redis://:{SECRET}@host:70000", "host or port is wrong"),
+        (f"redis://:{SECRET}@host/zero", "database is not a number"),
+        (f"redis://:{SECRET}@host/-1", "database is not a number"),
+        (f"redis://:{SECRET}@host/1/2", "too many parts"),
+        (f"redis://{SECRET}@host", "without a password"),
+        (f"redis://:{SECRET}@a,b", "several hosts"),
+        (f"redis://:{SECRET}@[::1", "no URL"),
+        (f"redis+cluster://:{SECRET}@a/1", "no databases"),
+        (f"redis+cluster://:{SECRET}@a,,b", "host is missing"),
+        (f"redis+sentinel://:{SECRET}@a", "service is missing"),
+        (f"redis+sentinel://:{SECRET}@a/main/x", "database is not a number"),
+        (f"redis://:{SECRET}@host?colour={SECRET}", "option colour"),
+        (f"redis://:{SECRET}@host?lease=0.5", "option lease"),
+        (f"redis://:{SECRET}@host?replicas=-1", "option replicas"),
+        (f"redis://:{SECRET}@host?lease=5&lease={SECRET}", "twice"),
+    ],
+)
+def test_what_is_wrong_with_a_url(url: str, named: str) -> None:
+    with pytest.raises(TransportError, match=named) as raised:
+        RedisBroker(url)
+    assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        (f"redis://me:{SECRET}@host/2?prefix=p", "redis://host:6379/2?prefix=p"),
+        (f"rediss://:{SECRET}@host", "rediss://host:6379?prefix=prefactor"),
+        (f"redis+cluster://me:{SECRET}@a:1,b:2", "redis+cluster://a:1,b:2?prefix=prefactor"),
+        (f"redis+sentinel://:{SECRET}@a/main/3", "redis+sentinel://a:26379/main/3?prefix=prefactor"),
+    ],
+)
+def test_names_hold_no_credentials(url: str, name: str) -> None:
+    assert RedisBroker(url).name == name
+    shown = repr(read_target(url))
+    assert SECRET not in shown
+    assert "'me'" not in shown

@@ -1,0 +1,206 @@
+"""The configuration: what is refused, by name, and that the token stays where it is."""
+
+import logging
+import math
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from prefactor_core import HttpClientConfig, PrefactorCoreConfig, QueueConfig, SchemaRegistry
+
+TOKEN = "S3CRET-token"
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """The shape of the published HTTP client's configuration, as a class of somebody else's."""
+
+    api_url: str = "https://example.test/"
+    api_token: str = TOKEN
+    request_timeout: float = 5.0
+    connect_timeout: float = 2.0
+    max_retries: int = 7
+    initial_retry_delay: float = 0.5
+    max_retry_delay: float = 11.0
+    retry_multiplier: float = 3.0
+    retry_on_status_codes: tuple[int, ...] = (418,)
+    default_idempotency_key: str | None = None
+    something_else: object = None
+
+
+def http(**given: Any) -> HttpClientConfig:
+    return HttpClientConfig(**given)
+
+
+def core(**given: Any) -> PrefactorCoreConfig:
+    return PrefactorCoreConfig(**given)
+
+
+def test_defaults() -> None:
+    assert http(api_token=TOKEN).model_dump() == {
+        "api_url": "https://app.prefactorai.com",
+        "api_token": TOKEN,
+        "request_timeout": 30,
+        "connect_timeout": 10,
+        "max_retries": 3,
+        "initial_retry_delay": 1,
+        "max_retry_delay": 60,
+        "retry_multiplier": 2,
+        "retry_on_status_codes": (429, 500, 502, 503, 504),
+        "default_idempotency_key": None,
+    }
+    assert QueueConfig().model_dump() == {"num_workers": 3, "max_retries": 3, "retry_delay_base": 1.0}
+    config = PrefactorCoreConfig()
+    assert (config.http_config, config.schema_registry, config.transport_url) == (None, None, "memory://")
+    assert config.queue_config == QueueConfig()
+
+
+BAD: list[tuple[type[BaseModel], str, list[Any]]] = [
+    (
+        HttpClientConfig,
+        "api_url",
+        ["", "example.test", "ftp://x", "https://", "http:///x", "http://[", "javascript:alert(1)", 7, None],
+    ),
+    (HttpClientConfig, "api_token", ["", " x", "x ", "x\n", "x\r\nHost: y", "tökén", "a\x00b", None, 7]),
+    *(
+        (HttpClientConfig, name, [0, -1, math.nan, "soon", None])
+        for name in ("request_timeout", "connect_timeout", "initial_retry_delay", "max_retry_delay")
+    ),
+    (HttpClientConfig, "retry_multiplier", [0.99, 0, -2, math.nan]),
+    (HttpClientConfig, "max_retries", [-1, 1.5, "many"]),
+    (HttpClientConfig, "retry_on_status_codes", [503, ["x"], None]),
+    (HttpClientConfig, "api_tokn", ["x"]),
+    (QueueConfig, "num_workers", [0, 21, -1, 1.5, "x", None]),
+    (QueueConfig, "max_retries", [-1, None]),
+    (QueueConfig, "retry_delay_base", [0, -1, math.nan, None]),
+    (PrefactorCoreConfig, "http_config", ["https://x", object(), 7, SimpleNamespace(api_url="https://x")]),
+    (PrefactorCoreConfig, "schema_registry", [{}, "x", object()]),
+    (PrefactorCoreConfig, "buffer_operations", [0, -1]),
+    (PrefactorCoreConfig, "buffer_bytes", [0, -1]),
+    (PrefactorCoreConfig, "close_timeout", [-0.1, math.nan]),
+    (PrefactorCoreConfig, "transport_url", [None, 7]),
+    (PrefactorCoreConfig, "http_conf", [None]),
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "value"), [(model, name, value) for model, name, values in BAD for value in values]
+)
+def test_bad_values_are_refused_by_the_name_of_their_field(
+    model: type[BaseModel], name: str, value: object
+) -> None:
+    given = {"api_token": TOKEN} if model is HttpClientConfig else {}
+    with pytest.raises(ValidationError) as refused:
+        model(**{**given, name: value})
+    assert [error["loc"][0] for error in refused.value.errors()] == [name]
+    assert name in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "given"),
+    [
+        (QueueConfig, {"num_workers": 1, "max_retries": 0, "retry_delay_base": 0.001}),
+        (QueueConfig, {"num_workers": 20}),
+        (HttpClientConfig, {"api_token": "x", "max_retries": 0, "retry_multiplier": 1}),
+        (HttpClientConfig, {"api_token": "x", "api_url": "http://localhost:8000"}),
+        (PrefactorCoreConfig, {"close_timeout": 0, "buffer_operations": 1, "buffer_bytes": 1}),
+    ],
+)
+def test_values_at_the_bounds_are_taken(model: type[BaseModel], given: dict[str, Any]) -> None:
+    assert model(**given).model_dump(include=set(given)) == given
+
+
+def test_a_slash_at_the_end_of_the_url_makes_no_difference() -> None:
+    assert HttpClientConfig(api_token="x", api_url="https://x/base/").api_url == "https://x/base"
+
+
+def test_the_http_configuration_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        HttpClientConfig(api_token="x").api_token = "y"
+
+
+def test_the_token_is_in_no_repr_and_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    ours = HttpClientConfig(api_token=TOKEN)
+    config = core(http_config=ours)
+    with caplog.at_level(logging.DEBUG):
+        logging.getLogger("prefactor_core").warning("%s %r %s", config, ours, [config])
+    for text in (repr(ours), str(ours), repr(config), str(config), caplog.text, repr(list(config))):
+        assert "HttpClientConfig" in text or "api_url" in text
+        assert TOKEN not in text
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: HttpClientConfig(api_token=f"{TOKEN}\n"),
+        lambda: HttpClientConfig(api_token=f" {TOKEN}"),
+        lambda: http(api_token=[TOKEN]),
+        lambda: http(api_tokn=TOKEN),
+        lambda: http(token=TOKEN, api_token=""),
+        lambda: HttpClientConfig.model_validate(TOKEN),
+        lambda: core(http_config={"token": TOKEN}),
+        lambda: core(http_config={"api_token": TOKEN, "api_url": "x"}),
+        lambda: core(http_config=Foreign(api_url="x")),
+        lambda: core(http_config=Foreign(api_token=f"{TOKEN}\n")),
+        lambda: core(http_config=TOKEN),
+        lambda: core(http_config=SimpleNamespace(token=TOKEN)),
+        lambda: core(api_token=TOKEN),
+    ],
+)
+def test_the_token_is_in_no_error_message(make: Any) -> None:
+    with pytest.raises(ValidationError) as refused:
+        make()
+    assert TOKEN not in str(refused.value) + repr(refused.value)
+
+
+class AsClass:
+    """Attributes that are neither a dataclass's nor a model's."""
+
+    api_url = "https://example.test"
+    api_token = TOKEN
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [Foreign(), AsClass(), AsClass, SimpleNamespace(api_token=TOKEN, api_url="https://example.test")],
+)
+def test_any_object_with_the_attributes_is_taken(foreign: object) -> None:
+    config = core(http_config=foreign)
+    assert isinstance(config.http_config, HttpClientConfig)
+    assert config.http_config.api_token == TOKEN
+    assert config.http_config.api_url == "https://example.test"
+    if isinstance(foreign, Foreign):
+        taken = config.http_config.model_dump()
+        assert taken == {
+            **{name: getattr(foreign, name) for name in taken},
+            "api_url": "https://example.test",
+        }
+
+
+def test_ours_is_taken_as_it_is_and_a_dictionary_too() -> None:
+    ours = HttpClientConfig(api_token=TOKEN)
+    assert core(http_config=ours).http_config is ours
+    assert core(http_config={"api_token": TOKEN}).http_config == ours
+
+
+def test_a_bad_value_of_a_foreign_object_is_named() -> None:
+    with pytest.raises(ValidationError, match="request_timeout"):
+        core(http_config=Foreign(request_timeout=-1))
+
+
+def test_the_registry_can_be_assigned_later_and_is_never_copied() -> None:
+    config = PrefactorCoreConfig()
+    registry = SchemaRegistry()
+    config.schema_registry = registry
+    registry.register("late", {})
+    assert config.schema_registry is registry
+    assert PrefactorCoreConfig(schema_registry=registry).schema_registry is registry
+    config.schema_registry = None
+    with pytest.raises(ValidationError, match="schema_registry"):
+        config.schema_registry = {}  # type: ignore[assignment]
+    with pytest.raises(ValidationError, match="close_timeout"):
+        config.close_timeout = -1
+    assert (config.schema_registry, config.close_timeout) == (None, 30.0)

@@ -1,0 +1,366 @@
+"""The envelope: what goes to a broker comes back as the same operation, and nothing else comes back."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydantic_core import from_json, to_json
+
+from prefactor_core.api import wire
+from prefactor_core.broker.envelope import (
+    MAX_ENVELOPE_BYTES,
+    Envelope,
+    UnreadableEnvelopeError,
+    decode,
+    encode,
+)
+from prefactor_core.exceptions import InvalidPayloadError
+from prefactor_core.operations import OPERATION_ID, SDK_HEADER, Operation, OperationType
+from prefactor_core.payloads import MAX_OPERATION_BYTES, MAX_PAYLOAD_BYTES, EncodedJson, encode_object
+from tests.unit.samples import AT, PAYLOADS, operation
+
+SECRET = "hunter2-do-not-print"
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**40), 10**40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXTS
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4)
+)
+OBJECTS = st.dictionaries(TEXTS, VALUES, max_size=5)
+TIMES = st.datetimes(
+    min_value=datetime(1970, 1, 1),  # noqa: DTZ001 -- the zone is the strategy's other argument
+    timezones=st.integers(-1_380, 1_380).map(lambda minutes: timezone(timedelta(minutes=minutes))),
+)
+
+
+def plain(payload: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value.decode() if isinstance(value, EncodedJson) else value for name, value in payload.items()
+    }
+
+
+def same(one: Operation, other: Operation) -> bool:
+    return (
+        one.type is other.type
+        and plain(one.payload) == plain(other.payload)
+        and one.timestamp == other.timestamp
+        and one.timestamp.isoformat() == other.timestamp.isoformat()
+        and one.idempotency_key == other.idempotency_key
+        and one.instance_id == other.instance_id
+        and one.span_id == other.span_id
+        and one.size <= other.size
+    )
+
+
+def fields_of(kind: OperationType = OperationType.CREATE_SPAN) -> dict[str, Any]:
+    fields = from_json(encode(Envelope("p-1", 1, operation(kind), "sdk@1")))
+    assert isinstance(fields, dict)
+    return fields
+
+
+# -- round trips
+
+
+@pytest.mark.parametrize("kind", OperationType)
+def test_every_type_of_operation_makes_the_round_trip(kind: OperationType) -> None:
+    before = Envelope("producer-12", 7, operation(kind), "agent@2 prefactor-core@1")
+    after = decode(encode(before))
+    assert same(after.operation, before.operation)
+    assert (after.id, after.sequence, after.sdk_header, after.replayed) == (
+        "producer-12",
+        7,
+        "agent@2 prefactor-core@1",
+        False,
+    )
+    assert wire.encode(after.operation) == wire.encode(before.operation), "what is sent is the same"
+    assert after.operation.metadata == {
+        OPERATION_ID: "producer-12",
+        "sequence": 7,
+        SDK_HEADER: "agent@2 prefactor-core@1",
+    }
+
+
+@settings(deadline=None)
+@example(OperationType.CREATE_SPAN, {"x": -0.0}, {"x": 5e-324}, AT, None, 1)
+@example(OperationType.CREATE_SPAN, {"": 1e22}, {"\x00": "\u2028"}, AT, "k" * 64, 1)
+@given(
+    st.sampled_from(OperationType),
+    OBJECTS,
+    st.none() | OBJECTS,
+    TIMES,
+    st.none() | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=64),
+    st.integers(1, 1 << 60),
+)
+def test_any_payload_makes_the_round_trip_byte_for_byte(
+    kind: OperationType,
+    payload: dict[str, Any],
+    result: dict[str, Any] | None,
+    at: datetime,
+    key: str | None,
+    sequence: int,
+) -> None:
+    encoded = encode_object(payload, "payload")
+    before = Operation(kind, {**PAYLOADS[kind], "payload": encoded, "result_payload": result}, at, key)
+    data = encode(Envelope("i-1", sequence, before, "sdk"))
+    after = decode(data)
+    assert same(after.operation, before)
+    assert after.operation.payload["payload"].encoded == encoded.encoded
+    if result is not None:
+        assert after.operation.payload["result_payload"].encoded == to_json(result)
+    assert wire.encode(after.operation) == wire.encode(before)
+    assert encode(after) == data
+
+
+def test_what_is_no_object_makes_the_round_trip_too() -> None:
+    fields = {
+        "instance_id": "i",
+        "name": "n",
+        "list": [1, {"a": None}, []],
+        "flag": True,
+        "count": 5,
+        "e": [],
+    }
+    before = Operation(OperationType.RECORD_QUALITY, fields, AT, "k")
+    assert same(decode(encode(Envelope("i-1", 1, before))).operation, before)
+
+
+@pytest.mark.parametrize("payload", [{}, {"name": "n"}, {"payload": {}}])
+def test_an_operation_of_no_instance(payload: dict[str, Any]) -> None:
+    before = Operation(OperationType.RECORD_QUALITY, payload, AT)
+    after = decode(encode(Envelope("i-1", 1, before))).operation
+    assert same(after, before)
+    assert after.instance_id is None
+
+
+def test_the_replayed_flag() -> None:
+    one = Envelope("i-1", 1, operation(OperationType.CREATE_SPAN))
+    assert b"replayed" not in encode(one)
+    again = Envelope(one.id, one.sequence, one.operation, replayed=True)
+    assert decode(encode(again)).replayed
+    for value in (False, None, 0, 1, "true"):
+        assert not decode(to_json({**fields_of(), "replayed": value})).replayed
+
+
+def test_names_that_this_release_does_not_know_are_ignored() -> None:
+    fields = {**fields_of(), "priority": {"a": [1]}, "x": None}
+    assert decode(to_json(fields)).id == "p-1"
+
+
+def test_what_may_be_missing() -> None:
+    fields = fields_of()
+    del fields["sdk"]
+    del fields["key"]
+    envelope = decode(to_json(fields))
+    assert envelope.sdk_header == ""
+    assert envelope.operation.idempotency_key is None
+
+
+# -- size
+
+
+def test_the_largest_operation_fits() -> None:
+    empty = encode_object({"x": ""}, "p")
+    room = MAX_OPERATION_BYTES - operation(OperationType.FINISH_SPAN, result_payload=empty).size
+    payload = {"x": "y" * min(room, MAX_PAYLOAD_BYTES - 8)}
+    largest = operation(
+        OperationType.FINISH_SPAN,
+        "k" * 64,
+        result_payload=encode_object(payload, "p"),
+        more="z" * (room - len(payload["x"]) - len("more")),
+    )
+    assert largest.size == MAX_OPERATION_BYTES
+    data = encode(Envelope(f"{'p' * 16}-{1 << 40}", 1 << 60, largest, "sdk@1 " * 100, replayed=True))
+    assert len(data) <= MAX_ENVELOPE_BYTES
+    assert same(decode(data).operation, largest)
+
+
+def test_the_largest_operation_fits_whatever_its_text() -> None:
+    with pytest.raises(InvalidPayloadError):  # as JSON it is twice as long
+        operation(OperationType.RECORD_QUALITY, name='"' * (MAX_OPERATION_BYTES - 4_096))
+    before = operation(OperationType.RECORD_QUALITY, name='"' * (MAX_OPERATION_BYTES // 2 - 4_096))
+    assert same(decode(encode(Envelope("i-1", 1, before))).operation, before)
+
+
+def test_the_deepest_payload_that_is_taken_can_be_read() -> None:
+    deepest: dict[str, Any] = {}
+    while True:
+        try:
+            encoded = encode_object({"a": deepest}, "payload")
+        except ValueError:
+            break
+        deepest = {"a": deepest}
+        before = operation(OperationType.CREATE_SPAN, payload=encoded)
+        assert same(decode(encode(Envelope("i-1", 1, before))).operation, before)
+
+
+def test_what_is_too_large_is_refused_unread() -> None:
+    data = encode(Envelope("i-1", 1, operation(OperationType.CREATE_SPAN)))
+    padded = data + b" " * (MAX_ENVELOPE_BYTES - len(data))
+    assert decode(padded).id == "i-1"
+    with pytest.raises(UnreadableEnvelopeError, match=r"^1,064,961 bytes, where an envelope has 1,064,960$"):
+        decode(padded + b" ")
+
+
+def test_an_operation_that_is_too_large_in_an_envelope_that_is_not() -> None:
+    fields = fields_of()
+    fields["body"]["payload"] = {SECRET: "x" * MAX_OPERATION_BYTES}
+    check_refused(to_json(fields), "at most 1,048,576")
+
+
+# -- what is refused
+
+
+def check_refused(data: bytes, problem: str) -> None:
+    with pytest.raises(UnreadableEnvelopeError) as caught:
+        decode(data)
+    message = str(caught.value)
+    assert problem in message
+    assert SECRET not in message
+    assert len(message) < 200
+    # What went wrong inside may quote.
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x00",
+        b"\xff\xfe",
+        b"\x80\x04\x95pickle",
+        SECRET.encode(),
+        b'{"v":1,',
+        b'{"v":1} ' + SECRET.encode(),
+        b'{"v":NaN}',
+        b'{"v":1,"id":"\xff"}',
+        b'{"v":1,"id":"\\ud800"}',
+        b'{"a":' * 300 + b"1" + b"}" * 300,
+        b"1" * 5_000,
+    ],
+)
+def test_garbage(data: bytes) -> None:
+    check_refused(data, "not JSON")
+
+
+@pytest.mark.parametrize("data", [b"null", b"1", b'"text"', b"[]", b'[{"v":1}]', b"true"])
+def test_json_that_is_no_object(data: bytes) -> None:
+    check_refused(data, "no JSON object")
+
+
+@pytest.mark.parametrize("version", [0, 2, -1, 10**6])
+def test_an_unknown_version_is_named(version: int) -> None:
+    check_refused(
+        to_json({**fields_of(), "v": version}), f"envelope version {version}, this release reads version 1"
+    )
+
+
+@pytest.mark.parametrize("version", [None, "1", 1.0, True, [1], {"v": 1}, SECRET, 10**40])
+def test_what_is_no_version(version: object) -> None:
+    check_refused(to_json({**fields_of(), "v": version}), "this release reads version 1")
+    check_refused(to_json({"body": SECRET}), "no envelope version")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("id", None, "id or seq"),
+        ("id", "", "id or seq"),
+        ("id", 5, "id or seq"),
+        ("id", [SECRET], "id or seq"),
+        ("seq", None, "id or seq"),
+        ("seq", "1", "id or seq"),
+        ("seq", 1.0, "id or seq"),
+        ("seq", True, "id or seq"),
+        ("type", None, "unknown operation type"),
+        ("type", SECRET, "unknown operation type"),
+        ("type", {"a": SECRET}, "unknown operation type"),
+        ("type", "CREATE_SPAN", "unknown operation type"),
+        ("at", None, "at: no time"),
+        ("at", "", "at: no time"),
+        ("at", SECRET, "at: no time"),
+        ("at", 1_700_000_000, "at: no text"),
+        ("key", "", "key: not 1 to 64"),
+        ("key", SECRET * 5, "key: not 1 to 64"),
+        ("key", 5, "key: no text"),
+        ("key", [SECRET], "key: no text"),
+        ("sdk", 5, "sdk: no text"),
+        ("sdk", {"a": SECRET}, "sdk: no text"),
+        ("instance", None, "instance"),
+        ("instance", SECRET, "instance"),
+        ("instance", 5, "instance"),
+        ("body", None, "body: no JSON object"),
+        ("body", SECRET, "body: no JSON object"),
+        ("body", [SECRET], "body: no JSON object"),
+    ],
+)
+def test_fields_that_are_missing_or_of_another_kind(name: str, value: object, problem: str) -> None:
+    check_refused(to_json({**fields_of(), name: value}), problem)
+    if value is None:
+        fields = fields_of()
+        del fields[name]
+        check_refused(to_json(fields), problem)
+
+
+@pytest.mark.parametrize("name", ["instance_id", "span_id", "parent_span_id"])
+@pytest.mark.parametrize("value", [5, True, 1.5, [SECRET], {"a": SECRET}])
+def test_ids_that_are_no_text(name: str, value: object) -> None:
+    """Lanes and lineages are kept by them, so one that cannot be hashed would end a worker."""
+    fields = fields_of()
+    fields["body"][name] = value
+    if name == "instance_id":
+        fields["instance"] = value
+    check_refused(to_json(fields), f"{name}: no text")
+
+
+@pytest.mark.parametrize("place", ["payload", "schema_name", SECRET])
+def test_numbers_that_are_no_json(place: str) -> None:
+    """They can be written so that they are read, and then not written again."""
+    fields = fields_of()
+    fields["body"][place] = {SECRET: ["number"]} if place == "payload" else ["number"]
+    check_refused(to_json(fields).replace(b'"number"', b"1e999"), "no JSON")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=100) | OBJECTS.map(to_json))
+def test_anything_at_all_is_refused_properly(data: bytes) -> None:
+    with pytest.raises(UnreadableEnvelopeError):
+        decode(data)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from(OperationType),
+    st.dictionaries(
+        st.sampled_from(["v", "id", "instance", "seq", "type", "at", "key", "sdk"]), VALUES, max_size=2
+    ),
+    st.dictionaries(st.sampled_from(["instance_id", "span_id", "parent_span_id", "payload", "x"]), VALUES),
+)
+def test_an_envelope_with_anything_in_it_is_refused_or_can_be_handled(
+    kind: OperationType, head: dict[str, Any], body: dict[str, Any]
+) -> None:
+    fields = {**fields_of(kind), **head}
+    fields["body"] = {**fields["body"], **body}
+    try:
+        after = decode(to_json(fields))
+    except UnreadableEnvelopeError:
+        return
+    found = after.operation
+    hash((found.instance_id, found.span_id, found.payload.get("parent_span_id")))
+    assert encode(decode(encode(after))) == encode(after)
+
+
+def test_the_time_zone_is_kept() -> None:
+    at = datetime(2026, 7, 1, 12, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+    before = Operation(OperationType.RECORD_QUALITY, {"instance_id": "i", "name": "n"}, at)
+    after = decode(encode(Envelope("i-1", 1, before))).operation
+    assert after.timestamp.isoformat() == "2026-07-01T12:00:00+05:30"
+    assert after.timestamp.astimezone(UTC) == at

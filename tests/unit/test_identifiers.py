@@ -1,0 +1,77 @@
+"""Ids against the reference implementation, PyPI's ``pfid``."""
+
+import time
+
+import pfid
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefactor_core import InvalidIdentifierError
+from prefactor_core.identifiers import PfidFactory, is_pfid, require_pfid
+
+_LATEST = (1 << 48) - 1
+WELL_FORMED = st.from_regex(r"[0-7][0-9a-hjkmnp-tv-z]{31}", fullmatch=True)
+
+
+@given(now=st.integers(0, _LATEST), random=st.binary(min_size=14, max_size=14))
+def test_a_new_id_is_laid_out_as_the_reference_reads_it(now: int, random: bytes) -> None:
+    new = PfidFactory(lambda: now, lambda count: random[:count]).new()
+    raw = pfid.decode(new)
+    assert pfid.is_pfid(new)
+    assert int.from_bytes(raw[:6], "big") == now
+    assert int.from_bytes(raw[6:10], "big") == pfid.extract_partition(new)
+    assert pfid.extract_partition(new) == int.from_bytes(random[:4], "big") % (1 << 30)
+    assert raw[10:] == random[4:]
+
+
+@given(near=WELL_FORMED, now=st.integers(0, _LATEST), random=st.binary(min_size=10, max_size=10))
+def test_a_related_id_keeps_the_partition_and_nothing_else(near: str, now: int, random: bytes) -> None:
+    related = PfidFactory(lambda: now, lambda count: random[:count]).related(near)
+    raw = pfid.decode(related)
+    assert pfid.extract_partition(related) == pfid.extract_partition(near)
+    assert (int.from_bytes(raw[:6], "big"), raw[10:]) == (now, random)
+
+
+@given(
+    st.one_of(
+        WELL_FORMED,
+        st.text(alphabet="0178zilouZ\n", min_size=31, max_size=33),
+        st.from_regex(r"[0-9a-z]{32}\n?", fullmatch=True),
+        st.none() | st.integers() | st.binary(),
+    )
+)
+def test_what_is_an_id_is_what_the_reference_takes_for_one(value: object) -> None:
+    assert is_pfid(value) == pfid.is_pfid(value)
+
+
+def test_every_character_is_judged_as_the_reference_does() -> None:
+    for character in map(chr, range(0x250)):
+        for text in (character + "0" * 31, "0" * 31 + character):
+            assert is_pfid(text) == pfid.is_pfid(text), text
+
+
+def test_ids_carry_the_time_of_the_wall_clock_and_differ() -> None:
+    factory = PfidFactory()
+    before = time.time_ns() // 1_000_000
+    ids = [factory.new() for _ in range(500)]
+    ids += [factory.related(ids[0]) for _ in range(500)]
+    after = time.time_ns() // 1_000_000
+    assert len(set(ids)) == 1000
+    assert all(before <= int.from_bytes(pfid.decode(text)[:6], "big") <= after for text in ids)
+    assert len({pfid.extract_partition(text) for text in ids[:500]}) > 490, "partitions are random"
+
+
+def test_require_returns_the_id_or_names_the_field() -> None:
+    good = pfid.generate_example()
+    assert require_pfid(good, "span_id") is good
+    for bad in ("span-456", "", None, 7, b"0" * 32, "8" + "0" * 31, good + "\n", good.upper()):
+        with pytest.raises(InvalidIdentifierError, match=r"^span_id: ") as refused:
+            require_pfid(bad, "span_id")
+        assert refused.value.field == "span_id"
+
+
+def test_a_long_value_is_cut_short_in_the_message() -> None:
+    with pytest.raises(InvalidIdentifierError) as refused:
+        require_pfid("x" * 10_000, "agent_id")
+    assert len(str(refused.value)) < 200

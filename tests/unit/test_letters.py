@@ -1,0 +1,128 @@
+"""Records of dead letters: everything comes back, and nothing that lies there is hidden."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic_core import from_json, to_json
+
+from prefactor_core.broker.envelope import Envelope, encode
+from prefactor_core.broker.letters import Record, decode_record, encode_record
+from prefactor_core.operations import OperationType
+from tests.unit.samples import operation
+
+ENVELOPE = encode(Envelope("producer-7", 3, operation(OperationType.RECORD_QUALITY), "sdk@1"))
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
+
+
+@given(
+    st.binary(max_size=200) | st.just(ENVELOPE),
+    st.integers(0, 1_023),
+    TEXTS,
+    st.integers(0, 1_000),
+    st.none() | TEXTS,
+)
+def test_round_trip(envelope: bytes, partition: int, reason: str, attempts: int, reply: str | None) -> None:
+    before = datetime.now(UTC)
+    record = Record.of(envelope, partition, reason, attempts, reply)
+    assert before <= record.at <= datetime.now(UTC)
+    assert decode_record(encode_record(record), partition + 1) == record
+
+
+def test_what_the_record_says() -> None:
+    record = Record.of(ENVELOPE, 5, "rejected", 4, '{"code":"no"}')
+    fields = from_json(encode_record(record))
+    assert fields == {
+        "v": 1,
+        "at": record.at.isoformat(),
+        "partition": 5,
+        "reason": "rejected",
+        "attempts": 4,
+        "reply": '{"code":"no"}',
+        "envelope": ENVELOPE.decode(),
+    }
+
+
+def test_the_envelope_can_be_read_and_names_the_record() -> None:
+    record = decode_record(encode_record(Record.of(ENVELOPE, 5, "x", 0, None)), 0)
+    envelope = record.read()
+    assert envelope is not None
+    assert (envelope.id, envelope.sequence) == ("producer-7", 3)
+    assert record.id == "producer-7"
+
+
+def test_bytes_that_are_no_text_are_kept() -> None:
+    data = b"\x00\xff\xfe pickle \x80\x04"
+    encoded = encode_record(Record.of(data, 1, "unreadable", 0, None))
+    assert "envelope" not in from_json(encoded)
+    record = decode_record(encoded, 9)
+    assert record.envelope == data
+    assert record.partition == 1
+    assert record.read() is None
+    assert record.id == decode_record(encoded, 9).id
+    assert record.id.startswith("unreadable-")
+    assert record.id != Record.of(data + b"!", 1, "unreadable", 0, None).id
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        b"",
+        b"\xff\x00",
+        b"hello",
+        b"[]",
+        b"null",
+        b'"text"',
+        b"1",
+        b"{}",
+        b'{"v":2,"envelope":"x"}',
+        b'{"v":"1"}',
+        b'{"v":null}',
+        b'{"v":[1]}',
+        b'{"v":{"a":1}}',
+        b'{"v":1}',
+        b'{"v":1,"envelope":5}',
+        b'{"v":1,"envelope_base64":"%%%"}',
+        b'{"v":1,"envelope":"x","partition":"many","reason":"","attempts":0,"reply":null,"at":"2026-01-01"}',
+        b'{"v":1,"envelope":"x","partition":1,"reason":"","attempts":null,"reply":null,"at":"2026-01-01"}',
+        b'{"v":1,"envelope":"x","partition":1,"reason":"","attempts":0,"reply":null,"at":"yesterday"}',
+        b'{"v":1,"envelope":"x","partition":1,"reason":"","attempts":0,"reply":null,"at":5}',
+        b'{"v":1,"envelope":"x","partition":1,"reason":"","attempts":0,"at":"2026-01-01"}',
+        b'{"v":1,"envelope_base64":"%%%","partition":1,"reason":"","attempts":0,"reply":null,"at":"2026-01-01"}',
+        b'{"v":1e999}',
+        b'{"v":1,"envelope":"x","partition":1e999,"reason":"","attempts":0,"reply":null,"at":"2026-01-01"}',
+    ],
+)
+def test_what_is_no_record_is_shown_all_the_same(foreign: bytes) -> None:
+    record = decode_record(foreign, 7)
+    assert record.envelope == foreign
+    assert record.partition == 7
+    assert "no record" in record.reason
+    assert record.read() is None
+    assert record.id.startswith("unreadable-")
+
+
+@given(st.binary(max_size=300))
+def test_anything_at_all_can_be_shown(data: bytes) -> None:
+    assert decode_record(data, 3).id
+
+
+def test_a_record_of_a_newer_release_with_more_in_it_is_read() -> None:
+    record = Record.of(ENVELOPE, 5, "x", 0, None)
+    fields = {**from_json(encode_record(record)), "worker": "w1"}
+    assert decode_record(to_json(fields), 0) == record
+
+
+def test_a_long_reply_is_cut() -> None:
+    record = Record.of(ENVELOPE, 0, "x", 1, "ü" * 20_000)
+    assert record.reply == "ü" * 16_384
+    assert Record.of(ENVELOPE, 0, "x", 1, "ü" * 16_384).reply == "ü" * 16_384
+    assert decode_record(encode_record(record), 0) == record
+
+
+def test_neither_payload_nor_reply_is_in_the_repr() -> None:
+    record = Record.of(ENVELOPE, 0, "rejected", 1, "secret reply")
+    assert "secret" not in repr(record)
+    assert "tone" not in repr(record)
+    assert "rejected" in repr(record)

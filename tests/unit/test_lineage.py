@@ -1,0 +1,86 @@
+"""What is lost along with what."""
+
+import pytest
+
+from prefactor_core import Operation, OperationType
+from prefactor_core.queue.lineage import Lineage
+from tests.unit.samples import AT, create, finish, operation
+
+REGISTER = OperationType.REGISTER_AGENT_INSTANCE
+START = OperationType.START_AGENT_INSTANCE
+FINISH = OperationType.FINISH_AGENT_INSTANCE
+QUALITY = OperationType.RECORD_QUALITY
+
+
+def follow(lineage: Lineage, *items: object) -> list[str | None]:
+    """Return each item's reason, losing what has one, as the users of a lineage do."""
+    reasons = []
+    for item in items:
+        reasons.append(lineage.reason(item))
+        if reasons[-1] is not None:
+            lineage.lose(item, reasons[-1])
+    return reasons
+
+
+@pytest.mark.parametrize("opener", [REGISTER, START])
+@pytest.mark.parametrize("kind", OperationType)
+def test_a_lost_opener_loses_everything_of_its_instance_and_nothing_of_another(
+    opener: OperationType, kind: OperationType
+) -> None:
+    lineage = Lineage()
+    lineage.lose(operation(opener), "full")
+    assert lineage.reason(operation(kind)) == "full"
+    assert lineage.reason(operation(kind, instance_id="other")) is None
+
+
+def test_a_lost_create_loses_its_finish_and_its_descendants_only() -> None:
+    lineage = Lineage()
+    assert not lineage
+    lineage.lose(create("a"), "full")
+    assert lineage
+    items = [create("b", "a"), create("c", "b"), finish("c"), finish("b"), finish("a")]
+    assert follow(lineage, *items) == ["full"] * 5
+    apart = [
+        create("x"),
+        create("y", "x"),
+        finish("x"),
+        operation(QUALITY),
+        operation(START),
+        operation(FINISH),
+    ]
+    assert follow(lineage, *apart) == [None] * 6
+    assert follow(lineage, create("b", "a", "other"), finish("a", "other")) == [None, None]
+
+
+@pytest.mark.parametrize("kind", [QUALITY, OperationType.FINISH_SPAN, FINISH])
+def test_nothing_depends_on_the_others(kind: OperationType) -> None:
+    lineage = Lineage()
+    lineage.lose(operation(kind), "full")
+    assert follow(lineage, *(operation(other) for other in OperationType)) == [None] * len(OperationType)
+
+
+def test_items_without_an_instance_have_no_dependents() -> None:
+    lineage = Lineage()
+    for item in ("text", None, Operation(REGISTER, {}, AT)):
+        lineage.lose(item, "full")
+        assert lineage.reason(item) is None
+    assert not lineage
+
+
+def test_what_is_remembered_is_bounded_and_the_oldest_goes_first() -> None:
+    lineage = Lineage()
+    for number in range(10_001):
+        lineage.lose(operation(START, instance_id=f"instance {number}"), "full")
+    remembered = [
+        number for number in range(10_001) if lineage.reason(create("a", instance=f"instance {number}"))
+    ]
+    assert remembered == list(range(1, 10_001))
+
+
+def test_the_lost_spans_are_bounded_too() -> None:
+    lineage = Lineage()
+    for number in range(100_001):
+        lineage.lose(
+            Operation(OperationType.CREATE_SPAN, {"instance_id": "i", "span_id": str(number)}, AT), "x"
+        )
+    assert [lineage.reason(finish(span, "i")) for span in ("0", "1", "100000")] == [None, "x", "x"]

@@ -1,0 +1,68 @@
+"""The retry policy."""
+
+import random
+from typing import Any
+
+import pytest
+
+from prefactor_core.queue.retry import RetryPolicy
+
+
+class Highest(random.Random):
+    """Jitter that always takes the bound."""
+
+    def uniform(self, a: float, b: float) -> float:  # noqa: ARG002 -- the signature is random's
+        return b
+
+
+class Lowest(random.Random):
+    """Jitter that always takes nothing."""
+
+    def uniform(self, a: float, b: float) -> float:  # noqa: ARG002 -- the signature is random's
+        return a
+
+
+@pytest.mark.parametrize(
+    ("policy", "bounds"),
+    [
+        ({}, [1, 2, 4, 8, 16, 32, 60, 60]),
+        ({"base": 0.5, "multiplier": 3, "cap": 5}, [0.5, 1.5, 4.5, 5]),
+        ({"base": 2, "multiplier": 1, "cap": 60}, [2, 2, 2]),
+        ({"base": 9, "cap": 5}, [5, 5]),
+    ],
+)
+def test_the_bound_grows_up_to_the_cap(policy: dict[str, Any], bounds: list[float]) -> None:
+    retry = RetryPolicy(**policy, rng=Highest())
+    assert [retry.delay(failures) for failures in range(1, len(bounds) + 1)] == pytest.approx(bounds)
+
+
+def test_jitter_is_full() -> None:
+    retry = RetryPolicy(rng=random.Random(1))  # noqa: S311 -- jitter
+    waits = [retry.delay(4) for _ in range(1_000)]
+    assert 0 <= min(waits) < 0.1
+    assert 7.9 < max(waits) <= 8
+    assert 3.7 < sum(waits) / 1_000 < 4.3
+    assert RetryPolicy(rng=Lowest()).delay(9) == 0
+
+
+@pytest.mark.parametrize("floor", [0.5, 30.0, 600.0])
+def test_what_the_server_asked_for_is_a_floor_even_above_the_cap(floor: float) -> None:
+    for rng in (Lowest(), Highest()):
+        assert RetryPolicy(cap=10, rng=rng).delay(20, floor) >= floor
+    spread = {RetryPolicy().delay(3, floor) for _ in range(20)}
+    assert len(spread) > 1, "those that were told the same time do not come back at the same time"
+
+
+@pytest.mark.parametrize("multiplier", [1.01, 2.0, 1e6])
+@pytest.mark.parametrize("failures", [5_000, 10**9, 10**30])
+def test_any_number_of_failures_meets_the_cap(failures: int, multiplier: float) -> None:
+    assert RetryPolicy(multiplier=multiplier, cap=7, rng=Highest()).delay(failures) == pytest.approx(7)
+
+
+def test_a_seed_determines_the_waits_and_the_default_has_none() -> None:
+    def waits(policy: RetryPolicy) -> list[float]:
+        return [policy.delay(failures) for failures in range(1, 20)]
+
+    seeded = [waits(RetryPolicy(rng=random.Random(seed))) for seed in (1, 1, 2)]  # noqa: S311 -- jitter
+    assert seeded[0] == seeded[1] != seeded[2]
+    assert waits(RetryPolicy()) != waits(RetryPolicy())

@@ -1,0 +1,293 @@
+"""Operations as requests: exactly the table "Writes" of the API's description."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefactor_core import Operation, OperationError, OperationType
+from prefactor_core.api.wire import BULK_PATH, PING_PATH, bulk_body, encode
+from tests.unit.samples import AGENT, AT, ENVIRONMENT, INSTANCE, PARENT, PAYLOADS, SPAN, operation
+
+REGISTER = OperationType.REGISTER_AGENT_INSTANCE
+START = OperationType.START_AGENT_INSTANCE
+FINISH = OperationType.FINISH_AGENT_INSTANCE
+QUALITY = OperationType.RECORD_QUALITY
+CREATE = OperationType.CREATE_SPAN
+END = OperationType.FINISH_SPAN
+
+TIME = AT.isoformat()
+VERSION = PAYLOADS[REGISTER]["agent_version"]
+SCHEMAS = PAYLOADS[REGISTER]["agent_schema_version"]
+OF_INSTANCE = {"agent_instance_id": INSTANCE}
+OF_SPAN = {"agent_span_id": SPAN}
+
+WRITES: list[tuple[OperationType, dict[str, Any], str, str, dict[str, str], dict[str, Any]]] = [
+    (
+        REGISTER,
+        {},
+        "agent_instance/register",
+        "agent_instances/register",
+        {},
+        {
+            "id": INSTANCE,
+            "agent_version": VERSION,
+            "agent_schema_version": SCHEMAS,
+            "update_current_version": True,
+        },
+    ),
+    (
+        REGISTER,
+        {
+            "agent_id": AGENT,
+            "environment_id": ENVIRONMENT,
+            "external_identifier": "mine",
+            "purpose": "eval",
+            "update_current_version": False,
+        },
+        "agent_instance/register",
+        "agent_instances/register",
+        {},
+        {
+            "id": INSTANCE,
+            "agent_id": AGENT,
+            "environment_id": ENVIRONMENT,
+            "external_identifier": "mine",
+            "purpose": "eval",
+            "agent_version": VERSION,
+            "agent_schema_version": SCHEMAS,
+            "update_current_version": False,
+        },
+    ),
+    (
+        START,
+        {},
+        f"agent_instance/{INSTANCE}/start",
+        "agent_instances/start",
+        OF_INSTANCE,
+        {"timestamp": TIME},
+    ),
+    (
+        START,
+        {"timestamp": None},
+        f"agent_instance/{INSTANCE}/start",
+        "agent_instances/start",
+        OF_INSTANCE,
+        {"timestamp": TIME},
+    ),
+    (
+        FINISH,
+        {},
+        f"agent_instance/{INSTANCE}/finish",
+        "agent_instances/finish",
+        OF_INSTANCE,
+        {"status": "failed", "timestamp": TIME},
+    ),
+    (
+        FINISH,
+        {"status": None, "timestamp": "2030-01-01T00:00:00Z"},
+        f"agent_instance/{INSTANCE}/finish",
+        "agent_instances/finish",
+        OF_INSTANCE,
+        {"status": "complete", "timestamp": "2030-01-01T00:00:00Z"},
+    ),
+    (
+        QUALITY,
+        {},
+        f"agent_instance/{INSTANCE}/record_quality",
+        "agent_instances/record_quality",
+        OF_INSTANCE,
+        {"name": "tone", "payload": {"score": 3}},
+    ),
+    (
+        QUALITY,
+        {"payload": None},
+        f"agent_instance/{INSTANCE}/record_quality",
+        "agent_instances/record_quality",
+        OF_INSTANCE,
+        {"name": "tone", "payload": None},
+    ),
+    (
+        CREATE,
+        {},
+        "agent_spans",
+        "agent_spans/create",
+        {},
+        {
+            "details": {
+                "agent_instance_id": INSTANCE,
+                "id": SPAN,
+                "schema_name": "llm",
+                "status": "active",
+                "payload": {"q": "ü"},
+            }
+        },
+    ),
+    (
+        CREATE,
+        {
+            "parent_span_id": PARENT,
+            "status": "failed",
+            "payload": None,
+            "started_at": TIME,
+            "finished_at": TIME,
+            "result_payload": {"r": []},
+        },
+        "agent_spans",
+        "agent_spans/create",
+        {},
+        {
+            "details": {
+                "agent_instance_id": INSTANCE,
+                "id": SPAN,
+                "parent_span_id": PARENT,
+                "schema_name": "llm",
+                "status": "failed",
+                "payload": {},
+                "started_at": TIME,
+                "finished_at": TIME,
+                "result_payload": {"r": []},
+            }
+        },
+    ),
+    (
+        END,
+        {},
+        f"agent_spans/{SPAN}/finish",
+        "agent_spans/finish",
+        OF_SPAN,
+        {"status": "complete", "timestamp": TIME},
+    ),
+    (
+        END,
+        {"status": "cancelled", "result_payload": {"a": {"b": 1}}},
+        f"agent_spans/{SPAN}/finish",
+        "agent_spans/finish",
+        OF_SPAN,
+        {"status": "cancelled", "timestamp": TIME, "result_payload": {"a": {"b": 1}}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes", "path", "bulk_type", "address", "fields"), WRITES)
+def test_each_write_as_the_api_takes_it(
+    kind: OperationType,
+    changes: dict[str, Any],
+    path: str,
+    bulk_type: str,
+    address: dict[str, str],
+    fields: dict[str, Any],
+) -> None:
+    wire = encode(operation(kind, "the-key-of-it", **changes))
+    assert wire.path == f"/api/v1/{path}"
+    assert json.loads(wire.single_body()) == {"idempotency_key": "the-key-of-it", **fields}
+    assert json.loads(wire.bulk_item()) == {
+        "_type": bulk_type,
+        "idempotency_key": "the-key-of-it",
+        **address,
+        **fields,
+    }
+
+
+def test_every_type_is_in_the_table() -> None:
+    assert {kind for kind, *_ in WRITES} == set(OperationType)
+
+
+def test_the_paths_of_bulk_and_ping_and_the_body_of_bulk() -> None:
+    assert (BULK_PATH, PING_PATH) == ("/api/v1/bulk", "/api/v1/ping")
+    items = [encode(operation(kind)).bulk_item() for kind in OperationType]
+    assert json.loads(bulk_body(items)) == {"items": [json.loads(item) for item in items]}
+
+
+def test_the_span_of_the_reference_can_be_sent() -> None:
+    payload = {"instance_id": "inst-123", "schema_name": "agent:llm", "span_id": "span-456"}
+    wire = encode(Operation(OperationType.CREATE_SPAN, payload, AT, "span-456"))
+    assert json.loads(wire.single_body()) == {
+        "idempotency_key": "span-456",
+        "details": {
+            "agent_instance_id": "inst-123",
+            "id": "span-456",
+            "schema_name": "agent:llm",
+            "status": "active",
+            "payload": {},
+        },
+    }
+
+
+NEEDED = [
+    (REGISTER, "instance_id"),
+    (REGISTER, "agent_version"),
+    (REGISTER, "agent_schema_version"),
+    (START, "instance_id"),
+    (FINISH, "instance_id"),
+    (QUALITY, "instance_id"),
+    (QUALITY, "name"),
+    (CREATE, "instance_id"),
+    (CREATE, "schema_name"),
+    (END, "span_id"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), NEEDED)
+def test_a_missing_field_is_named(kind: OperationType, name: str) -> None:
+    with pytest.raises(OperationError, match=f"'{name}'") as refused:
+        encode(operation(kind, **{name: None}))
+    assert refused.value.operation_type == kind.name
+
+
+@pytest.mark.parametrize("kind", OperationType)
+def test_nothing_else_is_needed(kind: OperationType) -> None:
+    needed = {name for other, name in NEEDED if other is kind}
+    encode(operation(kind, **{name: None for name in PAYLOADS[kind] if name not in needed}))
+
+
+@given(
+    kind=st.sampled_from(OperationType),
+    key=st.none() | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=64),
+    changes=st.sampled_from([{}, {"instance_id": "i"}, {"span_id": "s"}]),
+)
+def test_every_key_that_is_sent_has_8_to_64_characters(
+    kind: OperationType, key: str | None, changes: dict[str, str]
+) -> None:
+    wire = encode(operation(kind, key, **changes))
+    assert 8 <= len(wire.key) <= 64
+    assert json.loads(wire.single_body())["idempotency_key"] == wire.key
+    assert json.loads(wire.bulk_item())["idempotency_key"] == wire.key
+    assert encode(operation(kind, key, **changes)) == wire, "the same for every sending"
+
+
+@pytest.mark.parametrize("key", ["", "x" * 65, "x" * 500], ids=len)
+def test_a_key_that_no_operation_should_have_is_refused_or_sent_as_one_that_the_api_takes(key: str) -> None:
+    try:
+        one, other = (encode(operation(CREATE, key, span_id=span)).key for span in ("a", "b"))
+    except (OperationError, ValueError):
+        return
+    assert 8 <= len(one) <= 64
+    assert key or one != other, "an empty key is no key: operations must not share it"
+
+
+def test_a_good_key_is_sent_as_it_is_and_short_ones_stay_apart() -> None:
+    assert encode(operation(CREATE, "12345678")).key == "12345678"
+    assert encode(operation(CREATE, "x" * 64)).key == "x" * 64
+    short = [encode(operation(CREATE, key)).key for key in ("1", "2", "12", "1234567")]
+    assert len(set(short)) == 4
+
+
+def test_a_derived_key_tells_operations_apart() -> None:
+    keys = [encode(operation(kind, None)).key for kind in OperationType]
+    keys.append(encode(operation(CREATE, None, span_id=PARENT)).key)
+    keys.append(encode(operation(CREATE, None, payload={"q": "other"})).key)
+    keys.append(encode(operation(START, None, instance_id=AGENT)).key)
+    keys.append(encode(Operation(CREATE, PAYLOADS[CREATE], AT.replace(microsecond=1))).key)
+    assert len(set(keys)) == len(keys) == len(OperationType) + 4
+
+
+@pytest.mark.parametrize("name", ["a/b", "../../ping", "a?b=c", "a#b"])
+@pytest.mark.parametrize(("kind", "field"), [(START, "instance_id"), (END, "span_id")])
+def test_an_id_is_one_segment_of_the_path_whatever_it_holds(
+    kind: OperationType, field: str, name: str
+) -> None:
+    assert re.fullmatch(r"/api/v1/agent_\w+/[^/?#]+/\w+", encode(operation(kind, **{field: name})).path)

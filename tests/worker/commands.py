@@ -1,0 +1,144 @@
+"""`prefactor-worker`'s commands as processes, and brokers with something in them to look at."""
+
+import asyncio
+import json
+import os
+import pty
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefactor_core import PrefactorCoreConfig
+from prefactor_core.broker.queue import BrokerQueue
+from prefactor_core.operations import Operation
+from prefactor_core.plugins import create_queue
+from prefactor_core.queue.base import DeadLetter
+
+ROOT = Path(__file__).parents[2]
+PARTITIONS = 4
+REASON = "HTTP 422 validation_error (payload)"
+REPLY = f"{REASON}: it quotes 'a secret of the reply'"
+_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command has done."""
+
+    status: int
+    output: str
+    errors: str
+
+    @property
+    def document(self) -> Any:
+        """Its output as JSON."""
+        return json.loads(self.output)
+
+
+def _environment(more: dict[str, str]) -> dict[str, str]:
+    path = [str(ROOT / part) for part in (".", "worker", "transports")]
+    path.append(os.environ.get("PYTHONPATH", ""))
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFACTOR_")}
+    return clean | {"PYTHONPATH": os.pathsep.join(filter(None, path)), "COLUMNS": "120", **more}
+
+
+async def command(*arguments: str, answer: str | None = None, **variables: str) -> Done:
+    """Run `prefactor-worker` to its end; with an ``answer`` somebody at a terminal types it."""
+    ours, theirs = pty.openpty() if answer is not None else (None, None)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "prefactor_worker", *arguments),
+            stdin=asyncio.subprocess.DEVNULL if theirs is None else theirs,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=_environment(variables),
+        )
+        if ours is not None:
+            os.write(ours, f"{answer}\n".encode())
+        try:
+            async with asyncio.timeout(_SECONDS):
+                output, errors = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    finally:
+        for end in (ours, theirs):
+            if end is not None:
+                os.close(end)
+    assert process.returncode is not None
+    return Done(process.returncode, output.decode(), errors.decode())
+
+
+class Watch:
+    """A command that goes on until it is told to stop."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def look(self) -> dict[str, Any]:
+        """Return the next line of JSON."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(_SECONDS):
+            line = await self.process.stdout.readline()
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    async def stop(self, number: int) -> Done:
+        """Send it a signal, and return the rest of what it has said."""
+        self.process.send_signal(number)
+        async with asyncio.timeout(_SECONDS):
+            output, errors = await self.process.communicate()
+        assert self.process.returncode is not None
+        return Done(self.process.returncode, (output or b"").decode(), errors.decode())
+
+
+@asynccontextmanager
+async def watching(*arguments: str, terminal: int | None = None, **variables: str) -> AsyncIterator[Watch]:
+    """Start `prefactor-worker`, on a terminal if one is given, and end it."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "prefactor_worker", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE if terminal is None else terminal,
+        stderr=asyncio.subprocess.PIPE,
+        env=_environment(variables),
+    )
+    try:
+        yield Watch(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@asynccontextmanager
+async def open_queue(url: str) -> AsyncIterator[BrokerQueue]:
+    """Open a queue of this process's own."""
+    queue = create_queue(url, PrefactorCoreConfig(transport_url=url))
+    assert isinstance(queue, BrokerQueue)
+    try:
+        yield queue
+    finally:
+        await queue.close()
+        await queue.disconnect()
+
+
+async def publish(queue: BrokerQueue, operations: Sequence[Operation]) -> None:
+    """Put operations, and wait until the broker has them."""
+    for operation in operations:
+        await queue.put(operation)
+    assert await queue.flush(_SECONDS)
+
+
+async def bury(queue: BrokerQueue, operations: Sequence[Operation]) -> None:
+    """Have operations given up, each as if the API had rejected it."""
+    await publish(queue, operations)
+    left = len(operations)
+    async with asyncio.timeout(_SECONDS):
+        while left:
+            got = await queue.receive(100, 1 << 20)
+            lost = await queue.dead_letter([(one, DeadLetter(one.item, REASON, 1, REPLY)) for one in got])
+            left -= len(got) - len(lost)

@@ -1,0 +1,198 @@
+"""`dead-letters`: list, show, replay and purge, on the operator's word only."""
+
+import asyncio
+import json
+
+import pytest
+
+from prefactor_core.broker.envelope import Envelope, encode
+from prefactor_core.broker.letters import Record
+from prefactor_worker.operate.letter_view import summary, summary_lines, whole, whole_lines
+from tests.support.operations import WHEN, create, finish_span, register, start
+from tests.support.ports import free_port
+from tests.worker.commands import REASON, REPLY, Done, bury, command, open_queue
+
+PAYLOAD = {"answer": "a secret of the payload"}
+TYPES = ["register_agent_instance", "start_agent_instance", "create_span", "finish_span"]
+
+
+@pytest.fixture
+async def filled(transport_url: str) -> str:
+    """Dead letters of two instances, four each."""
+    async with open_queue(transport_url) as queue:
+        for instance in ("first", "second"):
+            span = f"{instance}-span"
+            operations = [register(instance), start(instance), create(instance, span, payload=PAYLOAD)]
+            await bury(queue, [*operations, finish_span(instance, span)])
+    return transport_url
+
+
+async def _letters(url: str, *arguments: str, **variables: str) -> Done:
+    return await command("dead-letters", *arguments, PREFACTOR_TRANSPORT_URL=url, **variables)
+
+
+async def _left(url: str) -> dict[str, str]:
+    """Return the ids of the dead letters that there are, with their instances."""
+    async with open_queue(url) as queue:
+        return {record.id: summary(record)["instance"] async for record in queue.dead_letters.list()}
+
+
+async def _waiting(url: str) -> list[str]:
+    """Take what waits at the broker, and return its keys."""
+    async with open_queue(url) as queue:
+        return [(await queue.get()).idempotency_key or "" for _ in range(await queue.depth())]
+
+
+async def test_what_is_listed_and_shown(filled: str) -> None:
+    done = await _letters(filled, "list", "--json")
+    assert (done.status, done.errors) == (0, "")
+    assert "secret" not in done.output, "payloads and replies only when they are asked for"
+    assert done.document["more"] is False
+    letters = done.document["dead_letters"]
+    for instance in ("first", "second"):
+        own = [letter for letter in letters if letter["instance"] == instance]
+        assert [letter["type"] for letter in own] == TYPES
+        assert len({letter["partition"] for letter in own}) == 1
+    assert len({letter["id"] for letter in letters}) == 8
+    assert {(letter["reason"], letter["attempts"], letter["readable"]) for letter in letters} == {
+        (REASON, 1, True)
+    }
+    created = next(one for one in letters if (one["instance"], one["type"]) == ("first", "create_span"))
+    done = await _letters(filled, "show", created["id"], "--json")
+    assert (done.status, done.errors) == (0, "")
+    shown = done.document
+    assert created.items() <= shown.items()
+    assert (shown["reply"], shown["key"]) == (REPLY, "first-span:create")
+    assert (shown["sequence"], shown["replayed"]) == (3, False)
+    assert shown["created_at"] == WHEN.isoformat()
+    assert shown["body"]["payload"] == PAYLOAD
+
+
+async def test_what_people_read(redis_transport: str) -> None:
+    async with open_queue(redis_transport) as queue:
+        await bury(queue, [register("first"), start("first"), create("second", "span", payload=PAYLOAD)])
+    left = await _left(redis_transport)
+    (created,) = [one for one, instance in left.items() if instance == "second"]
+    listed, shown, missing = await asyncio.gather(
+        _letters(redis_transport, "list", "--instance", "first", "--limit", "1"),
+        _letters(redis_transport, "show", created),
+        _letters(redis_transport, "show", "no-such-one"),
+    )
+    assert (listed.status, listed.errors) == (0, "")
+    assert listed.output.count("instance first, partition") == 1
+    assert "instance second" not in listed.output
+    assert "The first 1 dead letter of more; --limit 0 lists all." in listed.output
+    assert (shown.status, shown.errors) == (0, "")
+    for words in (created, "create_span", "span:create", "2026-01-02 03:04:05 UTC", REPLY):
+        assert words in shown.output
+    assert '"answer": "a secret of the payload"' in shown.output
+    assert (missing.status, missing.output) == (1, "")
+    assert missing.errors == "prefactor-worker: not among the dead letters: no-such-one\n"
+
+
+async def test_replay_by_id_and_by_instance(filled: str) -> None:
+    left = await _left(filled)
+    first, *others = [one for one, instance in left.items() if instance == "first"]
+    done = await _letters(filled, "replay", first, "no-such-one", first)
+    assert (done.status, done.output) == (1, "1 dead letter replayed.\n")
+    assert done.errors == "prefactor-worker: not among the dead letters: no-such-one\n"
+    done = await _letters(filled, "replay", "--instance", "second", "--json")
+    assert (done.status, done.errors) == (0, "")
+    assert done.document == {"replayed": 4, "unreadable": 0, "not_found": []}
+    assert list(await _left(filled)) == others
+    keys = await _waiting(filled)
+    assert [key for key in keys if key.startswith("second")] == [
+        "second:register",
+        "second:starting",
+        "second-span:create",
+        "second-span:finish",
+    ]
+    assert len(keys) == 5
+
+
+async def test_new_keys_only_with_a_yes(redis_transport: str) -> None:
+    async with open_queue(redis_transport) as queue:
+        await bury(queue, [register("only"), start("only")])
+    refused = await _letters(redis_transport, "replay", "--all", "--new-key")
+    assert (refused.status, refused.output) == (2, "")
+    assert "Replay 2 dead letters with new idempotency keys?" in refused.errors
+    assert "needs --yes" in refused.errors
+    assert len(await _left(redis_transport)) == 2
+    done = await _letters(redis_transport, "replay", "--all", "--new-key", "--yes")
+    assert (done.status, done.output, done.errors) == (0, "2 dead letters replayed.\n", "")
+    keys = await _waiting(redis_transport)
+    assert len(set(keys)) == 2
+    assert not set(keys) & {"only:register", "only:starting"}
+
+
+async def test_purge_takes_a_yes_and_only_what_was_named(filled: str) -> None:
+    done = await _letters(filled, "purge", "--instance", "first", answer="y")
+    assert (done.status, done.output) == (0, "4 dead letters purged.\n")
+    first, *others = await _left(filled)
+    done = await _letters(filled, "purge", first, "no-such-one", "--yes", "--json")
+    assert (done.status, done.document) == (1, {"purged": 1, "not_found": ["no-such-one"]})
+    left = await _left(filled)
+    assert list(left) == others
+    assert set(left.values()) == {"second"}
+
+
+async def test_without_a_yes_nothing_is_purged(redis_transport: str) -> None:
+    async with open_queue(redis_transport) as queue:
+        await bury(queue, [register("only"), start("only")])
+    unasked, denied, nothing = await asyncio.gather(
+        _letters(redis_transport, "purge", "--all"),
+        _letters(redis_transport, "purge", "--all", answer="no"),
+        _letters(redis_transport, "purge", "--instance", "other"),
+    )
+    assert (unasked.status, unasked.output) == (2, "")
+    assert "Purge 2 dead letters for good?" in unasked.errors
+    assert unasked.errors.count("\n") == 1
+    assert (denied.status, denied.output) == (1, "")
+    assert denied.errors.startswith("Purge 2 dead letters for good? Nothing brings them back. [y/N] ")
+    assert denied.errors.endswith("nothing was changed\n")
+    assert (nothing.status, nothing.output) == (0, "Nothing purged: there are no such dead letters.\n")
+    assert len(await _left(redis_transport)) == 2
+
+
+async def test_a_mistake_or_an_outage_is_told_in_one_line() -> None:
+    url = f"redis://me:secret@127.0.0.1:{free_port()}/"
+    cases = {
+        ("replay",): (2, "which ones? Name operations, or --instance ID, or --all"),
+        ("purge", "an-id", "--all", "--yes"): (2, "one of them"),
+        ("list", "--json"): (1, "cannot be reached"),
+        ("show", "an-id"): (1, "cannot be reached"),
+    }
+    done = await asyncio.gather(*(_letters(url, *arguments) for arguments in cases))
+    for one, (status, words) in zip(done, cases.values(), strict=True):
+        assert (one.status, one.output) == (status, "")
+        assert words in one.errors
+        assert one.errors.count("\n") == 1
+        assert "secret" not in one.errors
+
+
+# -- what cannot be read
+
+
+@pytest.mark.parametrize("data", [b"\x1b[31m {", b"\xff\xfe"])
+def test_what_is_no_envelope_is_shown_as_it_is(data: bytes) -> None:
+    record = Record.of(data, 3, "no envelope", 0, None)
+    brief = summary(record)
+    assert (brief["readable"], brief["type"], brief["instance"]) == (False, None, None)
+    shown = whole(record)
+    assert "body" not in shown
+    assert shown.get("envelope") == (None if data.startswith(b"\xff") else data.decode())
+    assert ("envelope_base64" in shown) is data.startswith(b"\xff")
+    text = "\n".join(line.plain for line in (*summary_lines(record), *whole_lines(record)))
+    assert "cannot be read by this release" in text
+    assert "\x1b" not in text
+
+
+def test_a_payload_does_not_speak_to_the_terminal() -> None:
+    payload = {"a": "\x1b[31m \x9b31m \u202e grün"}
+    operation = create("i", "s", payload=payload)
+    record = Record.of(encode(Envelope("id", 1, operation, "sdk")), 0, "why\x1b[2J", 2, "re\x07ply")
+    text = "\n".join(line.plain for line in whole_lines(record))
+    assert all(character.isprintable() or character == "\n" for character in text)
+    assert "grün" in text
+    body = text[text.index("body\n") + len("body\n") :]
+    assert json.loads(body)["payload"] == payload, "it is JSON all the same"

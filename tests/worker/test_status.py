@@ -1,0 +1,221 @@
+"""`status`: what it shows of a broker, and how it watches one."""
+
+import asyncio
+import io
+import os
+import pty
+import signal
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import redis
+from rich.console import Console
+
+from prefactor_core.broker.driver import PartitionState
+from prefactor_worker.operate.look import Look, Row
+from prefactor_worker.operate.status_view import as_table
+from prefactor_worker.operate.words import duration
+from tests.support.brokers.redis_server import RedisServer
+from tests.support.operations import life
+from tests.support.ports import free_port
+from tests.worker.commands import PARTITIONS, bury, command, open_queue, publish, watching
+
+
+async def _status(url: str, *arguments: str) -> dict[str, Any]:
+    done = await command("status", "--transport", url, "--json", *arguments)
+    assert (done.status, done.errors) == (0, "")
+    found: dict[str, Any] = done.document
+    return found
+
+
+async def test_nothing_there_yet_and_nothing_is_made_by_looking(
+    transport_url: str, redis_url: str, redis_prefix: str
+) -> None:
+    document, done = await asyncio.gather(
+        _status(transport_url), command("status", PREFACTOR_TRANSPORT_URL=transport_url)
+    )
+    assert document["partitions"] == []
+    assert document["total"]["dead_letters"] == 0
+    assert (done.status, done.errors) == (0, "")
+    assert "No partitions yet: no agent and no worker has used this broker." in done.output
+    with redis.Redis.from_url(redis_url) as client:
+        assert list(client.scan_iter(match=f"*{redis_prefix}*", count=1_000)) == []
+
+
+async def test_what_waits_who_owns_it_and_what_is_dead(transport_url: str) -> None:
+    tells_all = transport_url.startswith("redis")
+    async with open_queue(transport_url) as queue:
+        await bury(queue, life("dead"))
+        await publish(queue, life("waiting", spans=3))
+        owned = await _status(transport_url)
+        total = owned["total"]
+        assert (total["partitions"], total["owned"]) == (PARTITIONS, PARTITIONS)
+        assert total["workers"] == (1 if tells_all else None), "the command itself is none"
+        name = f":{os.getpid()}"
+        for row in owned["partitions"]:
+            assert row["owned"]
+            assert row["owner"].endswith(name) if tells_all else row["owner"] is None
+            assert row["waiting_change_per_second"] is None
+        if tells_all:  # what a worker has in hand waits all the same
+            assert total["waiting"] == 9
+            assert 0 <= total["oldest_seconds"] < 60
+    free = await _status(transport_url)
+    done = await command("status", "--transport", transport_url)
+    total = free["total"]
+    assert (total["owned"], total["waiting"], total["waiting_change_per_second"]) == (0, 9, None)
+    assert total["dead_letters"] == 5
+    assert sum(row["waiting"] for row in free["partitions"]) == 9
+    assert [row["partition"] for row in free["partitions"]] == list(range(PARTITIONS))
+    assert {row["owner"] for row in free["partitions"]} == {None}
+    assert {row["dead_letters"] for row in free["partitions"]} == ({0, 5} if tells_all else {None})
+    assert datetime.fromisoformat(free["at"]).tzinfo is not None
+    assert "secret" not in free["broker"]
+    assert "guest:" not in free["broker"]
+
+    assert (done.status, done.errors) == (0, "")
+    for words in ("partition", "owner", "waiting", "oldest", "dead letters", "none", "│       all │"):
+        assert words in done.output
+    assert "No worker is there: operations wait until one is." in done.output
+    assert ("This broker tells neither which worker" in done.output) is not tells_all
+    assert "change/s" not in done.output, "that takes two looks"
+
+
+async def test_a_watch_tells_changes_survives_an_outage_and_ends_well(
+    make_redis_server: Callable[..., RedisServer],
+) -> None:
+    server = make_redis_server()
+    url = f"{server.url}?partitions={PARTITIONS}"
+    async with open_queue(url) as queue:
+        await publish(queue, life("first"))
+    arguments = ("status", "--watch", "--json", "--interval", "0.2", "--transport", url)
+    async with asyncio.timeout(60), watching(*arguments) as watch:
+        first, second = await watch.look(), await watch.look()
+        assert first["total"]["waiting_change_per_second"] is None
+        assert second["total"]["waiting_change_per_second"] == 0.0
+        async with open_queue(url) as queue:
+            await publish(queue, life("second"))
+        while not (look := await watch.look())["total"]["waiting_change_per_second"]:
+            pass
+        assert look["total"]["waiting"] > 5
+        assert look["total"]["waiting_change_per_second"] > 0
+        server.kill()
+        while "error" not in (look := await watch.look()):
+            pass
+        assert "cannot be reached" in look["error"]
+        server.start()
+        while "error" in (look := await watch.look()):
+            pass
+        assert look["total"]["waiting"] == 10
+        done = await watch.stop(signal.SIGINT)
+    assert (done.status, done.errors) == (0, "")
+
+
+async def test_a_watch_on_rabbitmq_ends_at_sigterm_too(rabbitmq_transport: str) -> None:
+    async with open_queue(rabbitmq_transport) as queue:
+        await publish(queue, life("only"))
+    arguments = ("status", "--watch", "--json", "--interval", "0.1", "--transport", rabbitmq_transport)
+    async with watching(*arguments) as watch:
+        first, second = await watch.look(), await watch.look()
+        assert first["total"]["waiting"] == second["total"]["waiting"] == 5
+        done = await watch.stop(signal.SIGTERM)
+    assert (done.status, done.errors) == (0, "")
+
+
+async def test_a_watch_on_a_terminal_is_redrawn_and_leaves_the_cursor_alone(redis_transport: str) -> None:
+    async with open_queue(redis_transport) as queue:
+        await publish(queue, life("only"))
+    ours, theirs = pty.openpty()
+    try:
+        arguments = ("status", "--watch", "--interval", "0.1", "--transport", redis_transport)
+        async with watching(*arguments, terminal=theirs, TERM="xterm", LINES="40") as watch:
+            seen = b""
+            async with asyncio.timeout(30):
+                while seen.count(b"Ctrl-C ends this") < 3:
+                    seen += await asyncio.to_thread(os.read, ours, 65_536)
+            done = await watch.stop(signal.SIGINT)
+            seen += os.read(ours, 65_536)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert (done.status, done.errors) == (0, "")
+    assert b"change/s" in seen
+    assert seen.rfind(b"\x1b[?25h") > seen.rfind(b"\x1b[?25l") > -1, "the cursor is shown again"
+
+
+async def test_a_reader_that_leaves_is_no_error(redis_transport: str) -> None:
+    arguments = ("status", "--watch", "--json", "--interval", "0.1", "--transport", redis_transport)
+    ours, theirs = os.pipe()
+    async with watching(*arguments, terminal=theirs) as watch:
+        os.close(theirs)
+        assert os.read(ours, 1) == b"{"
+        os.close(ours)
+        async with asyncio.timeout(30):
+            _, errors = await watch.process.communicate()
+    assert (watch.process.returncode, errors) == (141, b"")
+
+
+async def test_a_broker_that_is_away_is_told_in_one_line() -> None:
+    urls = [f"{scheme}://me:secret@127.0.0.1:{free_port()}/" for scheme in ("redis", "amqp")]
+    for done in await asyncio.gather(*(command("status", "--transport", url) for url in urls)):
+        assert (done.status, done.output) == (1, "")
+        assert done.errors.startswith("prefactor-worker: ")
+        assert done.errors.count("\n") == 1
+        assert "127.0.0.1" in done.errors
+        assert "secret" not in done.errors
+
+
+async def test_a_mistake_is_told_in_one_line() -> None:
+    missing, no_broker = await asyncio.gather(
+        command("status"), command("status", "--transport", "memory://")
+    )
+    for done, words in ((missing, "PREFACTOR_TRANSPORT_URL"), (no_broker, "is no broker")):
+        assert (done.status, done.output) == (2, "")
+        assert words in done.errors
+        assert done.errors.count("\n") == 1
+
+
+# -- what is shown
+
+
+def _look(*states: PartitionState, dead: int | None = None, change: float | None = None) -> Look:
+    at = datetime.now(UTC)
+    rows = [
+        Row(state, None if state.oldest is None else at.timestamp() - state.oldest, change)
+        for state in states
+    ]
+    return Look(at, rows, dead or sum(state.dead or 0 for state in states))
+
+
+def _printed(look: Look, rows: int | None = None) -> str:
+    written = io.StringIO()
+    Console(file=written, width=100).print(as_table("a broker", look, watched=True, rows=rows))
+    return written.getvalue()
+
+
+def test_of_many_partitions_the_busiest_are_shown_in_their_order() -> None:
+    states = [PartitionState(number, number % 7, number // 50, "here:1") for number in range(100)]
+    printed = _printed(_look(*states, change=-1.25), rows=3)
+    shown = [line.split("│")[1].strip() for line in printed.splitlines() if "here:1" in line]
+    assert shown == ["55", "62", "69"], "most waits there, and dead letters beside"
+    assert "97 quieter partitions are not shown." in printed
+    assert "-125.0" in printed, "the sum is that of all"
+
+
+def test_partitions_without_an_owner_are_pointed_out() -> None:
+    states = [PartitionState(0, 5, 0, None), PartitionState(1, 0, 0, "here:1")]
+    printed = _printed(_look(*states))
+    assert "1 partition without an owner: what is in there waits." in printed
+    assert "1 worker" in printed
+
+
+def test_names_do_not_speak_to_the_terminal() -> None:
+    assert "\x1b" not in _printed(_look(PartitionState(0, 0, 0, "\x1b[31mred")))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (59, "59 s"), (90, "1.5 min"), (7200, "2.0 h"), (129_600, "1.5 d")]
+)
+def test_durations_are_short(seconds: float, words: str) -> None:
+    assert duration(seconds) == words

@@ -1,0 +1,1 @@
+"""The transport for ``amqp://`` and ``amqps://``: RabbitMQ quorum queues."""

@@ -1,0 +1,87 @@
+"""RabbitMQ as a broker: what makes its ends."""
+
+from collections.abc import Callable
+from typing import Final
+
+from prefactor_core.broker.driver import Broker, ConsumingEnd, DeadLetterEnd, PublishingEnd
+from prefactor_rabbitmq.checks import problems
+from prefactor_rabbitmq.connector import Connector, steady_clock
+from prefactor_rabbitmq.consuming import RabbitConsumingEnd
+from prefactor_rabbitmq.dead_letters import RabbitDeadLetterEnd
+from prefactor_rabbitmq.names import Names
+from prefactor_rabbitmq.options import Address
+from prefactor_rabbitmq.publishing import Outlet, RabbitPublishingEnd
+from prefactor_rabbitmq.topology import Topology
+
+CLEARING_SECONDS: Final = 60.0
+"""For all queues of a prefix together: deleting a quorum queue takes a while, more so in a cluster."""
+
+
+class RabbitBroker(Broker):
+    """A RabbitMQ server or cluster.
+
+    Args:
+        url: ``amqp://user:password@host:port,host:port/vhost?prefix=...``.
+        clock: Steady clock, in seconds.
+
+    Raises:
+        TransportError: The URL is wrong.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], float] = steady_clock) -> None:
+        self._address, self._options = Address.parse(url)
+        self._names = Names(self._options.prefix)
+        self._clock = clock
+        self.name = f"{self._address.label} ({self._options.prefix})"
+
+    def __repr__(self) -> str:
+        return f"RabbitBroker({self.name!r})"
+
+    def publishing(self) -> PublishingEnd:
+        """Return an end with one connection."""
+        topology = self._topology()
+        return RabbitPublishingEnd(self._outlet(topology, "publishing"), topology)
+
+    def consuming(self) -> ConsumingEnd:
+        """Return an end with one connection to consume and one for dead letters: writers may be blocked."""
+        topology = self._topology()
+        return RabbitConsumingEnd(
+            self._connector("consuming"), self._outlet(topology, "dead letters of"), topology, self._clock
+        )
+
+    def dead_letters(self) -> DeadLetterEnd:
+        """Return an end with one connection."""
+        return RabbitDeadLetterEnd(self._connector("dead letters for"), self._names, self.name)
+
+    async def check(self) -> list[str]:
+        """Connect, declare everything, and try to publish what has no queue."""
+        connector = self._connector("checking")
+        try:
+            return await problems(await connector.link(), self._topology(), self._options.timeout)
+        finally:
+            await connector.disconnect()
+
+    async def clear(self) -> None:
+        """Delete every queue and the exchange."""
+        connector = self._connector("clearing")
+        try:
+            link = await connector.link()
+            count = await self._topology().recorded(link) or 0
+            async with link.bounded("deleting the queues", CLEARING_SECONDS), link.brief_channel() as channel:
+                for number in range(count):
+                    await channel.queue_delete(self._names.trials(number))
+                    await channel.queue_delete(self._names.partition(number))
+                for queue in (self._names.dead, self._names.workers, self._names.record):
+                    await channel.queue_delete(queue)
+                await channel.exchange_delete(self._names.exchange)
+        finally:
+            await connector.disconnect()
+
+    def _topology(self) -> Topology:
+        return Topology(self._names, self._options.partitions)
+
+    def _connector(self, purpose: str) -> Connector:
+        return Connector(self._address, self._options, self.name, purpose, self._clock)
+
+    def _outlet(self, topology: Topology, purpose: str) -> Outlet:
+        return Outlet(self._connector(purpose), topology, self._options.timeout, self.name)

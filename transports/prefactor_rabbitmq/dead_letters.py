@@ -1,0 +1,141 @@
+"""The end that looks after dead letters."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import ChannelNotFoundEntity
+from pamqp import commands
+
+from prefactor_core.broker.driver import DeadLetterEnd, StoredLetter
+from prefactor_core.exceptions import BrokerError
+from prefactor_rabbitmq.connector import Connector
+from prefactor_rabbitmq.link import Link, close_channel
+from prefactor_rabbitmq.memory import fingerprint
+from prefactor_rabbitmq.names import Names
+
+_AT_ONCE: Final = 16
+"""Records given back together: of more than 32 under way the broker forgets the order."""
+_ROUNDS: Final = 5
+_LOOKS: Final = 100
+_PAUSE: Final = 0.01
+
+
+class RabbitDeadLetterEnd(DeadLetterEnd):
+    """Gets records one by one; those not removed go back when the channel closes.
+
+    A quorum queue takes many records back in no order at all. They have their times with them, and whoever
+    finds records that came back puts all of them in order before anything is shown.
+
+    Args:
+        connector: Makes the connection.
+        names: Of the queue.
+        name: What messages call the broker.
+    """
+
+    def __init__(self, connector: Connector, names: Names, name: str) -> None:
+        self._connector = connector
+        self._queue = names.dead
+        self._name = name
+        self._link: Link | None = None
+        self._channel: AbstractChannel | None = None
+        self._tags: dict[str, int] = {}
+        self._lock = asyncio.Lock()
+
+    async def read(self) -> AsyncIterator[StoredLetter]:
+        """Yield what is there now. Reading again begins at the front, and forgets nothing that was read."""
+        async with self._lock:
+            link = await self._connector.link()
+            channel = await self._open(link)
+            left = await self._count(link, channel)
+            message = await self._get(link, channel) if left else None
+            if message is not None and message.redelivered:
+                # What came back is handed out before what never left.
+                left = await self._tidy(link, channel, message)
+                message = await self._get(link, channel)
+        while message is not None:
+            left -= 1
+            key = fingerprint(message)
+            self._tags[key] = message.delivery_tag or 0
+            yield StoredLetter(message.body, _number(message, "partition"), key)
+            message = await self._get(link, channel) if left else None
+
+    async def count(self) -> int:
+        """Return how many records wait to be read."""
+        link = await self._connector.link()
+        async with link.bounded("counting dead letters"), link.brief_channel() as channel:
+            return await self._count(link, channel)
+
+    async def remove(self, letters: Sequence[StoredLetter]) -> None:
+        """Acknowledge records of the last reading, and hear that the broker is still there."""
+        async with self._lock:
+            link, channel = self._link, self._channel
+            if link is None or channel is None or channel.is_closed or not link.sound:
+                raise BrokerError(f"{self._name}: the connection was lost since the dead letters were read")
+            async with link.bounded("removing dead letters"):
+                for letter in letters:
+                    tag = self._tags.pop(str(letter.receipt), None)
+                    if tag is not None:
+                        await channel.basic_ack(tag, wait=False)
+                # An acknowledgement has no answer; this call, behind it on the same channel, does.
+                await channel.basic_qos(prefetch_count=0)
+
+    async def disconnect(self) -> None:
+        """Close the channel: what was read and not removed goes back, in its order."""
+        async with self._lock:
+            self._channel = None
+            self._tags.clear()
+            await self._connector.disconnect()
+
+    async def _open(self, link: Link) -> AbstractChannel:
+        async with link.bounded("opening the dead letters"):
+            if self._channel is not None:
+                await close_channel(self._channel)
+            self._tags.clear()
+            self._channel, self._link = await link.channel(), link
+            return self._channel
+
+    async def _count(self, link: Link, channel: AbstractChannel) -> int:
+        async with link.bounded("counting dead letters"):
+            try:
+                declared = await channel.queue_declare(self._queue, passive=True)
+            except ChannelNotFoundEntity:
+                return 0
+        return declared.message_count or 0
+
+    async def _tidy(self, link: Link, channel: AbstractChannel, message: DeliveredMessage | None) -> int:
+        """Take all records, and give them back in order, with those that come in meanwhile."""
+        count = 0
+        for _ in range(_ROUNDS):
+            found: list[tuple[int, int]] = []
+            while message is not None:
+                found.append((_number(message, "at"), message.delivery_tag or 0))
+                message = await self._get(link, channel)
+            await self._give_back(link, channel, [tag for _, tag in sorted(found)])
+            count = await self._count(link, channel)
+            if count <= len(found):
+                break
+            message = await self._get(link, channel)
+        return count
+
+    async def _give_back(self, link: Link, channel: AbstractChannel, tags: list[int]) -> None:
+        for start in range(0, len(tags), _AT_ONCE):
+            end = min(start + _AT_ONCE, len(tags))
+            async with link.bounded("putting dead letters in order"):
+                for tag in tags[start:end]:
+                    await channel.basic_nack(tag, requeue=True, wait=False)
+            for _ in range(_LOOKS):  # it does not say when it has done so
+                if await self._count(link, channel) >= end:
+                    break
+                await asyncio.sleep(_PAUSE)
+
+    async def _get(self, link: Link, channel: AbstractChannel) -> DeliveredMessage | None:
+        async with link.bounded("reading dead letters"):
+            message = await channel.basic_get(self._queue)
+        return None if isinstance(message.delivery, commands.Basic.GetEmpty) else message
+
+
+def _number(message: DeliveredMessage, header: str) -> int:
+    value = (message.header.properties.headers or {}).get(header)
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,123 @@
+"""What the broker has handed to one owner of a partition, and what of it is not settled."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from aiormq.abc import DeliveredMessage
+
+from prefactor_core.broker.driver import Message
+from prefactor_rabbitmq.memory import Memory, fingerprint
+
+PREFETCH: Final = 500
+"""Messages that every owner of a partition has at a time: the same number, always and everywhere.
+
+A quorum queue keeps what came back apart from the rest, hands it out first, and puts what comes back again at
+the end of it. An owner that takes less than came back from the one before would put it out of order.
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Receipt:
+    """What a message is settled by.
+
+    Attributes:
+        inbox: The inbox that it came through; it cannot be settled through another.
+        tag: The broker's number for it on this channel.
+        fingerprint: What it is known by on every channel.
+        size: Its bytes.
+        suspect: Whether it may be what crashes its owners.
+        arrived: When it came, by the steady clock.
+    """
+
+    inbox: "Inbox"
+    tag: int
+    fingerprint: str
+    size: int
+    suspect: bool
+    arrived: float
+
+
+class Inbox:
+    """Deliveries of one channel, in order.
+
+    Args:
+        memory: Tells who is suspect.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self.bytes = 0
+        self.suspects = 0
+        """Suspects that are unsettled."""
+        self._memory = memory
+        self._ready: deque[Message] = deque()
+        self._unsettled: dict[int, Receipt] = {}  # in the order of tags, which is that of delivery
+        self._shed: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._unsettled) + len(self._shed)
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """What everything unsettled is known by."""
+        return [receipt.fingerprint for receipt in self._unsettled.values()] + self._shed
+
+    @property
+    def oldest(self) -> float | None:
+        """When the oldest unsettled message came."""
+        return next((receipt.arrived for receipt in self._unsettled.values()), None)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether only messages are left whose data was shed."""
+        return bool(self._shed) and not self._unsettled
+
+    def add(self, message: DeliveredMessage, now: float, max_bytes: int) -> None:
+        """Take a delivery. From the first that is too much to hold on, data is shed: the broker has it."""
+        name = fingerprint(message)
+        size = len(message.body)
+        if self._shed or (self._unsettled and self.bytes + size > max_bytes):
+            self._shed.append(name)
+            return
+        count = (message.header.properties.headers or {}).get("x-delivery-count")
+        returns = count if isinstance(count, int) else 0
+        suspect = self._memory.is_suspect(name, returns)
+        receipt = Receipt(self, message.delivery_tag or 0, name, size, suspect, now)
+        self._unsettled[receipt.tag] = receipt
+        self.bytes += size
+        self.suspects += suspect
+        self._ready.append(Message(message.body, receipt, bool(message.redelivered) or returns > 0))
+
+    @property
+    def available(self) -> bool:
+        """Whether there is something to take: with a suspect here, only while nothing else is handled."""
+        return bool(self._ready) and (not self.suspects or len(self._ready) == len(self._unsettled))
+
+    def take(self, max_items: int, max_bytes: int) -> list[Message]:
+        """Return the next messages, the first one whole; with a suspect here, only one."""
+        taken: list[Message] = []
+        size = 0
+        while self.available and len(taken) < max_items:
+            size += len(self._ready[0].data)
+            if taken and (size > max_bytes or self.suspects):
+                break
+            taken.append(self._ready.popleft())
+        return taken
+
+    def settle(self, receipts: Iterable[Receipt]) -> list[tuple[int, bool]]:
+        """Forget messages, and return what to acknowledge: tags, and whether all below are meant too.
+
+        "All below" is said only where everything below is settled, now or before.
+        """
+        tags: list[int] = []
+        for receipt in receipts:
+            if self._unsettled.pop(receipt.tag, None) is not None:
+                self.bytes -= receipt.size
+                self.suspects -= receipt.suspect
+                tags.append(receipt.tag)
+        tags.sort()
+        first_left = next(iter(self._unsettled), None)
+        covered = [tag for tag in tags if first_left is None or tag < first_left]
+        single = [(tag, False) for tag in tags[len(covered) :]]
+        return [(covered[-1], True), *single] if covered else single

@@ -1,0 +1,203 @@
+"""One live connection: it never reconnects, and once it is lost it stays so.
+
+All use of the driver's lower layer begins here: connections come from aio-pika, channels are those of aiormq
+below it. aio-pika's own channels hide whether one is lost, and cost a task a message when publishing.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from aio_pika.connection import Connection
+from aiormq.abc import AbstractChannel, AbstractConnection
+from aiormq.exceptions import ChannelInvalidStateError
+from yarl import URL
+
+from prefactor_core.exceptions import BrokerError
+from prefactor_rabbitmq.errors import reported
+from prefactor_rabbitmq.wire import Wire
+
+CLOSE_SECONDS: Final = 3.0
+_GRACE: Final = 1.0
+"""Seconds that the driver has to notice that its socket was cut."""
+_SILENCE: Final = 1.5
+"""Heartbeats without a byte from the broker after which it is away. A live one sends one a heartbeat at the
+least; it gives partitions away after two."""
+
+
+class Link:
+    """A connection and the proof that it is alive.
+
+    Args:
+        name: What messages call the broker.
+        heartbeat: Seconds, as in the options.
+        timeout: Seconds for one answer.
+        clock: Steady clock, in seconds.
+    """
+
+    def __init__(self, name: str, heartbeat: float, timeout: float, clock: Callable[[], float]) -> None:
+        self.reason: str | None = None
+        """Why this process gave the connection up, if it was not the broker or the network."""
+        self.watchers: set[Callable[[], None]] = set()
+        """Called every second or so, and when the connection is lost."""
+        self._name = name
+        self._heartbeat = heartbeat
+        self._timeout = timeout
+        self._clock = clock
+        self._wire = Wire(clock, self._notice)
+        self._ticked = clock()
+        self._lost = False
+        self._connection: _Connection | None = None
+        self._ticking: asyncio.Task[None] | None = None
+
+    async def open(self, url: str, purpose: str, seconds: float) -> None:
+        """Connect.
+
+        Args:
+            url: The driver's URL, with credentials.
+            purpose: What operators see as the connection's name.
+            seconds: How long that may take.
+
+        Raises:
+            BrokerError: The broker cannot be reached, or does not let us in.
+        """
+        connection = _Connection(URL(url), self._wire, {"connection_name": purpose})
+        try:
+            async with self.bounded("connecting", seconds):
+                await connection.connect()
+        except BaseException:
+            self.drop("the connection could not be made")
+            with suppress(BrokerError), reported("closing"):
+                await connection.close()
+            raise
+        self._connection = connection
+        self._ticked = self._wire.heard = self._clock()
+        self._ticking = asyncio.create_task(self._tick(), name="prefactor-rabbitmq-tick")
+
+    @property
+    def sound(self) -> bool:
+        """Whether the broker cannot have given up this connection: decided here and now.
+
+        Once false it stays so. A process that was frozen finds out here, before it does anything else.
+        """
+        if self._lost:
+            return False
+        now = self._clock()
+        stood_still, silent = now - self._ticked, now - self._wire.heard
+        if stood_still > self._heartbeat:
+            self.drop(f"this process stood still for {stood_still:.0f} s, longer than a heartbeat")
+        elif silent > _SILENCE * self._heartbeat:
+            self.drop(f"the broker has been silent for {silent:.0f} s")
+        return not self._lost
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The broker's version; ``(0,)`` if it does not say."""
+        properties = self._driver.server_properties
+        text = str(properties.get("version", "")) if isinstance(properties, dict) else ""
+        numbers = text.partition("-")[0].partition("+")[0].split(".")
+        return tuple(int(part) for part in numbers if part.isdigit()) or (0,)
+
+    async def is_blocked(self) -> bool:
+        """Return whether the broker has told this connection to stop publishing."""
+        try:
+            async with asyncio.timeout(0.1):
+                await self._driver.ready()
+        except TimeoutError:
+            return True
+        return False
+
+    async def channel(self, *, confirms: bool = False) -> AbstractChannel:
+        """Open a channel; to be called inside ``bounded``."""
+        if self._lost:
+            raise ChannelInvalidStateError("the connection is lost")
+        return await self._driver.channel(publisher_confirms=confirms)
+
+    @asynccontextmanager
+    async def brief_channel(self) -> AsyncIterator[AbstractChannel]:
+        """Open a channel for a few calls: the broker closes it at the first that it refuses."""
+        channel = await self.channel()
+        try:
+            yield channel
+        finally:
+            await close_channel(channel)
+
+    @asynccontextmanager
+    async def bounded(self, doing: str, seconds: float | None = None) -> AsyncIterator[None]:
+        """Give the calls in the block a limit of time, and let only ``BrokerError`` out.
+
+        When time is up the socket is cut. A cancellation alone would not do: the driver answers one by
+        sending something, which waits for ever on a connection that the broker does not read.
+        """
+        limit = self._timeout if seconds is None else seconds
+        timer = asyncio.get_running_loop().call_later(
+            limit, self.drop, f"no answer from the broker within {limit:g} s"
+        )
+        try:
+            with reported(f"{self._name}: {doing}", lambda: self.reason):
+                async with asyncio.timeout(limit + _GRACE):
+                    yield
+        finally:
+            timer.cancel()
+
+    def drop(self, reason: str) -> None:
+        """Give the connection up at once, and cut the socket."""
+        if not self._lost:
+            self.reason = reason
+            self._notice()
+        self._wire.cut()
+
+    async def close(self) -> None:
+        """End the connection in bounded time; with the broker's consent, if it is there to give it."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+            await asyncio.wait({self._ticking})
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            with suppress(BrokerError):
+                async with self.bounded("closing", CLOSE_SECONDS):
+                    await connection.close()
+        finally:
+            self.drop("it was closed")
+
+    @property
+    def _driver(self) -> AbstractConnection:
+        if self._connection is None or self._connection.transport is None:
+            raise ChannelInvalidStateError("the connection is closed")
+        return self._connection.transport.connection
+
+    async def _tick(self) -> None:
+        pause = min(1.0, self._heartbeat / 4)
+        while self.sound:
+            self._ticked = self._clock()
+            self._call_watchers()
+            await asyncio.sleep(pause)
+
+    def _notice(self) -> None:
+        if not self._lost:
+            self._lost = True
+            self._call_watchers()
+
+    def _call_watchers(self) -> None:
+        for watcher in tuple(self.watchers):
+            watcher()
+
+
+async def close_channel(channel: AbstractChannel) -> None:
+    """Close a channel: what was delivered through it and not settled goes back to its place."""
+    if not channel.is_closed:
+        await channel.close(ChannelInvalidStateError("the channel was closed"))
+
+
+class _Connection(Connection):
+    """aio-pika's plain connection, on a socket that can be cut."""
+
+    def __init__(self, url: URL, wire: Wire, properties: dict[str, str]) -> None:
+        super().__init__(url, client_properties={**properties})
+        self.kwargs["transport_factory"] = wire
+
+    def __del__(self) -> None:
+        """Do nothing: closing from here, as the base does, starts a task that nobody owns."""

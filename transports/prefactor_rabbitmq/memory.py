@@ -1,0 +1,83 @@
+"""What a process remembers of partitions and messages beyond one ownership."""
+
+import hashlib
+import time
+from collections import OrderedDict
+from typing import Final
+
+from aiormq.abc import DeliveredMessage
+
+SUSPECT_AFTER: Final = 3
+"""Returns of a message, not explained by this process, from which on it is handled alone."""
+_REMEMBERED: Final = 50_000
+_USUAL_BYTES: Final = 4 * 1024 * 1024
+
+
+class Memory:
+    """Kept by a consuming end; bounded.
+
+    The broker counts how often it took a message back. Only those of a crash mean anything, so the ones that
+    this process has survived are kept here and subtracted.
+    """
+
+    def __init__(self) -> None:
+        self.read_bytes = _USUAL_BYTES
+        """What a read has asked for: what a partition goes by until it is read itself."""
+        self._survived = _Counter()
+        self._trials = _Counter()
+        self._stamp = 0
+
+    def stamp(self) -> int:
+        """Return the time in nanoseconds since the Unix epoch, later than any before."""
+        self._stamp = max(self._stamp + 1, time.time_ns())
+        return self._stamp
+
+    def survive(self, fingerprint: str) -> None:
+        """Note that a message goes back to the broker without a crash of this process."""
+        self._survived.add(fingerprint)
+
+    def is_suspect(self, fingerprint: str, returns: int) -> bool:
+        """Return whether a message that came back so often may be what crashes its owners."""
+        return returns - self._survived.get(fingerprint) >= SUSPECT_AFTER
+
+    def try_alone(self, fingerprint: str) -> None:
+        """Note that this process has recorded the begin of a suspect."""
+        self._trials.add(fingerprint)
+
+    def survived_trials(self, fingerprint: str) -> int:
+        """Return how many recorded begins of a suspect did not crash: those of this process."""
+        return self._trials.get(fingerprint)
+
+    def withdraw_trials(self, fingerprint: str) -> None:
+        """Note that this process has taken its records of a suspect back."""
+        self._trials.pop(fingerprint)
+
+    def forget(self, fingerprint: str) -> None:
+        """Forget a message that is gone from the broker."""
+        self._survived.pop(fingerprint)
+        self._trials.pop(fingerprint)
+
+
+class _Counter:
+    """Counts by key; the keys that were not touched for longest make room."""
+
+    def __init__(self) -> None:
+        self._counts: OrderedDict[str, int] = OrderedDict()
+
+    def get(self, key: str) -> int:
+        return self._counts.get(key, 0)
+
+    def add(self, key: str) -> None:
+        self._counts[key] = self._counts.pop(key, 0) + 1
+        if len(self._counts) > _REMEMBERED:
+            self._counts.popitem(last=False)
+
+    def pop(self, key: str) -> None:
+        self._counts.pop(key, None)
+
+
+def fingerprint(message: DeliveredMessage) -> str:
+    """Return what one message is known by: its id, which is another for each attempt to publish."""
+    name = message.header.properties.message_id
+    source = name.encode() if name else message.body
+    return hashlib.blake2b(source, digest_size=12).hexdigest()

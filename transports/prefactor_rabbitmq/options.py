@@ -1,0 +1,119 @@
+"""What a RabbitMQ URL may say, and the hosts in it."""
+
+import os
+import socket
+from dataclasses import dataclass, field
+from typing import Annotated, Final, Self
+from urllib.parse import quote, unquote, urlsplit
+
+from pydantic import Field
+
+from prefactor_core.broker.options import BrokerOptions, split_options
+from prefactor_core.exceptions import TransportError
+
+_PORTS: Final = {"amqp": 5672, "amqps": 5671}
+
+
+class RabbitOptions(BrokerOptions):
+    """The options of ``amqp://`` and ``amqps://``.
+
+    Attributes:
+        heartbeat: Seconds of silence after which either side begins to take the other for dead; the broker
+            gives a partition away after about twice that time. Below 3 it is for tests.
+    """
+
+    heartbeat: Annotated[int, Field(ge=1, le=15)] = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the broker is, and who connects. Its ``repr`` holds no credentials.
+
+    Attributes:
+        scheme: ``amqp`` or ``amqps``.
+        hosts: Host and port of each node, in the URL's order.
+        vhost: The virtual host.
+        userinfo: User and password as the URL has them, still encoded.
+    """
+
+    scheme: str
+    hosts: tuple[tuple[str, int], ...]
+    vhost: str
+    userinfo: str = field(repr=False)
+
+    @classmethod
+    def parse(cls, url: str) -> tuple[Self, RabbitOptions]:
+        """Take a transport URL apart.
+
+        Raises:
+            TransportError: A part of it is wrong; the message names the part, and quotes nothing of it.
+        """
+        try:
+            given = urlsplit(url)
+        except ValueError:
+            raise TransportError("transport_url: is no URL") from None
+        if given.scheme not in _PORTS:
+            raise TransportError("transport_url: the scheme of RabbitMQ is amqp or amqps")
+        if given.fragment or "@" in given.path:
+            # What a password holds unencoded ends up in other parts.
+            raise TransportError("transport_url: write # as %23, / as %2F and @ as %40 in password and vhost")
+        address, options = split_options(url, RabbitOptions)
+        parts = urlsplit(address)
+        userinfo, _, hosts = parts.netloc.rpartition("@")
+        return (
+            cls(
+                scheme=parts.scheme,
+                hosts=tuple(_host(one, _PORTS[parts.scheme]) for one in hosts.split(",")),
+                vhost=_vhost(parts.path),
+                userinfo=userinfo,
+            ),
+            options,
+        )
+
+    @property
+    def label(self) -> str:
+        """What logs call the broker."""
+        hosts = ",".join(f"{_bracketed(host)}:{port}" for host, port in self.hosts)
+        return f"{self.scheme}://{hosts}/{'' if self.vhost == '/' else quote(self.vhost, safe='')}"
+
+    def url(self, host: tuple[str, int], heartbeat: int) -> str:
+        """Return the driver's URL for one host; it holds the credentials."""
+        user = f"{self.userinfo}@" if self.userinfo else ""
+        vhost = quote(self.vhost, safe="")
+        return f"{self.scheme}://{user}{_bracketed(host[0])}:{host[1]}/{vhost}?heartbeat={heartbeat}"
+
+
+def process_name() -> str:
+    """Return the host and process id that operators find this process by."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _host(text: str, default_port: int) -> tuple[str, int]:
+    """Return host and port of one ``host[:port]``; an IPv6 address stands in brackets."""
+    if text.startswith("["):
+        name, closed, rest = text[1:].partition("]")
+        if not closed or (rest and not rest.startswith(":")):
+            raise TransportError("transport_url: host: an IPv6 address stands in brackets, a port after them")
+        port = rest[1:]
+    else:
+        name, _, port = text.partition(":")
+    if not name or any(character.isspace() for character in name):
+        raise TransportError("transport_url: host: is missing")
+    if not port:
+        return name, default_port
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise TransportError("transport_url: port: expected a number from 1 to 65535")
+    return name, int(port)
+
+
+def _vhost(path: str) -> str:
+    name = path.removeprefix("/")
+    if name in {"", "/"}:
+        return "/"
+    if "/" in name:
+        raise TransportError("transport_url: vhost: a / in its name is written %2F")
+    return unquote(name)

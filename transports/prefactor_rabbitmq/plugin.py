@@ -1,0 +1,31 @@
+"""The plugin for ``amqp://`` and ``amqps://``."""
+
+from urllib.parse import urlsplit
+
+from prefactor_core.broker.buffer import BufferBounds
+from prefactor_core.broker.queue import BrokerQueue
+from prefactor_core.config import PrefactorCoreConfig
+from prefactor_core.exceptions import MissingDriverError
+from prefactor_core.hookspecs import hookimpl
+
+
+@hookimpl
+def prefactor_create_queue(url: str, config: PrefactorCoreConfig) -> BrokerQueue | None:
+    """Build a queue on RabbitMQ.
+
+    Raises:
+        MissingDriverError: aio-pika is not installed.
+        TransportError: The URL is wrong.
+    """
+    if urlsplit(url).scheme not in {"amqp", "amqps"}:
+        return None
+    try:
+        from prefactor_rabbitmq.broker import RabbitBroker  # noqa: PLC0415 -- it imports the driver
+    except ModuleNotFoundError as error:
+        if error.name != "aio_pika":
+            raise
+        raise MissingDriverError(
+            "transport_url: RabbitMQ needs aio-pika: pip install 'prefactor-core[rabbitmq]'"
+        ) from error
+    bounds = BufferBounds(config.buffer_operations, config.buffer_bytes, config.buffer_policy)
+    return BrokerQueue(RabbitBroker(url), bounds)

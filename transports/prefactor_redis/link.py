@@ -1,0 +1,176 @@
+"""Connections to one server, and the commands and scripts that run over them.
+
+The driver repeats commands silently unless told otherwise, and a repeated publication adds twice: here
+nothing is ever repeated but a script that the server does not know, which it has not run.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Final, cast
+
+from redis.asyncio import BlockingConnectionPool, Connection, SSLConnection
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, ResponseError
+
+from prefactor_core.exceptions import BrokerError
+from prefactor_redis.errors import DRIVER_ERRORS, mapped
+from prefactor_redis.replies import Reply, Word
+from prefactor_redis.scripts import Script
+from prefactor_redis.target import Access, Address
+
+_READ_BYTES: Final = 256 * 1024
+_CLOSING_SECONDS: Final = 2.0
+
+
+class Wire:
+    """One connection, lent out. Commands that have to share a connection share this."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+
+    async def call(self, *command: Word) -> Reply:
+        """Send one command and return its reply."""
+        (reply,) = await self.exchange([command])
+        if isinstance(reply, ResponseError):
+            raise reply
+        return reply
+
+    async def exchange(self, commands: Sequence[Sequence[Word]]) -> list[Reply | ResponseError]:
+        """Send commands together and return the reply to each; one that is refused stops no other."""
+        connection = self._connection
+        packed = connection.pack_commands(commands)
+        await connection.send_packed_command(packed)
+        replies: list[Reply | ResponseError] = []
+        for _ in commands:
+            try:
+                replies.append(cast("Reply", await connection.read_response()))
+            except ResponseError as error:
+                replies.append(error)
+        return replies
+
+    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[Word]) -> Reply:
+        """Run a script, which the server learns if it does not know it (any more)."""
+        try:
+            return await self.call("EVALSHA", script.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await self.call("EVAL", script.text, len(keys), *keys, *args)
+
+
+class Link:
+    """A few connections to one server, made when they are needed.
+
+    Args:
+        address: The server.
+        access: How to get in.
+        size: How many connections at the most. Who finds none free waits.
+        patience: Seconds for one use of a connection, waiting for it included.
+        on_failure: Told about everything that goes wrong.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        access: Access,
+        *,
+        size: int,
+        patience: float,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.address = address
+        self._patience = patience
+        self._on_failure = on_failure
+        self._name = f"Redis at {address}"
+        self._closed = False
+        self._pool = BlockingConnectionPool(
+            max_connections=size,
+            timeout=patience,
+            connection_class=SSLConnection if access.tls else Connection,
+            host=address.host,
+            port=address.port,
+            db=access.database,
+            username=access.user,
+            password=access.password,
+            socket_timeout=patience,
+            socket_connect_timeout=patience,
+            socket_read_size=_READ_BYTES,
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=0,  # a connection from the pool is looked at, and nothing is sent for it
+            protocol=2,
+        )
+
+    async def call(self, *command: Word) -> Reply:
+        """Send one command and return its reply."""
+        async with self.wire() as wire:
+            return await wire.call(*command)
+
+    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[Word] = ()) -> Reply:
+        """Run a script and return its reply."""
+        async with self.wire() as wire:
+            return await wire.run(script, keys, args)
+
+    async def call_each(self, commands: Sequence[Sequence[Word]]) -> list[Reply]:
+        """Send commands together and return the reply to each."""
+        async with self.wire() as wire:
+            return [_reply(reply) for reply in await wire.exchange(commands)]
+
+    async def run_each(
+        self, script: Script, calls: Sequence[tuple[Sequence[bytes], Sequence[Word]]]
+    ) -> list[Reply]:
+        """Run a script on each of some keys and arguments, and return the replies."""
+        commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls]
+        async with self.wire() as wire:
+            replies = await wire.exchange(commands)
+            return [
+                await wire.run(script, *call) if isinstance(reply, NoScriptError) else _reply(reply)
+                for call, reply in zip(calls, replies, strict=True)
+            ]
+
+    @asynccontextmanager
+    async def wire(self) -> AsyncIterator[Wire]:
+        """Lend a connection.
+
+        Raises:
+            BrokerError: Whatever goes wrong with it.
+        """
+        if self._closed:
+            raise BrokerError(f"{self._name}: its connections were closed")
+        try:
+            with mapped(self._name):
+                async with asyncio.timeout(self._patience):
+                    connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+                    async with self._lent(connection):
+                        yield Wire(connection)
+        except BrokerError:
+            self._on_failure()
+            raise
+
+    async def close(self) -> None:
+        """Close all connections; those in use fail."""
+        self._closed = True
+        with suppress(*DRIVER_ERRORS):
+            async with asyncio.timeout(_CLOSING_SECONDS):
+                await self._pool.aclose()
+
+    @asynccontextmanager
+    async def _lent(self, connection: AbstractConnection) -> AsyncIterator[None]:
+        try:
+            yield
+        except ResponseError:
+            raise  # a whole reply: the connection is as good as before
+        except BaseException:
+            # A reply may be on its way that nobody waits for any more: the next command would get it.
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            if self._closed:
+                await connection.disconnect(nowait=True)
+            await self._pool.release(connection)
+
+
+def _reply(reply: Reply | ResponseError) -> Reply:
+    if isinstance(reply, ResponseError):
+        raise reply
+    return reply

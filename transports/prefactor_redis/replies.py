@@ -1,0 +1,60 @@
+"""Replies of a server: what they can be, and the checks that give them types."""
+
+from typing import TypeAlias, Union
+
+from prefactor_core.exceptions import BrokerError
+
+Word: TypeAlias = bytes | str | int
+"""A part of a command."""
+Reply: TypeAlias = Union[bytes, int, "list[Reply]", None]
+"""What a server answers."""
+
+
+def integer(reply: Reply) -> int:
+    """Return a reply that is a whole number."""
+    if not isinstance(reply, int):
+        raise _unexpected("a number", reply)
+    return reply
+
+
+def data(reply: Reply) -> bytes:
+    """Return a reply that is a string."""
+    if not isinstance(reply, bytes):
+        raise _unexpected("a string", reply)
+    return reply
+
+
+def maybe_data(reply: Reply) -> bytes | None:
+    """Return a reply that is a string or nothing."""
+    return None if reply is None else data(reply)
+
+
+def text(reply: Reply) -> str:
+    """Return a reply that is a string, as text."""
+    return data(reply).decode("utf-8", "replace")
+
+
+def items(reply: Reply) -> list[Reply]:
+    """Return a reply that is a list."""
+    if not isinstance(reply, list):
+        raise _unexpected("a list", reply)
+    return reply
+
+
+def entries(reply: Reply, field: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the entries of a stream: the id of each, and what its field holds.
+
+    One without that field is not of ours; all of it is returned then, so that it can be shown.
+    """
+    found: list[tuple[bytes, bytes]] = []
+    for entry in items(reply):
+        number, fields = items(entry)
+        # An entry that was deleted meanwhile may be listed without its fields.
+        words = [data(word) for word in items(fields)] if fields is not None else []
+        value = words[1] if len(words) == 2 and words[0] == field else b" ".join(words)
+        found.append((data(number), value))
+    return found
+
+
+def _unexpected(expected: str, reply: Reply) -> BrokerError:
+    return BrokerError(f"Redis answered {type(reply).__name__} where {expected} was expected")

@@ -1,0 +1,229 @@
+"""Which server holds a key now: a single one, the master behind sentinels, or a node of a cluster.
+
+What differs between these is only the client that a command goes to, never what is done with it.
+"""
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from redis.crc import key_slot
+from redis.exceptions import AuthenticationError
+
+from prefactor_core.exceptions import BrokerError
+from prefactor_redis.link import Link
+from prefactor_redis.replies import Reply, Word, data, integer, items, text
+from prefactor_redis.target import Access, Address, Target
+
+logger = logging.getLogger("prefactor_redis")
+
+_ASKING_SECONDS: Final = 2.0
+"""At the most for one sentinel or node that is asked who is where: there are others."""
+
+
+class Servers(ABC):
+    """Finds the server of a key."""
+
+    @abstractmethod
+    async def address(self, key: bytes) -> Address:
+        """Return where the key is.
+
+        Raises:
+            BrokerError: Nobody could be asked.
+        """
+
+    @abstractmethod
+    async def all(self) -> list[Address]:
+        """Return all servers that hold data, without replicas.
+
+        Raises:
+            BrokerError: Nobody could be asked.
+        """
+
+    @abstractmethod
+    def doubt(self) -> None:
+        """Ask again before the next use: a server failed, or said that it is not the right one."""
+
+
+class OneServer(Servers):
+    """A server at a fixed address."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+
+    async def address(self, key: bytes) -> Address:  # noqa: ARG002 -- it has all of them
+        """Return the one there is."""
+        return self._address
+
+    async def all(self) -> list[Address]:
+        """Return the one there is."""
+        return [self._address]
+
+    def doubt(self) -> None:
+        """There is no other."""
+
+
+class _Discovered(Servers):
+    """Servers that are found by asking others.
+
+    Args:
+        asked: Whom to ask, in turns.
+        patience: Seconds for all of them together.
+    """
+
+    def __init__(self, asked: Iterable[Address], patience: float) -> None:
+        self._asked = deque(dict.fromkeys(asked))
+        self._patience = patience
+        self._known = False
+        self._lock = asyncio.Lock()
+
+    def doubt(self) -> None:
+        self._known = False
+
+    async def _make_known(self) -> None:
+        async with self._lock:
+            if not self._known:
+                await self._discover()
+                self._known = True
+
+    async def _discover(self) -> None:
+        last: BrokerError | None = None
+        try:
+            async with asyncio.timeout(self._patience):
+                for _ in range(len(self._asked)):
+                    address = self._asked[0]
+                    # Next time another is asked first: this one may hang, or not know better.
+                    self._asked.rotate(-1)
+                    try:
+                        return await self._ask(address)
+                    except BrokerError as error:
+                        last = error
+                        logger.debug("%s", error)
+        except TimeoutError:
+            pass
+        raise BrokerError(f"nobody of {len(self._asked)} knows where the data is; last answer: {last}")
+
+    @abstractmethod
+    async def _ask(self, address: Address) -> None:
+        """Ask one, and take what it says.
+
+        Raises:
+            BrokerError: It did not say.
+        """
+
+
+class Sentinels(_Discovered):
+    """The master that sentinels name."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target.addresses, target.options.timeout)
+        self._service = target.service
+        self._access = target.access
+        self._master: Address | None = None
+
+    async def address(self, key: bytes) -> Address:  # noqa: ARG002 -- it has all of them
+        """Return the master.
+
+        Raises:
+            BrokerError: No sentinel names one.
+        """
+        return (await self.all())[0]
+
+    async def all(self) -> list[Address]:
+        """Return the master.
+
+        Raises:
+            BrokerError: No sentinel names one.
+        """
+        await self._make_known()
+        if self._master is None:
+            raise BrokerError("sentinels name no master")
+        return [self._master]
+
+    async def _ask(self, address: Address) -> None:
+        question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
+        try:
+            reply = await _asked(address, Access(), question)
+        except BrokerError as error:
+            if not isinstance(error.__cause__, AuthenticationError):
+                raise
+            # Sentinels mostly ask for no password, and refuse one that they have no use for.
+            reply = await _asked(address, Access(self._access.user, self._access.password), question)
+        if reply is None:
+            raise BrokerError(f"the sentinel at {address} knows no master by the name in the URL")
+        host, port = items(reply)
+        self._master = Address(text(host), int(data(port)))
+
+
+class ClusterNodes(_Discovered):
+    """The nodes of a cluster."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target.addresses, target.options.timeout)
+        self._seeds = target.addresses
+        self._access = target.access
+        self._ranges: list[tuple[int, int, Address]] = []
+
+    async def address(self, key: bytes) -> Address:
+        """Return the node that serves the key's slot.
+
+        Raises:
+            BrokerError: None does, or nobody could be asked.
+        """
+        await self._make_known()
+        slot = key_slot(key)
+        for first, last, address in self._ranges:
+            if first <= slot <= last:
+                return address
+        self.doubt()
+        raise BrokerError(f"no node of the cluster serves slot {slot}")
+
+    async def all(self) -> list[Address]:
+        """Return all nodes that serve slots.
+
+        Raises:
+            BrokerError: Nobody could be asked.
+        """
+        await self._make_known()
+        return list(dict.fromkeys(address for _, _, address in self._ranges))
+
+    async def _ask(self, address: Address) -> None:
+        ranges: list[tuple[int, int, Address]] = []
+        others: list[Address] = []
+        for entry in items(await _asked(address, self._access, ("CLUSTER", "SLOTS"))):
+            first, last, *nodes = items(entry)
+            addresses = [_node_address(node, address) for node in nodes]
+            ranges.append((integer(first), integer(last), addresses[0]))
+            others += addresses
+        if not ranges:
+            raise BrokerError(f"the node at {address} knows of no slots")
+        self._ranges = ranges
+        # Nodes come and go: whom the cluster names is asked first, then whom the URL names.
+        self._asked = deque(dict.fromkeys([*others, *self._seeds]))
+
+
+def servers_of(target: Target) -> Servers:
+    """Return what finds the servers that a URL names."""
+    if target.kind == "sentinel":
+        return Sentinels(target)
+    if target.kind == "cluster":
+        return ClusterNodes(target)
+    return OneServer(target.addresses[0])
+
+
+def _node_address(node: Reply, asked: Address) -> Address:
+    host, port, *_ = items(node)
+    # A node that does not know its own address means: the one by which you reached me.
+    known = text(host) if host else ""
+    return Address(known if known not in {"", "?"} else asked.host, integer(port))
+
+
+async def _asked(address: Address, access: Access, question: tuple[Word, ...]) -> Reply:
+    link = Link(address, access, size=1, patience=_ASKING_SECONDS)
+    try:
+        return await link.call(*question)
+    finally:
+        await link.close()

@@ -1,0 +1,1 @@
+"""The command line beside the SDK: the demo, and what runs and looks after delivery."""

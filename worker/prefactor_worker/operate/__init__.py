@@ -1,0 +1,1 @@
+"""What operators ask of a fleet: ``status``, ``dead-letters`` and ``check``."""

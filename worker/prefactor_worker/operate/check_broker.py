@@ -1,0 +1,91 @@
+"""What is wrong with a broker, and who uses it."""
+
+from typing import Final
+
+from prefactor_core.broker.driver import Broker
+from prefactor_core.broker.options import BrokerOptions, split_options
+from prefactor_core.exceptions import BrokerError
+from prefactor_worker.operate.findings import Finding, Findings, is_well
+from prefactor_worker.operate.look import Look, Observer
+from prefactor_worker.operate.words import count, duration
+
+_ONLY_WARNINGS: Final = ("appendonly is no", "its settings cannot be checked")
+"""Words of what a broker finds wrong with itself under which a fleet works: some live with it on purpose."""
+
+
+class _AnyOptions(BrokerOptions, extra="ignore"):
+    """The options that all brokers share, beside a broker's own."""
+
+
+async def check_broker(broker: Broker, url: str) -> list[Finding]:
+    """Connect to a broker, and return what is found.
+
+    Args:
+        broker: The broker.
+        url: Its URL, for the number of partitions that it asks for.
+    """
+    findings = Findings("broker")
+    try:
+        problems = await broker.check()
+    except BrokerError as error:
+        findings.problem(
+            f"{str(error).rstrip('. ')}. Nothing more of it could be checked: see that it runs, and that "
+            "host, port, user and password in the URL are right"
+        )
+        return findings.all
+    findings.ok(f"connected to {broker.name}")
+    for problem in problems:
+        if any(words in problem for words in _ONLY_WARNINGS):
+            findings.warn(problem)
+        else:
+            findings.problem(problem)
+    if is_well(findings.all):
+        rest = "the rest of its settings" if problems else "its settings"
+        findings.ok(f"its version, {rest} and this user's permissions are as they have to be")
+    observer = Observer(broker)
+    try:
+        _add_use(findings, await observer.look(), split_options(url, _AnyOptions)[1].partitions)
+    except BrokerError as error:
+        findings.problem(f"the partitions cannot be read: {error}")
+    finally:
+        await observer.close()
+    return findings.all
+
+
+def _add_use(findings: Findings, look: Look, wanted: int) -> None:
+    partitions = len(look.rows)
+    if not partitions:
+        findings.ok(f"partitions: none recorded yet; whoever uses the broker first makes {wanted}")
+        return
+    findings.ok(f"partitions: {partitions} are recorded, which is also how many workers can share the work")
+    if wanted not in {partitions, BrokerOptions().partitions}:
+        findings.warn(
+            f"partitions: the URL asks for {wanted}, and the {partitions} that are recorded count; leave the "
+            "option out, or use another prefix"
+        )
+    _add_fleet(findings, look)
+    _add_dead(findings, look.dead)
+
+
+def _add_fleet(findings: Findings, look: Look) -> None:
+    waiting = count(look.waiting, "operation") + (" waits" if look.waiting == 1 else " wait")
+    if look.oldest is not None:
+        waiting += f", the oldest for {duration(look.oldest)}"
+    free = len(look.rows) - look.owned
+    if free == len(look.rows):
+        findings.warn(f"workers: none is there, and {waiting}; start one with `prefactor-worker run`")
+    elif free:
+        findings.warn(
+            f"workers: {count(free, 'partition')} without an owner; that is right for some seconds after a "
+            f"worker came or went ({waiting})"
+        )
+    else:
+        who = "every partition has an owner" if look.workers is None else count(look.workers, "worker")
+        findings.ok(f"workers: {who}; {waiting}")
+
+
+def _add_dead(findings: Findings, dead: int) -> None:
+    if not dead:
+        findings.ok("dead letters: none")
+        return
+    findings.warn(f"dead letters: {dead:,}; `prefactor-worker dead-letters list` tells why")

@@ -1,0 +1,280 @@
+"""`prefactor-worker dead-letters`: list, show, replay, purge."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeAlias
+
+import typer
+from rich.console import Console
+
+from prefactor_core.broker.dead_letters import DeadLetters, Selection
+from prefactor_core.broker.letters import Record
+from prefactor_worker.operate.closing import closing
+from prefactor_worker.operate.common import AsJson, Transport, carry_out, open_broker, write_json, write_line
+from prefactor_worker.operate.letter_view import summary, summary_lines, whole, whole_lines
+from prefactor_worker.operate.words import count, safe
+
+Ids: TypeAlias = Annotated[
+    list[str] | None, typer.Argument(metavar="[OPERATION_ID]...", help="Operations, as `list` names them.")
+]
+Instance: TypeAlias = Annotated[
+    str | None, typer.Option("--instance", metavar="ID", help="Those of this agent instance.")
+]
+Everything: TypeAlias = Annotated[bool, typer.Option("--all", help="All there are.")]
+Yes: TypeAlias = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+_LETTER = "dead letter"
+
+
+def dead_letters_commands() -> typer.Typer:
+    """Return the group of commands."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.callback()(_introduce)
+    app.command(name="list")(_list)
+    app.command(name="show")(_show)
+    app.command(name="replay")(_replay)
+    app.command(name="purge")(_purge)
+    return app
+
+
+def _introduce() -> None:
+    """Look after the operations that were given up: they stay until they are replayed or purged."""
+
+
+def _list(
+    *,
+    transport: Transport,
+    instance: Instance = None,
+    limit: Annotated[
+        int, typer.Option(min=0, metavar="N", help="How many to list at the most; 0 for all.")
+    ] = 100,
+    json_document: AsJson = False,
+) -> int:
+    """List dead letters with their reasons, the oldest of each partition first; never payloads."""
+    return carry_out(_do_list(transport, Selection(instance=instance), limit, json=json_document))
+
+
+def _show(
+    *,
+    transport: Transport,
+    operation_id: Annotated[str, typer.Argument(metavar="OPERATION_ID", help="As `list` names it.")],
+    json_document: AsJson = False,
+) -> int:
+    """Show all there is of one dead letter, its payload and the API's reply too."""
+    return carry_out(_do_show(transport, operation_id, json=json_document))
+
+
+def _replay(
+    *,
+    transport: Transport,
+    ids: Ids = None,
+    instance: Instance = None,
+    everything: Everything = False,
+    new_key: Annotated[
+        bool,
+        typer.Option("--new-key", help="With new idempotency keys: what had its effect before has it again."),
+    ] = False,
+    yes: Yes = False,
+    json_document: AsJson = False,
+) -> int:
+    """Send operations once more, each instance's in their sequence.
+
+    They keep their idempotency keys, so that nothing takes effect twice; with --new-key it may, and you are
+    asked first.
+    """
+    wanted = _Wanted.of(ids, instance, everything=everything)
+    return carry_out(_do_replay(transport, wanted, new_key=new_key, yes=yes, json=json_document))
+
+
+def _purge(
+    *,
+    transport: Transport,
+    ids: Ids = None,
+    instance: Instance = None,
+    everything: Everything = False,
+    yes: Yes = False,
+    json_document: AsJson = False,
+) -> int:
+    """Remove dead letters for good. You are asked first."""
+    wanted = _Wanted.of(ids, instance, everything=everything)
+    return carry_out(_do_purge(transport, wanted, yes=yes, json=json_document))
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Which dead letters a command was told to work on.
+
+    Attributes:
+        ids: Operation ids, in the order in which they were given.
+        instance: An agent instance.
+    """
+
+    ids: Sequence[str] = ()
+    instance: str | None = None
+
+    @classmethod
+    def of(cls, ids: list[str] | None, instance: str | None, *, everything: bool) -> "_Wanted":
+        """Return what the arguments say.
+
+        Raises:
+            BadParameter: They say nothing, or more than one thing.
+        """
+        given = [bool(ids), instance is not None, everything]
+        if not any(given):
+            raise typer.BadParameter("which ones? Name operations, or --instance ID, or --all")
+        if sum(given) > 1:
+            raise typer.BadParameter("name operations, or --instance ID, or --all: one of them")
+        return cls(tuple(dict.fromkeys(ids or ())), instance)
+
+    async def find(self, letters: DeadLetters) -> "_Found":
+        """Return those that there are now.
+
+        Raises:
+            BrokerError: The broker is away.
+        """
+        selection = Selection(ids=frozenset(self.ids) if self.ids else None, instance=self.instance)
+        found: set[str] = set()
+        async with closing(letters.list(selection)) as records:
+            async for record in records:
+                found.add(record.id)
+                if self.ids and len(found) == len(self.ids):
+                    break
+        return _Found(found, [id_ for id_ in self.ids if id_ not in found])
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Which dead letters there are of those that are wanted.
+
+    Attributes:
+        ids: Those; the command works on them, whatever comes later.
+        missing: Ids that were named and are not among the dead letters.
+    """
+
+    ids: set[str]
+    missing: list[str]
+
+    @property
+    def selection(self) -> Selection:
+        """Exactly those that were found."""
+        return Selection(ids=frozenset(self.ids))
+
+
+# -- what the commands do
+
+
+async def _do_list(transport: str, selection: Selection, limit: int, *, json: bool) -> int:
+    letters = open_broker(transport).dead_letters
+    console = Console(soft_wrap=True)
+    listed: list[dict[str, Any]] = []
+    number, more = 0, False
+    async with closing(letters.list(selection)) as records:
+        async for record in records:
+            if limit and number == limit:
+                more = True
+                break
+            number += 1
+            if json:
+                listed.append(summary(record))
+            else:
+                for line in summary_lines(record):
+                    console.print(line)
+    if json:
+        write_json({"dead_letters": listed, "more": more})
+    elif more:
+        write_line(f"\nThe first {count(number, _LETTER)} of more; --limit 0 lists all.")
+    else:
+        write_line(f"\n{count(number, _LETTER)}." if number else "No dead letters.")
+    return 0
+
+
+async def _do_show(transport: str, operation_id: str, *, json: bool) -> int:
+    record = await _record(open_broker(transport).dead_letters, operation_id)
+    if record is None:
+        return _not_found([operation_id])
+    if json:
+        write_json(whole(record))
+    else:
+        console = Console(soft_wrap=True)
+        for line in whole_lines(record):
+            console.print(line)
+    return 0
+
+
+async def _record(letters: DeadLetters, operation_id: str) -> Record | None:
+    async with closing(letters.list(Selection(ids={operation_id}))) as records:
+        async for record in records:
+            return record
+    return None
+
+
+async def _do_replay(transport: str, wanted: _Wanted, *, new_key: bool, yes: bool, json: bool) -> int:
+    letters = open_broker(transport).dead_letters
+    found = await wanted.find(letters)
+    replayed = unreadable = 0
+    if found.ids:
+        question = (
+            f"Replay {count(len(found.ids), _LETTER)} with new idempotency keys? What has had its effect "
+            "before has it once more."
+        )
+        if new_key and not yes and not _agreed(question):
+            return 1
+        replayed, unreadable = await letters.replay(found.selection, new_key=new_key)
+    if json:
+        write_json({"replayed": replayed, "unreadable": unreadable, "not_found": found.missing})
+    else:
+        write_line(_told("replayed", replayed, len(found.ids) - unreadable))
+    if unreadable:
+        _warn(f"{count(unreadable, _LETTER)} cannot be read by this release, and stay where they are")
+    return _not_found(found.missing) or int(unreadable > 0)
+
+
+async def _do_purge(transport: str, wanted: _Wanted, *, yes: bool, json: bool) -> int:
+    letters = open_broker(transport).dead_letters
+    found = await wanted.find(letters)
+    purged = 0
+    if found.ids:
+        question = f"Purge {count(len(found.ids), _LETTER)} for good? Nothing brings them back."
+        if not yes and not _agreed(question):
+            return 1
+        purged = await letters.purge(found.selection)
+    if json:
+        write_json({"purged": purged, "not_found": found.missing})
+    else:
+        write_line(_told("purged", purged, len(found.ids)))
+    return _not_found(found.missing)
+
+
+def _told(done: str, number: int, of: int) -> str:
+    if not of:
+        return f"Nothing {done}: there are no such dead letters."
+    gone = f"; {of - number} were gone by then" if number < of else ""
+    return f"{count(number, _LETTER)} {done}{gone}."
+
+
+def _agreed(question: str) -> bool:
+    """Ask whoever is at the terminal; where nobody is, refuse.
+
+    Raises:
+        BadParameter: There is no terminal to ask at.
+    """
+    if not sys.stdin.isatty():
+        raise typer.BadParameter(f"{question} Without a terminal to ask at, this needs --yes")
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() in {"y", "yes"}:
+        return True
+    _warn("nothing was changed")
+    return False
+
+
+def _not_found(ids: Sequence[str]) -> int:
+    """Say which ids are not among the dead letters; return the exit status that this makes."""
+    if ids:
+        _warn(f"not among the dead letters: {', '.join(map(safe, ids))}")
+    return int(bool(ids))
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"prefactor-worker: {text}\n")

@@ -1,0 +1,65 @@
+"""What `check` finds, one line each."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+    NOT_GIVEN = "not given"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        about: ``broker`` or ``API``.
+        level: How bad it is.
+        text: What it is, and what to do about it, in plain words.
+    """
+
+    about: str
+    level: Level
+    text: str
+
+
+class Findings:
+    """Collects what is found about one thing.
+
+    Args:
+        about: ``broker`` or ``API``.
+    """
+
+    def __init__(self, about: str) -> None:
+        self._about = about
+        self.all: list[Finding] = []
+
+    def ok(self, text: str) -> None:
+        """Note what is as it should be."""
+        self._add(Level.OK, text)
+
+    def warn(self, text: str) -> None:
+        """Note what works, and deserves a look."""
+        self._add(Level.WARNING, text)
+
+    def problem(self, text: str) -> None:
+        """Note what has to be mended."""
+        self._add(Level.PROBLEM, text)
+
+    def not_given(self, text: str) -> None:
+        """Note what could not be checked because nobody said where it is."""
+        self._add(Level.NOT_GIVEN, text)
+
+    def _add(self, level: Level, text: str) -> None:
+        self.all.append(Finding(self._about, level, " ".join(text.split())))
+
+
+def is_well(findings: Iterable[Finding]) -> bool:
+    """Whether nothing is worse than a warning."""
+    return all(finding.level is not Level.PROBLEM for finding in findings)

@@ -1,0 +1,118 @@
+"""A dead letter as people and as programs read it."""
+
+import base64
+from collections.abc import Iterator
+from typing import Any, Final
+
+from pydantic_core import from_json
+from rich.text import Text
+
+from prefactor_core.broker.letters import Record
+from prefactor_worker.operate.words import moment, safe, safe_json
+
+_UNREADABLE: Final = "cannot be read by this release"
+_INDENT: Final = "    "
+
+
+def summary(record: Record) -> dict[str, Any]:
+    """Return what may be shown unasked: no payload, and no reply, which may quote one."""
+    envelope = record.read()
+    operation = None if envelope is None else envelope.operation
+    return {
+        "id": record.id,
+        "readable": envelope is not None,
+        "type": None if operation is None else operation.type.value,
+        "instance": None if operation is None else operation.instance_id,
+        "partition": record.partition,
+        "at": None if _without_time(record) else record.at.isoformat(),
+        "attempts": record.attempts,
+        "reason": record.reason,
+    }
+
+
+def whole(record: Record) -> dict[str, Any]:
+    """Return all there is, the payload too."""
+    found = summary(record) | {"reply": record.reply}
+    envelope = record.read()
+    if envelope is None:
+        return found | _raw(record.envelope)
+    operation = envelope.operation
+    return found | {
+        "sequence": envelope.sequence,
+        "key": operation.idempotency_key,
+        "created_at": operation.timestamp.isoformat(),
+        "sdk": envelope.sdk_header,
+        "replayed": envelope.replayed,
+        "body": from_json(record.envelope)["body"],
+    }
+
+
+def summary_lines(record: Record) -> Iterator[Text]:
+    """Yield a few lines about a dead letter; they are not to be wrapped, since ids are copied from them."""
+    fields = summary(record)
+    line = Text(safe(fields["id"]), style="bold")
+    line.append(f"  {fields['type'] or _UNREADABLE}", style="cyan")
+    line.append(f"  {_when(record)}", style="dim")
+    yield line
+    if fields["instance"]:
+        yield Text(f"{_INDENT}instance {safe(fields['instance'])}, partition {fields['partition']}")
+    else:
+        yield Text(f"{_INDENT}partition {fields['partition']}")
+    yield Text(f"{_INDENT}{safe(fields['reason'])} ({_tried(record)})")
+
+
+def whole_lines(record: Record) -> Iterator[Text]:
+    """Yield everything about a dead letter."""
+    fields = whole(record)
+    rows = {
+        "operation": fields["id"],
+        "type": fields["type"] or _UNREADABLE,
+        "instance": fields["instance"],
+        "sequence": fields.get("sequence"),
+        "partition": fields["partition"],
+        "made": None if "created_at" not in fields else moment_of(record),
+        "set aside": _when(record),
+        "reason": fields["reason"],
+        "attempts": fields["attempts"],
+        "API's reply": fields["reply"] or "none",
+        "key": fields.get("key"),
+        "SDK": fields.get("sdk"),
+        "replayed": "before, at least once" if fields.get("replayed") else None,
+    }
+    for name, value in rows.items():
+        if value is not None and value != "":
+            line = Text(f"{name:<12}", style="dim")
+            line.append(safe(str(value)), style="default")
+            yield line
+    yield Text()
+    if "body" in fields:
+        yield Text("body", style="dim")
+        yield Text(safe_json(fields["body"]))
+    else:
+        yield Text("envelope, as it is", style="dim")
+        yield Text(safe(fields.get("envelope") or fields["envelope_base64"]))
+
+
+def moment_of(record: Record) -> str:
+    """Return when the operation was made."""
+    envelope = record.read()
+    return "" if envelope is None else moment(envelope.operation.timestamp)
+
+
+def _raw(data: bytes) -> dict[str, Any]:
+    try:
+        return {"envelope": data.decode()}
+    except UnicodeDecodeError:
+        return {"envelope_base64": base64.b64encode(data).decode()}
+
+
+def _tried(record: Record) -> str:
+    return "tried once" if record.attempts == 1 else f"tried {record.attempts} times"
+
+
+def _without_time(record: Record) -> bool:
+    return record.at.timestamp() == 0
+
+
+def _when(record: Record) -> str:
+    return "at an unknown time" if _without_time(record) else moment(record.at)

@@ -1,0 +1,141 @@
+"""What a worker has done, counted while it does it; ``metrics`` shows it, ``health`` judges it."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import Counter as Total
+
+from prefactor_core.api.delivery import Api, ApiDelivery
+from prefactor_core.api.replies import Reply
+from prefactor_core.hookspecs import hookimpl
+from prefactor_core.operations import Operation
+from prefactor_core.queue.base import DeadLetter, Delivery
+from prefactor_core.queue.handler import BatchLimits
+from prefactor_core.queue.outcome import Again, Outcome
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+_SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
+
+
+class Meter:
+    """Counts what passes, for one worker.
+
+    Args:
+        registry: Where the counts are shown.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.settled = Total(
+            "prefactor_operations_settled",
+            "Operations whose effect has happened.",
+            ["type"],
+            registry=registry,
+        )
+        self.retried = Total(
+            "prefactor_operations_retried", "Tries that came to nothing.", ["type"], registry=registry
+        )
+        self.dead = Total(
+            "prefactor_operations_dead_lettered",
+            "Operations that were given up.",
+            ["type"],
+            registry=registry,
+        )
+        self.requests = Total(
+            "prefactor_api_requests", "Requests to the API, by HTTP status.", ["status"], registry=registry
+        )
+        self.request_seconds = Histogram(
+            "prefactor_api_request_seconds", "How long the API took.", buckets=_SECONDS, registry=registry
+        )
+        self.batch_operations = Histogram(
+            "prefactor_batch_operations", "Operations in one batch.", buckets=_SIZES, registry=registry
+        )
+        self.delivery_seconds = Histogram(
+            "prefactor_delivery_seconds",
+            "From the call in the agent to the effect at the API.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.progressed_at = time.monotonic()
+        """When something was last done: a reply came, or a delivery was disposed of."""
+        self._quarantined = 0
+
+    def progress(self) -> None:
+        """Something was done."""
+        self.progressed_at = time.monotonic()
+
+    def quarantined(self, total: int) -> None:
+        """Count what was dead-lettered unread, of which there are ``total`` by now."""
+        self.dead.labels("unread").inc(total - self._quarantined)
+        self._quarantined = total
+
+    @hookimpl
+    def prefactor_disposed(self, settled: Sequence[Operation], dead: Sequence[DeadLetter[Operation]]) -> None:
+        """Count what was disposed of."""
+        self.progress()
+        now = datetime.now(UTC)
+        for kind, count in Counter(operation.type.value for operation in settled).items():
+            self.settled.labels(kind).inc(count)
+        for operation in settled:
+            if operation.timestamp.tzinfo is not None:
+                self.delivery_seconds.observe(max(0.0, (now - operation.timestamp).total_seconds()))
+        for letter in dead:
+            self.dead.labels(letter.item.type.value).inc()
+
+
+class MeteredApi:
+    """An HTTP client whose requests are counted.
+
+    Args:
+        api: The client.
+        meter: Where they are counted.
+    """
+
+    def __init__(self, api: Api, meter: Meter) -> None:
+        self._api = api
+        self._meter = meter
+
+    async def post(self, path: str, body: bytes, sdk_header: str | None = None) -> Reply:
+        """Send a write."""
+        began = time.monotonic()
+        return self._count(began, await self._api.post(path, body, sdk_header))
+
+    async def get(self, path: str) -> Reply:
+        """Read something."""
+        began = time.monotonic()
+        return self._count(began, await self._api.get(path))
+
+    def _count(self, began: float, reply: Reply) -> Reply:
+        self._meter.progress()
+        self._meter.request_seconds.observe(time.monotonic() - began)
+        self._meter.requests.labels(str(reply.status or "none")).inc()
+        return reply
+
+
+class MeteredDelivery:
+    """A delivery whose batches are counted.
+
+    Args:
+        delivery: The delivery.
+        meter: Where they are counted.
+    """
+
+    def __init__(self, delivery: ApiDelivery, meter: Meter) -> None:
+        self._delivery = delivery
+        self._meter = meter
+
+    @property
+    def limits(self) -> BatchLimits:
+        """What the next call may be given."""
+        return self._delivery.limits
+
+    async def handle(self, deliveries: Sequence[Delivery[Operation]]) -> list[Outcome]:
+        """Carry out ``deliveries`` and return what became of each."""
+        self._meter.batch_operations.observe(len(deliveries))
+        outcomes = await self._delivery.handle(deliveries)
+        for delivery, outcome in zip(deliveries, outcomes, strict=True):
+            if isinstance(outcome, Again):
+                self._meter.retried.labels(delivery.item.type.value).inc()
+        return outcomes

@@ -1,0 +1,91 @@
+"""Where the API's token comes from: a variable, or a file that may be mended while the worker runs."""
+
+import logging
+from pathlib import Path
+
+logger = logging.getLogger("prefactor_worker")
+
+
+class TokenError(Exception):
+    """There is no usable token; the message says what to do, and holds no token."""
+
+
+class FixedToken:
+    """A token that never changes.
+
+    Args:
+        token: The token.
+        source: What it was taken from, for messages.
+
+    Raises:
+        TokenError: It cannot be sent as a header.
+    """
+
+    def __init__(self, token: str, source: str) -> None:
+        self._token = checked(token, source)
+
+    def current(self) -> str:
+        """Return the token."""
+        return self._token
+
+
+class FileToken:
+    """A token in a file, read again whenever the file has changed.
+
+    A file that is gone, or holds no token, is logged once, and the last token stays in use.
+
+    Args:
+        path: The file: the token, with blanks around it or not.
+
+    Raises:
+        TokenError: It cannot be read, or holds no token.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp = _stamp(path)
+        self._token = _read(path)
+
+    def current(self) -> str:
+        """Return the token of the moment. Costs one look at the file's times."""
+        stamp = _stamp(self._path)
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self._token = _read(self._path)
+            except TokenError as error:
+                logger.warning("%s; the last token stays in use", error)
+            else:
+                logger.info("the token in %s was read again", self._path)
+        return self._token
+
+
+def checked(token: str, source: str) -> str:
+    """Return a token without the blanks around it.
+
+    Raises:
+        TokenError: It is empty, or cannot be sent as a header.
+    """
+    token = token.strip()
+    if not token:
+        raise TokenError(f"{source} holds no token")
+    if not token.isascii() or not token.isprintable():
+        raise TokenError(f"{source}: a token is printable ASCII on one line")
+    return token
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "is not text"
+        raise TokenError(f"the token file {path}: {problem}") from None
+    return checked(text, f"the token file {path}")

@@ -1,0 +1,137 @@
+"""Watching a worker from inside: the gauges that have to be asked for, and what probes are answered from."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Gauge
+
+from prefactor_core.api.endpoint import Endpoint
+from prefactor_core.broker.driver import PartitionState
+from prefactor_core.broker.queue import BrokerQueue
+from prefactor_core.exceptions import BrokerError
+from prefactor_core.queue.executor import TaskExecutor
+from prefactor_worker.run.health import Health
+from prefactor_worker.run.meter import Meter
+from prefactor_worker.run.server import serving
+
+logger = logging.getLogger("prefactor_worker")
+
+_TICK: Final = 1.0
+_LOOKS: Final = 10
+"""Ticks between two looks at what waits at the broker."""
+
+
+class Watch:
+    """Keeps gauges and health up to date.
+
+    Args:
+        queue: The broker.
+        executor: What works on it.
+        endpoint: The API.
+        health: What probes are answered from.
+        meter: What has been counted.
+        registry: Where the gauges are shown.
+    """
+
+    def __init__(
+        self,
+        queue: BrokerQueue,
+        executor: TaskExecutor,
+        endpoint: Endpoint,
+        health: Health,
+        meter: Meter,
+        registry: CollectorRegistry,
+    ) -> None:
+        self._meter = meter
+        self._queue = queue
+        self._endpoint = endpoint
+        self._health = health
+        self._registry = registry
+        self._waiting = Gauge(
+            "prefactor_partition_waiting",
+            "Operations that are not settled.",
+            ["partition"],
+            registry=registry,
+        )
+        self._oldest = Gauge(
+            "prefactor_partition_oldest_seconds",
+            "Age of the oldest operation that is not settled; 0 without one, or where it is not known.",
+            ["partition"],
+            registry=registry,
+        )
+        self._owned = Gauge(
+            "prefactor_partitions_owned", "Partitions that this worker owns.", registry=registry
+        )
+        self._held = Gauge(
+            "prefactor_operations_held", "Operations that this worker holds.", registry=registry
+        )
+        self._away = Gauge("prefactor_api_away", "1 while the API is waited for.", registry=registry)
+        self._refused = Gauge(
+            "prefactor_api_token_refused", "1 while the API refuses the token.", registry=registry
+        )
+        self._paused = Gauge(
+            "prefactor_api_paused_seconds", "For how long the API asks everybody to wait.", registry=registry
+        )
+        self._broker_away = Gauge("prefactor_broker_away", "1 while the broker is away.", registry=registry)
+        self._owned.set_function(lambda: len(queue.consumer.owned))
+        self._held.set_function(lambda: executor.held)
+
+    @contextmanager
+    def serving(self, host: str, port: int) -> Iterator[None]:
+        """Serve ``/metrics``, ``/healthz`` and ``/readyz`` in a thread; nowhere with port 0.
+
+        Raises:
+            ListenError: The port is taken.
+        """
+        if not port:
+            yield
+            return
+        with serving(host, port, self._registry, self._health):
+            yield
+
+    async def run(self) -> None:
+        """Look at everything, for ever."""
+        tick = 0
+        while True:
+            self._look_here()
+            if tick % _LOOKS == 0:
+                await self._look_at_broker()
+            tick += 1
+            await asyncio.sleep(_TICK)
+
+    def _look_here(self) -> None:
+        self._health.ticked_at = time.monotonic()
+        state = self._endpoint.state
+        self._away.set(state.away is not None)
+        self._refused.set(state.token_refused)
+        self._paused.set(state.held)
+        self._health.paused = state.held
+        self._health.waiting_for = None
+        if state.token_refused:
+            self._health.waiting_for = "the API refuses the token"
+        elif state.away is not None:
+            self._health.waiting_for = f"the API is away: {state.away}"
+        self._meter.quarantined(self._queue.consumer.quarantined)
+        problem = self._queue.consumer.problem
+        self._health.broker_problem = problem
+        self._broker_away.set(problem is not None)
+
+    async def _look_at_broker(self) -> None:
+        try:
+            async with asyncio.timeout(_LOOKS * _TICK):
+                states = await self._queue.consumer.states()
+        except (BrokerError, TimeoutError):
+            return  # the consumer says so, once
+        for state in states:
+            self._show(state)
+
+    def _show(self, state: PartitionState) -> None:
+        self._waiting.labels(state.number).set(state.waiting)
+        # Not every broker can tell; this worker can, of what it holds itself.
+        oldest = state.oldest if state.oldest is not None else self._queue.consumer.oldest(state.number)
+        age = 0.0 if oldest is None else max(0.0, time.time() - oldest)
+        self._oldest.labels(state.number).set(age)

@@ -1,0 +1,173 @@
+"""One worker: a broker's deliveries, carried out by the executor, posted to the API."""
+
+import asyncio
+import logging
+import os
+from dataclasses import replace
+from typing import Final
+from urllib.parse import urlsplit
+
+from prometheus_client import CollectorRegistry
+
+from prefactor_core import HttpClientConfig, PrefactorCoreConfig
+from prefactor_core.api.delivery import ApiDelivery
+from prefactor_core.api.endpoint import Endpoint
+from prefactor_core.api.http import HttpApi
+from prefactor_core.api.packing import BULK_LIMITS
+from prefactor_core.broker.queue import BrokerQueue
+from prefactor_core.client import CORE_SDK_HEADER_ENTRY
+from prefactor_core.exceptions import BrokerError, TransportError
+from prefactor_core.plugins import create_queue, observers
+from prefactor_core.queue.executor import TaskExecutor
+from prefactor_core.queue.lineage import Lineage
+from prefactor_core.queue.retry import RetryPolicy
+from prefactor_worker.run.health import Health
+from prefactor_worker.run.meter import Meter, MeteredApi, MeteredDelivery
+from prefactor_worker.run.settings import RunSettings
+from prefactor_worker.run.watch import Watch
+
+logger = logging.getLogger("prefactor_worker")
+
+_LINGER: Final = 0.01
+_DRAINED: Final = 0.5
+"""Seconds between two looks at whether everything is done."""
+
+
+class Worker:
+    """Takes operations from a broker and posts them, until it is told to stop.
+
+    Args:
+        settings: What it was told.
+
+    Raises:
+        TransportError: The transport's URL cannot be served, or it needs no workers.
+        InvalidInputError: Another setting is wrong.
+    """
+
+    def __init__(self, settings: RunSettings) -> None:
+        self._settings = settings
+        self.queue = broker_queue(settings.transport)
+        self.registry = CollectorRegistry()
+        self.meter = Meter(self.registry)
+        http = HttpClientConfig(
+            api_url=settings.api_url,
+            api_token=settings.token.current(),
+            request_timeout=settings.request_timeout,
+            max_retry_delay=settings.max_retry_delay,
+        )
+        retry = RetryPolicy(settings.max_retries, settings.retry_delay_base, cap=settings.max_retry_delay)
+        self._api = HttpApi(
+            http,
+            lambda: CORE_SDK_HEADER_ENTRY,
+            connections=settings.concurrency + 1,
+            token=settings.token.current,
+        )
+        api = MeteredApi(self._api, self.meter)
+        self.endpoint = Endpoint(self._api.ping, retry, latch=False)
+        limits = replace(BULK_LIMITS, max_items=settings.batch, max_lanes=settings.batch)
+        self.executor = TaskExecutor(
+            self.queue,
+            MeteredDelivery(
+                ApiDelivery(api, self.endpoint, http.retry_on_status_codes, limits=limits), self.meter
+            ),
+            settings.concurrency,
+            retry=retry,
+            lineage=Lineage(),
+            linger=_LINGER,
+            observe=observers(self.meter),
+        )
+        self.health = Health(lambda: self.executor.held, self.meter)
+        self._watch = Watch(self.queue, self.executor, self.endpoint, self.health, self.meter, self.registry)
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Ask it to stop: what is in flight is finished, the rest is given back."""
+        self._stop.set()
+
+    async def run(self) -> bool:
+        """Work until it is told to stop, or everything is done where that is what it was told to wait for.
+
+        Returns:
+            Whether it ended within its grace period with nothing but what the broker still holds.
+        """
+        logger.info(
+            "worker %d takes from %s and posts to %s, %d requests at a time",
+            os.getpid(),
+            self.queue.broker.name,
+            urlsplit(self._settings.api_url).hostname,  # the URL may hold a password
+            self._settings.concurrency,
+        )
+        try:
+            with self._watch.serving(self._settings.metrics_host, self._settings.metrics_port):
+                self.executor.start()
+                beside = [
+                    asyncio.create_task(self._watch.run(), name="watch"),
+                    asyncio.create_task(self.endpoint.check(), name="check-token"),
+                ]
+                try:
+                    await self._wait_for_the_end()
+                    return await self._end()
+                finally:
+                    for task in beside:
+                        task.cancel()
+                    await asyncio.gather(*beside, return_exceptions=True)
+        finally:
+            await self._api.close()
+
+    async def _wait_for_the_end(self) -> None:
+        ends: list[asyncio.Task[object]] = [asyncio.create_task(self._stop.wait(), name="stop")]
+        if self._settings.drain:
+            ends.append(asyncio.create_task(self._wait_until_drained(), name="drain"))
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in ends:
+                task.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
+
+    async def _end(self) -> bool:
+        """Finish what is in flight, give back the rest and every partition."""
+        deadline = asyncio.get_running_loop().time() + self._settings.grace
+        held = self.executor.held
+        # A little of the grace period is for letting go of the partitions.
+        await self.executor.stop(max(0.1, self._settings.grace * 0.8), drain=False)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self.queue.disconnect()
+        except TimeoutError:
+            logger.warning("the broker did not take the partitions back in time: their leases run out")
+            return False
+        account = self.executor.account
+        logger.info(
+            "stopped: %d received, %d settled, %d dead-lettered, %d given back (of %d held at the end)",
+            account.received,
+            account.settled,
+            account.dead_lettered,
+            account.given_back,
+            held,
+        )
+        return True
+
+    async def _wait_until_drained(self) -> None:
+        empty = 0
+        while empty < 2:  # one look may fall between two of the broker's own steps
+            await asyncio.sleep(_DRAINED)
+            try:
+                left = await self.queue.depth()
+            except BrokerError:
+                empty = 0
+                continue
+            empty = empty + 1 if left == 0 and self.executor.held == 0 and self.queue.size() == 0 else 0
+        logger.info("everything is settled or dead-lettered")
+
+
+def broker_queue(url: str) -> BrokerQueue:
+    """Return the queue at a transport URL that workers can empty.
+
+    Raises:
+        TransportError: There is none, or operations never leave the agent's process with it.
+    """
+    queue = create_queue(url, PrefactorCoreConfig(transport_url=url))
+    if not isinstance(queue, BrokerQueue):
+        raise TransportError("the transport is no broker: its operations never leave the agent's process")
+    return queue
