@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class Site:
 
     broker: RedisServer | RabbitServer
     fleet: Fleet
+    prefix: str
 
     async def restart(self) -> None:
         """Kill the broker, and start it again."""
@@ -43,7 +45,7 @@ class Site:
         async with connection:
             channel = await connection.channel()
             for number in range(16):
-                await channel.queue_delete(f"own.{number}")
+                await channel.queue_delete(f"{self.prefix}.{number}")
 
     async def fill(self) -> None:
         """Leave no memory for what is published."""
@@ -67,14 +69,16 @@ class Site:
 @pytest.fixture(params=["redis", "rabbitmq"])
 async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
     broker: RedisServer | RabbitServer
+    # Of each test its own: what one leaves behind in a server is not the next one's fault.
+    prefix = f"test-{uuid.uuid4().hex[:12]}"
     if request.param == "redis":
         broker = request.getfixturevalue("redis_server")
-        url = f"{broker.url}?prefix=own&lease=3"
+        url = f"{broker.url}?prefix={prefix}&lease=3"
     else:
         broker = request.getfixturevalue("rabbit_server")
-        url = f"{broker.url}?prefix=own&heartbeat=2"
+        url = f"{broker.url}?prefix={prefix}&heartbeat=2"
     async with running_fleet(url, tmp_path) as fleet:
-        yield Site(broker, fleet)
+        yield Site(broker, fleet, prefix)
 
 
 async def check(fleet: Fleet, agent_report: dict[str, Any]) -> None:

@@ -23,12 +23,11 @@ def url_of(cluster: RabbitCluster, prefix: str) -> str:
     return f"amqp://guest:guest@{hosts}/?prefix={prefix}&partitions={PARTITIONS}&heartbeat=2"
 
 
-async def declare(fleet: Fleet, cluster: RabbitCluster) -> None:
-    """Have all queues there, and on disk, before anything of it is killed."""
+async def declare(fleet: Fleet) -> None:
+    """Have all queues there before anything of it is killed."""
     end = RabbitBroker(fleet.url).publishing()
     assert await end.partitions() == PARTITIONS
     await end.disconnect()
-    await asyncio.to_thread(cluster.settle)
 
 
 def instances(fleet: Fleet, first: int = 0) -> list[str]:
@@ -42,7 +41,7 @@ async def test_a_leader_killed_under_load(
     rabbit_cluster: RabbitCluster, amqp_prefix: str, tmp_path: Path, working: bool
 ) -> None:
     async with running_fleet(url_of(rabbit_cluster, amqp_prefix), tmp_path) as fleet:
-        await declare(fleet, rabbit_cluster)
+        await declare(fleet)
         agent = await fleet.agent("--instances", "20", "--spans", "80", "--pace", "0.3")
         worker = await fleet.worker() if working else None
         if worker is not None:

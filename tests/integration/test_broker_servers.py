@@ -237,7 +237,6 @@ async def test_a_rabbitmq_has_its_queue_and_its_port_again_after_a_kill(
 ) -> None:
     url, queue = rabbit_server.url, f"{amqp_prefix}-queue"
     await publish(url, queue, b"safe")
-    await asyncio.to_thread(rabbit_server.settle)
     await asyncio.to_thread(rabbit_server.kill)
     await asyncio.to_thread(wait_until, lambda: not strays_of(rabbit_server.folder), "its end", seconds=10)
     with pytest.raises(aio_pika.exceptions.AMQPConnectionError):
@@ -275,7 +274,6 @@ async def test_a_rabbitmq_cluster_finds_another_leader(
     queue = f"{amqp_prefix}-queue"
     assert len(set(rabbit_cluster.urls)) == 3
     await publish(rabbit_cluster.url, queue, b"safe")
-    await asyncio.to_thread(rabbit_cluster.settle)
     leader = await asyncio.to_thread(rabbit_cluster.kill_leader_of, queue)
     await asyncio.to_thread(rabbit_cluster.wait_settled)
     other = await asyncio.to_thread(rabbit_cluster.leader_of, queue)

@@ -67,13 +67,9 @@ class RabbitCluster:
 
     def close(self) -> None:
         """End it for good, and its name server too."""
-        self.kill()
+        for node in self.nodes:
+            node.close()
         self._epmd.kill()
-
-    def settle(self) -> None:
-        """Have the nodes write what they write late, before one is killed; see ``RabbitServer.settle``."""
-        for node in self._up():
-            node.settle()
 
     def leader_of(self, queue: str, vhost: str = "/") -> RabbitServer:
         """Return the node that leads a quorum queue; wait for one where the last one was killed."""
