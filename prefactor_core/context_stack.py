@@ -6,11 +6,15 @@ entered in one task and left in another, so entries are removed by id, wherever 
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 from weakref import WeakMethod
 
 # A context variable is the one place that follows a task; the tuple keeps tasks from changing each other's.
 _stack: Final[ContextVar[tuple[str, ...]]] = ContextVar("prefactor_span_stack", default=())
+
+
+TellsOpen: TypeAlias = WeakMethod[Callable[[str], bool]]
+"""Tells of a span's id whether it is open, without keeping alive who knows."""
 
 
 class StackedSpan(str):
@@ -18,16 +22,16 @@ class StackedSpan(str):
 
     Args:
         span_id: The id.
-        is_open: A method that tells; its object is not kept alive.
+        is_open: Tells.
     """
 
     __slots__ = ("_is_open",)
-    _is_open: "WeakMethod[Callable[[str], bool]]"
+    _is_open: TellsOpen
 
-    def __new__(cls, span_id: str, is_open: Callable[[str], bool]) -> Self:
+    def __new__(cls, span_id: str, is_open: TellsOpen) -> Self:
         """Make the id; its string is the plain one."""
         stacked = super().__new__(cls, span_id)
-        stacked._is_open = WeakMethod(is_open)
+        stacked._is_open = is_open
         return stacked
 
     @property

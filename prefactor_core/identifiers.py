@@ -1,11 +1,11 @@
 """PFIDs: the ids of agents, instances and spans.
 
 A PFID is 160 bits: two zero bits, 48 of Unix milliseconds, 30 of partition, 80 random ones; written
-as 32 lower-case Crockford base32 characters. The client chooses the ids of instances and spans, so
-that a child can name its parent before either has reached the API.
+as 32 lower-case Crockford base32 characters. Ten of them are the time, six the partition and sixteen random:
+no part shares a character with another, so ids are put together as text. The client chooses the ids of
+instances and spans, so that a child can name its parent before either has reached the API.
 """
 
-import base64
 import os
 import re
 import time
@@ -15,12 +15,11 @@ from typing import Final
 from prefactor_core.exceptions import InvalidIdentifierError
 
 _PFID: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{31}")
-_RFC4648: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-_CROCKFORD: Final = b"0123456789abcdefghjkmnpqrstvwxyz"
-_TO_CROCKFORD: Final = bytes.maketrans(_RFC4648, _CROCKFORD)
-_FROM_CROCKFORD: Final = bytes.maketrans(_CROCKFORD, _RFC4648)
-PARTITION_BITS: Final = (1 << 30) - 1
-"""The bits of a partition."""
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_VALUES: Final = {character: value for value, character in enumerate(_ALPHABET)}
+_DIGITS: Final = bytes(_ALPHABET.encode()[byte & 31] for byte in range(256))
+"""The character of each byte: that of its lowest five bits."""
+_PARTITION: Final = slice(10, 16)
 
 
 def is_pfid(value: object) -> bool:
@@ -51,7 +50,7 @@ class PfidFactory:
             ids differ in forked processes too.
     """
 
-    __slots__ = ("_now_ms", "_random_bytes")
+    __slots__ = ("_now_ms", "_random_bytes", "_time")
 
     def __init__(
         self,
@@ -60,27 +59,31 @@ class PfidFactory:
     ) -> None:
         self._now_ms = now_ms if now_ms is not None else _wall_clock_ms
         self._random_bytes = random_bytes
+        self._time = (0, "0" * 10)  # the last one, as a number and as text
 
     def new(self) -> str:
         """Return a PFID of a random partition."""
-        random = self._random_bytes(14)
-        return self._encode(int.from_bytes(random[:4], "big") & PARTITION_BITS, random[4:])
+        return self._time_now() + self._random_bytes(22).translate(_DIGITS).decode("ascii")
 
     def related(self, pfid: str) -> str:
         """Return a PFID of the same partition as ``pfid``, which must be well formed."""
-        return self._encode(partition_of(pfid), self._random_bytes(10))
+        return self._time_now() + pfid[_PARTITION] + self._random_bytes(16).translate(_DIGITS).decode("ascii")
 
-    def _encode(self, partition: int, random: bytes) -> str:
-        # Two zero bits, 48 of time, 30 of partition, 80 random ones: 160.
-        head = (self._now_ms() << 30 | partition).to_bytes(10, "big")
-        return base64.b32encode(head + random).translate(_TO_CROCKFORD).decode("ascii")
+    def _time_now(self) -> str:
+        now = self._now_ms()
+        known, text = self._time  # together: ids may be made in several threads
+        if now != known:
+            text = "".join(_ALPHABET[now >> shift & 31] for shift in range(45, -1, -5))
+            self._time = (now, text)
+        return text
 
 
 def partition_of(pfid: str) -> int:
     """Return the partition of a well-formed PFID."""
-    # It ends with the 80th bit, which is the 16th character's last.
-    head = base64.b32decode(pfid[:16].encode().translate(_FROM_CROCKFORD))
-    return int.from_bytes(head[6:], "big") & PARTITION_BITS
+    partition = 0
+    for character in pfid[_PARTITION]:
+        partition = partition << 5 | _VALUES[character]
+    return partition
 
 
 def _wall_clock_ms() -> int:

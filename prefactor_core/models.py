@@ -1,5 +1,6 @@
 """What the client knows of an instance and of a span."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -53,7 +54,7 @@ class Span:
     schema_name: str
     parent_span_id: str | None = None
     status: str = "pending"
-    payload: dict[str, Any] = field(default_factory=dict, repr=False)
+    payload: Mapping[str, Any] = field(default_factory=dict, repr=False)
     created_at: datetime = field(default_factory=_now)
     started_at: datetime | None = None
     finished_at: datetime | None = None

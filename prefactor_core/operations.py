@@ -84,7 +84,8 @@ class Operation:
         size = _FIXED_BYTES
         for name, value in self.payload.items():
             if type(value) is str:
-                size += len(name) + _utf8_length(name, value)
+                plain = value.isascii() and len(value) <= _SHORT
+                size += len(name) + (len(value) if plain else _utf8_length(name, value))
                 frozen[name] = value
             elif type(value) is EncodedJson:
                 size += len(name) + len(value.encoded)
@@ -117,8 +118,6 @@ def _utf8_length(name: str, value: str) -> int:
             return len(to_json(value)) - 2
         except ValueError:
             raise InvalidPayloadError(f"payload.{name}", NOT_UNICODE) from None
-    if value.isascii():
-        return len(value)
     try:
         return len(value.encode())
     except UnicodeEncodeError:

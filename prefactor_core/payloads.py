@@ -103,6 +103,8 @@ def as_object(value: object, field: str) -> dict[str, Any]:
     """
     if type(value) is dict:
         return dict(value)
+    if type(value) is EncodedJson:
+        return value.decode()
     if isinstance(value, Mapping):
         try:
             return dict(value)

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final
 
 from prefactor_core.managers.span import SpanManager, require_time
-from prefactor_core.payloads import as_object, snapshot
+from prefactor_core.payloads import EncodedJson, as_object, snapshot
 
 logger = logging.getLogger("prefactor_core")
 
@@ -29,12 +29,17 @@ class SpanContext:
         self,
         temp_id: str,
         span_manager: SpanManager,
-        default_payload: dict[str, Any] | None = None,
+        default_payload: Mapping[str, Any] | None = None,
     ) -> None:
         self._id = temp_id
         self._manager = span_manager
-        self._payload = as_object(default_payload, "payload")
-        self._result: dict[str, Any] | None = None
+        # Kept as JSON while nothing is added, so that it is written once.
+        self._payload: Mapping[str, Any] = (
+            default_payload
+            if isinstance(default_payload, EncodedJson)
+            else as_object(default_payload, "payload")
+        )
+        self._result: Mapping[str, Any] | None = None
         self._status = "complete"
         self._started = False
         self._finished = False
@@ -56,8 +61,8 @@ class SpanContext:
         if self._is_put():
             self._manager.warn_once(self._id, "set_payload() after the start: ignored")
             return
-        self._payload.update(snapshot(data, "payload"))
-        self._manager.get_span(self._id).payload = dict(self._payload)
+        self._payload = {**as_object(self._payload, "payload"), **snapshot(data, "payload")}
+        self._manager.get_span(self._id).payload = self._payload
 
     def set_result(self, data: dict[str, Any]) -> None:
         """Add to what is sent when the span ends. Does not end it.
@@ -65,7 +70,9 @@ class SpanContext:
         Args:
             data: Results of the span; they go over those of the same name.
         """
-        self._result = {**(self._result or {}), **self._manager.result_object(self._id, data)}
+        added = self._manager.encode_result(self._id, data)
+        earlier = self._result
+        self._result = added if earlier is None else {**as_object(earlier, "result"), **added.decode()}
 
     async def start(self, payload: dict[str, Any] | None = None, started_at: datetime | None = None) -> None:
         """Put the span as active. A second call does nothing.

@@ -20,6 +20,7 @@ never dropped, and replayed once a release that knows it runs.
 
 from dataclasses import dataclass
 from datetime import datetime
+from types import NoneType
 from typing import Any, Final
 
 from pydantic_core import from_json, to_json
@@ -36,6 +37,7 @@ MAX_ENVELOPE_BYTES: Final = MAX_OPERATION_BYTES + 16 * 1024
 _TYPES: Final = {kind.value: kind for kind in OperationType}
 _LONGEST_KEY: Final = 64
 _IDS: Final = ("instance_id", "span_id", "parent_span_id")
+_TEXT_OR_NONE: Final = (str, NoneType)
 
 
 class UnreadableEnvelopeError(Exception):
@@ -71,8 +73,10 @@ def check(operation: Operation) -> None:
     if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
         raise InvalidInputError("idempotency_key", f"expected 1 to {_LONGEST_KEY} characters")
     for name in _IDS:
-        if not isinstance(operation.payload.get(name), str | None):
+        if not isinstance(operation.payload.get(name), _TEXT_OR_NONE):
             raise InvalidInputError(f"payload.{name}", "expected a string")
+    if (key is None or key.isascii()) and all(map(str.isascii, operation.payload)):
+        return
     try:
         "".join((key or "", *operation.payload)).encode()
     except UnicodeEncodeError:

@@ -2,11 +2,12 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
+from weakref import WeakMethod
 
-from prefactor_core.context_stack import SpanContextStack, StackedSpan
+from prefactor_core.context_stack import SpanContextStack, StackedSpan, TellsOpen
 from prefactor_core.exceptions import (
     InvalidIdentifierError,
     InvalidInputError,
@@ -63,6 +64,8 @@ class SpanManager:
         self._of_instance: dict[str, set[str]] = {}
         self._orphans: OrderedDict[str, None] = OrderedDict()
         self._warned: set[tuple[str, str]] = set()
+        # One for all spans; stacks outlive clients.
+        self._tells_open: TellsOpen = WeakMethod(self.is_open)
 
     # -- opening
 
@@ -90,7 +93,7 @@ class SpanManager:
         self._outbox.check()
         encoded = encode_object(payload, "payload")
         span = self._new(instance_id, schema_name, parent_span_id)
-        span.payload = encoded.decode()  # as it was at the call, whatever the caller changes later
+        span.payload = encoded  # as it was at the call, whatever the caller changes later
         self._add(span)
         return span.id
 
@@ -121,7 +124,7 @@ class SpanManager:
     async def start(
         self,
         span_id: str,
-        payload: dict[str, Any] | None = None,
+        payload: Mapping[str, Any] | None = None,
         started_at: datetime | None = None,
     ) -> bool:
         """Put the create of a prepared span as active, after those of its ancestors that were not put yet.
@@ -152,7 +155,7 @@ class SpanManager:
     async def finish(
         self,
         span_id: str,
-        result_payload: dict[str, Any] | None = None,
+        result_payload: Mapping[str, Any] | None = None,
         status: str = "complete",
         timestamp: datetime | None = None,
     ) -> None:
@@ -218,14 +221,14 @@ class SpanManager:
         """How many spans are open."""
         return len(self._open)
 
-    def result_object(self, span_id: str, value: object) -> dict[str, Any]:
-        """Return a result as a ``dict`` that can be added to; a marker if it is no object."""
+    def encode_result(self, span_id: str, value: object) -> EncodedJson:
+        """Return a result as it is now; a marker if it cannot be sent."""
         try:
-            return encode_object(value, "result_payload").decode()
+            return encode_object(value, "result_payload")
         except InvalidPayloadError as error:
             span = self._open.get(span_id)
             self._warn_of(span.schema_name if span is not None else "finished", "result_payload", error)
-            return unserialisable_marker(error).decode()
+            return unserialisable_marker(error)
 
     # -- inside
 
@@ -265,7 +268,7 @@ class SpanManager:
         self._of_instance.setdefault(span.instance_id, set()).add(span.id)
         if SpanContextStack.depth() >= _LONGEST_STACK:
             SpanContextStack.prune()
-        SpanContextStack.push(StackedSpan(span.id, self.is_open))
+        SpanContextStack.push(StackedSpan(span.id, self._tells_open))
 
     def _forget_oldest(self) -> None:
         oldest = next(iter(self._open.values()))
@@ -334,7 +337,7 @@ class SpanManager:
         self,
         span: Span,
         creates: list[Operation],
-        result_payload: dict[str, Any] | None,
+        result_payload: Mapping[str, Any] | None,
         status: str,
         timestamp: datetime | None,
     ) -> None:
@@ -353,7 +356,7 @@ class SpanManager:
         finish = Operation(OperationType.FINISH_SPAN, fields, now, f"{span.id}:finish")
         await self._outbox.put(*creates, finish)
 
-    def _encode_or_mark(self, value: dict[str, Any], span: Span, field: str) -> EncodedJson:
+    def _encode_or_mark(self, value: Mapping[str, Any], span: Span, field: str) -> EncodedJson:
         try:
             return encode_object(value, field)
         except InvalidPayloadError as error:

@@ -85,18 +85,22 @@ class Admission:
 
     def _note(self, item: object) -> None:
         """Keep room for what will close ``item``, or give back the room that it closes."""
-        if not isinstance(item, Operation) or item.instance_id is None:
+        instance_id = item.instance_id if isinstance(item, Operation) else None
+        if not isinstance(item, Operation) or instance_id is None:
             return
-        if item.type is OperationType.REGISTER_AGENT_INSTANCE:
-            self._keep_room(item.instance_id, "start")
-            self._keep_room(item.instance_id, "finish")
-        elif item.type is OperationType.CREATE_SPAN and item.span_id is not None:
-            if item.payload.get("finished_at") is None:
-                self._keep_room(item.instance_id, item.span_id)
+        if item.type is OperationType.CREATE_SPAN:
+            span_id = item.span_id
+            if span_id is not None and item.payload.get("finished_at") is None:
+                self._keep_room(instance_id, span_id)
+        elif item.type is OperationType.FINISH_SPAN:
+            span_id = item.span_id
+            if span_id is not None:
+                self._give_back(instance_id, span_id)
+        elif item.type is OperationType.REGISTER_AGENT_INSTANCE:
+            self._keep_room(instance_id, "start")
+            self._keep_room(instance_id, "finish")
         elif item.type is OperationType.START_AGENT_INSTANCE:
-            self._give_back(item.instance_id, "start")
-        elif item.type is OperationType.FINISH_SPAN and item.span_id is not None:
-            self._give_back(item.instance_id, item.span_id)
+            self._give_back(instance_id, "start")
         elif item.type is OperationType.FINISH_AGENT_INSTANCE:
             self._forget(item)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from weakref import WeakMethod
 
 import pytest
 
@@ -70,7 +71,7 @@ class Owner:
 def test_pruning_asks_each_spans_owner_and_leaves_plain_ids() -> None:
     first, second, gone = Owner("a"), Owner("c"), Owner("e")
     for span, owner in (("a", first), ("b", first), ("c", second), ("d", second), ("e", gone)):
-        Stack.push(StackedSpan(span, owner.is_open))
+        Stack.push(StackedSpan(span, WeakMethod(owner.is_open)))
     Stack.push("plain")
     del gone, owner
     Stack.prune()

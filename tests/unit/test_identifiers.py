@@ -8,29 +8,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefactor_core import InvalidIdentifierError
-from prefactor_core.identifiers import PfidFactory, is_pfid, require_pfid
+from prefactor_core.identifiers import PfidFactory, is_pfid, partition_of, require_pfid
 
 _LATEST = (1 << 48) - 1
 WELL_FORMED = st.from_regex(r"[0-7][0-9a-hjkmnp-tv-z]{31}", fullmatch=True)
 
 
-@given(now=st.integers(0, _LATEST), random=st.binary(min_size=14, max_size=14))
+def folded(random: bytes) -> int:
+    """Return the number whose base 32 digits are the lowest five bits of each byte."""
+    number = 0
+    for byte in random:
+        number = number << 5 | byte & 31
+    return number
+
+
+@given(now=st.integers(0, _LATEST), random=st.binary(min_size=22, max_size=22))
 def test_a_new_id_is_laid_out_as_the_reference_reads_it(now: int, random: bytes) -> None:
     new = PfidFactory(lambda: now, lambda count: random[:count]).new()
     raw = pfid.decode(new)
     assert pfid.is_pfid(new)
     assert int.from_bytes(raw[:6], "big") == now
-    assert int.from_bytes(raw[6:10], "big") == pfid.extract_partition(new)
-    assert pfid.extract_partition(new) == int.from_bytes(random[:4], "big") % (1 << 30)
-    assert raw[10:] == random[4:]
+    assert int.from_bytes(raw[6:10], "big") == pfid.extract_partition(new) == partition_of(new)
+    assert pfid.extract_partition(new) == folded(random[:6])
+    assert int.from_bytes(raw[10:], "big") == folded(random[6:])
 
 
-@given(near=WELL_FORMED, now=st.integers(0, _LATEST), random=st.binary(min_size=10, max_size=10))
+@given(near=WELL_FORMED, now=st.integers(0, _LATEST), random=st.binary(min_size=16, max_size=16))
 def test_a_related_id_keeps_the_partition_and_nothing_else(near: str, now: int, random: bytes) -> None:
     related = PfidFactory(lambda: now, lambda count: random[:count]).related(near)
     raw = pfid.decode(related)
-    assert pfid.extract_partition(related) == pfid.extract_partition(near)
-    assert (int.from_bytes(raw[:6], "big"), raw[10:]) == (now, random)
+    assert pfid.extract_partition(related) == pfid.extract_partition(near) == partition_of(near)
+    assert (int.from_bytes(raw[:6], "big"), int.from_bytes(raw[10:], "big")) == (now, folded(random))
 
 
 @given(
