@@ -40,8 +40,8 @@ class Size:
 
 
 FULL_SIZE = Size(instances=200, spans=99, pace=0.5, kills=6)  # 40,200 operations
-USUAL_SIZE = Size(instances=60, spans=36, pace=0.5, kills=2)  # 4,500 operations
-SMALL_SIZE = Size(instances=40, spans=24, pace=0.1, kills=1)
+USUAL_SIZE = Size(instances=50, spans=32, pace=0.5, kills=2)  # 3,350 operations
+SMALL_SIZE = Size(instances=30, spans=24, pace=0.1, kills=1)
 
 WITHIN = 540.0 if FULL else 110.0
 

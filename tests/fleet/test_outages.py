@@ -15,7 +15,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.fleet import TOKEN, Child, Figures, Fleet, running_fleet, until
-from tests.support.watching import FULL, Probed, dead_letters, on_redis, probed_worker, set_faults
+from tests.support.watching import (
+    FULL,
+    Probed,
+    dead_letters,
+    on_both_in_full,
+    on_redis,
+    probed_worker,
+    set_faults,
+)
 
 OUTAGE_SECONDS = 60.0 if FULL else 3.0
 GROWTH_MIB = 50.0
@@ -95,6 +103,7 @@ async def fleet_with_a_token(url: str, folder: Path) -> AsyncIterator[tuple[Flee
         yield fleet, file
 
 
+@on_both_in_full
 async def test_the_token_refused_for_a_while(transport_url: str, tmp_path: Path) -> None:
     async with fleet_with_a_token(transport_url, tmp_path) as (fleet, file):
         agent = await start_agent(fleet)
