@@ -142,10 +142,13 @@ async def test_connections_reset_swallowed_and_refused(site: Site) -> None:
 
 
 async def test_memory_full_and_then_drained(site: Site) -> None:
-    agent = await site.fleet.agent("--instances", "40", "--spans", "40", "--bytes", "4000", "--pace", "0.1")
+    noticed = site.fleet.folder / "noticed"
+    load = ("--instances", "20", "--spans", "40", "--bytes", "4000", "--pace", "0.2")
+    agent = await site.fleet.agent(*load, "--until", str(noticed))
     await until(lambda: waiting(site.fleet, 50))
     await site.fill()
     await until(lambda: "does not take operations" in agent.log, 60, "the agent notices, in its log")
+    noticed.touch()
     async with working(site.fleet):
         await site.relieve()
         report = await site.fleet.report(agent)

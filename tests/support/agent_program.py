@@ -61,12 +61,16 @@ class Agent:
             )
             await instance.start()
             left = self._options.spans
-            while left > 0:
-                left -= await self._nest(instance, min(_DEPTH, left))
+            while left > 0 or self._goes_on():
+                left -= await self._nest(instance, min(_DEPTH, left) if left > 0 else _DEPTH)
                 await asyncio.sleep(self._options.pace)
             began = time.perf_counter()
             await instance.finish()
             self.seconds.append(time.perf_counter() - began)
+
+    def _goes_on(self) -> bool:
+        until: Path | None = self._options.until
+        return until is not None and not until.exists()
 
     async def _nest(self, instance: AgentInstanceHandle, depth: int) -> int:
         """Open spans inside each other, and return how many."""
@@ -134,6 +138,7 @@ def main() -> None:
     parser.add_argument("--spans", type=int, default=40)
     parser.add_argument("--tasks", type=int, default=10)
     parser.add_argument("--pace", type=float, default=0.0, help="seconds between two nests of spans")
+    parser.add_argument("--until", type=Path, help="a file; no instance ends before it is there")
     parser.add_argument("--bytes", type=int, default=20)
     parser.add_argument("--buffer", type=int, default=100_000)
     parser.add_argument("--close-timeout", type=float, default=60.0)
