@@ -153,6 +153,8 @@ class LocalSender:
         if self._failure is not None:
             return
         self._failure = failure
+        # All that is unsettled will be: calls that come before the end of this raise with the right number.
+        failure.dropped_operations = await self._queue.depth()
         await self._executor.abandon()
         await self._queue.close()
         failure.dropped_operations = await self._queue.discard()

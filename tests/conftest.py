@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import asyncio
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -23,6 +24,16 @@ from tests.support.brokers.fixtures import (  # noqa: F401
     redis_server,
     redis_url,
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heed_interrupts() -> None:
+    """Have SIGINT end the processes of tests even where the suite runs in the background of a shell.
+
+    That starts it with the signal ignored, which children inherit; they do not inherit a handler.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

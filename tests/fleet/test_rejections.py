@@ -25,12 +25,13 @@ from prefactor_emulator import verify
 from prefactor_emulator.verify_files import read_effects
 from tests.support.agent_program import RecordingBrokerQueue
 from tests.support.fleet import Fleet, until
-from tests.support.watching import dead_letters, probed_worker, set_faults
+from tests.support.watching import FULL, dead_letters, probed_worker, set_faults
 
 INSTANCES = 50
 TURNS = 10
 PACE = 0.2
-DELAY_SECONDS = 1.0
+DELAY_SECONDS = 1.0 if FULL else 10.0
+"""How much later others may be: what was promised, or where other work slows everything, what waits show."""
 VERSION = {"name": "rejections", "external_identifier": "1"}
 
 

@@ -80,9 +80,11 @@ async def test_many_times_in_the_middle_of_a_load(fleet: Fleet) -> None:
 async def test_a_second_signal_ends_at_once(fleet: Fleet) -> None:
     """Also while a request is under way that takes for ever."""
     report = await fleet.report(await fleet.agent("--instances", "20", "--spans", "20"))
-    worker = await fleet.worker("--grace", "60")
-    await until(lambda: fleet.effects_are(100), 30, "it works")
     await set_faults(fleet.emulator, "latency:ms=60000")
+    probed = await probed_worker(fleet, "--grace", "60")
+    worker = probed.child
+    await until(lambda: probed.answers("/healthz", 200), 20)
+    await until(lambda: probed.metric_is("prefactor_operations_held", lambda held: held > 0), 20)
     worker.signal(signal.SIGTERM)
     await until(lambda: "SIGTERM" in worker.log, 10, "it is told")
     assert worker.process.returncode is None, worker.log
