@@ -67,8 +67,8 @@ class CrashContract(Contract):
                 await leaving.close()
                 await leaving.release(held)
         async with transport.shared(url) as last:
-            if transport.tells_ends_apart:  # and so none is handled with care
-                await last.release(await receive(last, len(put), transport.patience))
+            # All at once: none is handled with care.
+            await last.release(await receive(last, len(put), transport.patience))
             got = await handle(last, len(put), transport.patience)
             assert by_instance(got) == by_instance(put)
             assert await listed(last) == []

@@ -29,8 +29,6 @@ class Transport:
         keeps: Those names that may stay when everything is drained and all have ended in good order.
         takes_garbage_of: Bytes of the largest message that the broker itself would take.
         counts_handed_out: Whether ``depth`` counts what was received and is not settled.
-        tells_ends_apart: Whether the broker itself can tell a clean end from a crash. Where it cannot, clean
-            ends may slow a partition down; operations are given up for them nowhere.
     """
 
     url: str
@@ -40,7 +38,6 @@ class Transport:
     keeps: Collection[str] = ()
     takes_garbage_of: int = 5 * 1024 * 1024
     counts_handed_out: bool = True
-    tells_ends_apart: bool = True
 
     @property
     def patience(self) -> float:

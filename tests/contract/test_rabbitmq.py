@@ -19,7 +19,7 @@ class TestRabbitMQ(TransportContract):
             "workers",
             "dead",
             *numbers,
-            *(f"{number}.{what}" for number in numbers for what in ("owner", "trials")),
+            *(f"{number}.{what}" for number in numbers for what in ("owner", "trials", "handover")),
         ]
 
         async def leftovers() -> list[str]:
@@ -40,7 +40,6 @@ class TestRabbitMQ(TransportContract):
             url=f"{amqp_url}?prefix={amqp_prefix}&heartbeat=1",
             unreachable_url=NOTHING_LISTENS,
             dies_within=3.0,
-            tells_ends_apart=False,
             leftovers=leftovers,
             keeps={"partitions", "workers", "dead", *numbers},
         )

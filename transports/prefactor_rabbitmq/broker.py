@@ -70,6 +70,7 @@ class RabbitBroker(Broker):
             async with link.bounded("deleting the queues", CLEARING_SECONDS), link.brief_channel() as channel:
                 for number in range(count):
                     await channel.queue_delete(self._names.trials(number))
+                    await channel.queue_delete(self._names.handover(number))
                     await channel.queue_delete(self._names.partition(number))
                 for queue in (self._names.dead, self._names.workers, self._names.record):
                     await channel.queue_delete(queue)

@@ -18,7 +18,7 @@ the end of it. An owner that takes less than came back from the one before would
 """
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Receipt:
     """What a message is settled by.
 
@@ -27,7 +27,9 @@ class Receipt:
         tag: The broker's number for it on this channel.
         fingerprint: What it is known by on every channel.
         size: Its bytes.
-        suspect: Whether it may be what crashes its owners.
+        returns: How often the broker has taken it back.
+        returned: Whether it was with an owner before; not each broker counts all of those times.
+        suspect: Whether it may be what crashes its owners; taken back if more is known of its returns.
         arrived: When it came, by the steady clock.
     """
 
@@ -35,6 +37,8 @@ class Receipt:
     tag: int
     fingerprint: str
     size: int
+    returns: int
+    returned: bool
     suspect: bool
     arrived: float
 
@@ -50,18 +54,20 @@ class Inbox:
         self.bytes = 0
         self.suspects = 0
         """Suspects that are unsettled."""
+        self.returned = 0
+        """Unsettled messages that an owner had before."""
         self._memory = memory
         self._ready: deque[Message] = deque()
         self._unsettled: dict[int, Receipt] = {}  # in the order of tags, which is that of delivery
-        self._shed: list[str] = []
+        self._shed: dict[str, int] = {}  # how often each had come back
 
     def __len__(self) -> int:
         return len(self._unsettled) + len(self._shed)
 
     @property
-    def fingerprints(self) -> list[str]:
-        """What everything unsettled is known by."""
-        return [receipt.fingerprint for receipt in self._unsettled.values()] + self._shed
+    def returns(self) -> dict[str, int]:
+        """How often everything unsettled had come back, by what it is known by, in its order."""
+        return {receipt.fingerprint: receipt.returns for receipt in self._unsettled.values()} | self._shed
 
     @property
     def oldest(self) -> float | None:
@@ -75,19 +81,39 @@ class Inbox:
 
     def add(self, message: DeliveredMessage, now: float, max_bytes: int) -> None:
         """Take a delivery. From the first that is too much to hold on, data is shed: the broker has it."""
-        name = fingerprint(message)
         size = len(message.body)
         if self._shed or (self._unsettled and self.bytes + size > max_bytes):
-            self._shed.append(name)
+            self.shed(message)
             return
-        count = (message.header.properties.headers or {}).get("x-delivery-count")
-        returns = count if isinstance(count, int) else 0
+        name, returns, returned = _history(message)
         suspect = self._memory.is_suspect(name, returns)
-        receipt = Receipt(self, message.delivery_tag or 0, name, size, suspect, now)
+        receipt = Receipt(self, message.delivery_tag or 0, name, size, returns, returned, suspect, now)
         self._unsettled[receipt.tag] = receipt
         self.bytes += size
         self.suspects += suspect
-        self._ready.append(Message(message.body, receipt, bool(message.redelivered) or returns > 0))
+        self.returned += returned
+        self._ready.append(Message(message.body, receipt, returned))
+
+    def shed(self, message: DeliveredMessage) -> str:
+        """Take no more of a delivery than what it is known by, and return that."""
+        name, returns, returned = _history(message)
+        self._shed[name] = returns
+        self.returned += returned
+        return name
+
+    def reconsider(self) -> None:
+        """Clear suspects of whom more is known now."""
+        for receipt in self._unsettled.values():
+            if receipt.suspect and not self._memory.is_suspect(receipt.fingerprint, receipt.returns):
+                receipt.suspect = False
+                self.suspects -= 1
+
+    def ends_returned(self, receipts: Iterable[Receipt]) -> bool:
+        """Return whether, once these are settled, nothing is left here that an owner had before."""
+        if not self.returned:
+            return False
+        tags = {receipt.tag for receipt in receipts if receipt.returned}
+        return len(tags & self._unsettled.keys()) == self.returned
 
     @property
     def available(self) -> bool:
@@ -115,9 +141,17 @@ class Inbox:
             if self._unsettled.pop(receipt.tag, None) is not None:
                 self.bytes -= receipt.size
                 self.suspects -= receipt.suspect
+                self.returned -= receipt.returned
                 tags.append(receipt.tag)
         tags.sort()
         first_left = next(iter(self._unsettled), None)
         covered = [tag for tag in tags if first_left is None or tag < first_left]
         single = [(tag, False) for tag in tags[len(covered) :]]
         return [(covered[-1], True), *single] if covered else single
+
+
+def _history(message: DeliveredMessage) -> tuple[str, int, bool]:
+    """Return what a message is known by, how often it came back, and whether an owner had it before."""
+    count = (message.header.properties.headers or {}).get("x-delivery-count")
+    returns = count if isinstance(count, int) else 0
+    return fingerprint(message), returns, bool(message.redelivered) or returns > 0

@@ -8,7 +8,7 @@ from typing import Final
 from aiormq.abc import DeliveredMessage
 
 SUSPECT_AFTER: Final = 3
-"""Returns of a message, not explained by this process, from which on it is handled alone."""
+"""Returns of a message, not known to be harmless, from which on it is handled alone."""
 _REMEMBERED: Final = 50_000
 _USUAL_BYTES: Final = 4 * 1024 * 1024
 
@@ -16,8 +16,8 @@ _USUAL_BYTES: Final = 4 * 1024 * 1024
 class Memory:
     """Kept by a consuming end; bounded.
 
-    The broker counts how often it took a message back. Only those of a crash mean anything, so the ones that
-    this process has survived are kept here and subtracted.
+    The broker counts how often it took a message back. Only those of a crash mean anything, so the others are
+    kept here and subtracted: those that this process has survived, and those that earlier owners tell of.
     """
 
     def __init__(self) -> None:
@@ -35,6 +35,14 @@ class Memory:
     def survive(self, fingerprint: str) -> None:
         """Note that a message goes back to the broker without a crash of this process."""
         self._survived.add(fingerprint)
+
+    def survived(self, fingerprint: str) -> int:
+        """Return how many returns of a message are known to be without a crash."""
+        return self._survived.get(fingerprint)
+
+    def learn(self, fingerprint: str, survived: int) -> None:
+        """Hear how many returns of a message, all in all, were without a crash."""
+        self._survived.raise_to(fingerprint, survived)
 
     def is_suspect(self, fingerprint: str, returns: int) -> bool:
         """Return whether a message that came back so often may be what crashes its owners."""
@@ -68,7 +76,10 @@ class _Counter:
         return self._counts.get(key, 0)
 
     def add(self, key: str) -> None:
-        self._counts[key] = self._counts.pop(key, 0) + 1
+        self.raise_to(key, self.get(key) + 1)
+
+    def raise_to(self, key: str, count: int) -> None:
+        self._counts[key] = max(self._counts.pop(key, 0), count)
         if len(self._counts) > _REMEMBERED:
             self._counts.popitem(last=False)
 

@@ -44,3 +44,7 @@ class Names:
     def trials(self, number: int) -> str:
         """Return the queue that counts how often suspect messages of a partition were handled alone."""
         return f"{self.prefix}.{number}.trials"
+
+    def handover(self, number: int) -> str:
+        """Return the queue with the note that the last owner of a partition left for the next one."""
+        return f"{self.prefix}.{number}.handover"

@@ -14,6 +14,7 @@ from prefactor_core.broker.driver import Message, Partition
 from prefactor_core.exceptions import BrokerError
 from prefactor_rabbitmq.confirming import Outgoing
 from prefactor_rabbitmq.errors import describe
+from prefactor_rabbitmq.handover import HandoverNote
 from prefactor_rabbitmq.inbox import PREFETCH, Inbox, Receipt
 from prefactor_rabbitmq.link import Link, close_channel
 from prefactor_rabbitmq.memory import Memory
@@ -70,8 +71,10 @@ class RabbitPartition(Partition):
         self._link = setting.link
         self._memory = setting.memory
         self._trials = Trials(number, setting.topology, setting.link, setting.outlet, setting.memory)
+        self._note = HandoverNote(number, setting.topology, setting.link, setting.outlet, setting.memory)
         self._channel: AbstractChannel | None = None
         self._lost: str | None = None
+        self._deleted = False
         self._retirement: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._acknowledging = asyncio.Lock()
@@ -97,8 +100,8 @@ class RabbitPartition(Partition):
 
     @property
     def careful(self) -> bool:
-        """Whether there is a suspect among what is unsettled."""
-        return self.inbox.suspects > 0
+        """Whether there is a suspect among what is unsettled, whatever the last owner says of it."""
+        return self.inbox.suspects > 0 and self._note.known
 
     async def read(self, max_items: int, max_bytes: int) -> list[Message]:
         """Return what has been delivered meanwhile, or wait two seconds for it."""
@@ -108,10 +111,14 @@ class RabbitPartition(Partition):
             self._asked = self._memory.read_bytes = max_bytes
         with suppress(TimeoutError):
             async with asyncio.timeout(READ_SECONDS):
-                while not self.inbox.available and self._lost is None:
+                while not (self.inbox.available or self._in_doubt) and self._lost is None:
                     self._wake.clear()
                     await self._wake.wait()
         self._require_held()
+        if self._in_doubt:
+            await self._note.read()
+            self.inbox.reconsider()
+            self._require_held()
         messages = self.inbox.take(max_items, max_bytes)
         self._idle = 0 if self.inbox else self._idle + 1
         if self._idle >= IDLE_READS:
@@ -142,9 +149,15 @@ class RabbitPartition(Partition):
         receipts = [(message, self._receipt(message)) for message in messages]
         ours = [receipt for _, receipt in receipts if receipt is not None]
         # One at a time: an acknowledgement of all below a tag must not overtake one of them.
-        async with self._acknowledging, self._link.bounded("settling"):
-            for tag, all_below in self.inbox.settle(ours):
-                await self._channel.basic_ack(tag, multiple=all_below, wait=False)
+        async with self._acknowledging:
+            if self.inbox.ends_returned(ours):
+                # Before they are settled: whoever owns the partition after a crash here would not know of it.
+                await self._note.remove()
+                if self._lost is not None:
+                    return list(messages)
+            async with self._link.bounded("settling"):
+                for tag, all_below in self.inbox.settle(ours):
+                    await self._channel.basic_ack(tag, multiple=all_below, wait=False)
         await self._trials.end(ours, more=self.inbox.suspects > 0)
         for receipt in ours:
             self._memory.forget(receipt.fingerprint)
@@ -178,7 +191,7 @@ class RabbitPartition(Partition):
         self._lose(reason, logging.DEBUG)
 
     async def hand_over(self) -> None:
-        """Close the channel, then let the lease go: the next owner begins where this one settled."""
+        """Close the channel, leave a note, let the lease go: the next owner begins where this one settled."""
         link, channel = self._link, self._channel
         if not link.sound:
             return
@@ -186,9 +199,18 @@ class RabbitPartition(Partition):
             async with link.bounded("giving a partition up"):
                 if channel is not None:
                     await close_channel(channel)
-                async with link.brief_channel() as brief:
-                    await brief.queue_delete(self._setting.topology.names.owner(self.number))
+            if self._deleted:
+                await self._note.remove()
+            else:
+                await self._note.leave(self.inbox.returns)
+            async with link.bounded("letting a partition go"), link.brief_channel() as brief:
+                await brief.queue_delete(self._setting.topology.names.owner(self.number))
             await self._trials.withdraw()
+
+    @property
+    def _in_doubt(self) -> bool:
+        """Whether there is a suspect of whom the last owner may know better."""
+        return self.inbox.suspects > 0 and not self._note.known
 
     async def _look_for_stall(self) -> None:
         """Lose a partition whose consumer the broker has forgotten: a channel does not show that."""
@@ -213,7 +235,8 @@ class RabbitPartition(Partition):
             self._lose("its oldest message has been unsettled for too long", logging.INFO)
 
     async def _on_delivery(self, message: DeliveredMessage) -> None:
-        if self._lost is not None:
+        if self._lost is not None:  # and until the channel is closed the broker goes on
+            self._memory.survive(self.inbox.shed(message))
             return
         room = max(LEAST_HELD, _HOLD * (self._asked or self._memory.read_bytes))
         self.inbox.add(message, self._setting.clock(), room)
@@ -222,6 +245,7 @@ class RabbitPartition(Partition):
     def _on_cancel(self, _: commands.Basic.Cancel) -> None:
         queue = self._setting.topology.names.partition(self.number)
         self._setting.topology.invalidate()
+        self._deleted = True
         self._lose(f"the queue {queue} was deleted with all that it held; making it again", logging.ERROR)
 
     def _on_channel_closed(self, closing: "asyncio.Future[object]") -> None:
@@ -239,7 +263,7 @@ class RabbitPartition(Partition):
             return
         self._lost = reason
         self._link.watchers.discard(self._watch)
-        for fingerprint in self.inbox.fingerprints:
+        for fingerprint in self.inbox.returns:
             self._memory.survive(fingerprint)
         logger.log(level, "partition %d: %s", self.number, reason)
         self._wake.set()

@@ -1,10 +1,9 @@
 """How often a suspect message was begun alone without an end, counted where a crash cannot reach.
 
-The broker's own count of deliveries rises for everything that an owner holds, also when it is shut down in
-good order; it tells who is suspect, and cannot tell who is guilty. So each begin of a suspect puts one small
-record, with what the message is known by, into a queue of the partition's own. One suspect is begun at a
-time, so records of others are of messages that are settled: they mean nothing any more, and go with the last
-suspect.
+The broker's own count of deliveries rises for everything that an owner holds when it crashes; it tells who
+is suspect, and cannot tell who is guilty. So each begin of a suspect puts one small record, with what the
+message is known by, into a queue of the partition's own. One suspect is begun at a time, so records of others
+are of messages that are settled: they mean nothing any more, and go with the last suspect.
 """
 
 from collections import Counter

@@ -118,6 +118,7 @@ class Rig:
         """Leave nothing behind."""
         await self.disconnect()
         await self.delete("partitions", "dead", "workers", *map(str, range(_MOST_PARTITIONS)))
+        await self.delete(*(f"{number}.handover" for number in range(_MOST_PARTITIONS)))
         async with self.channel() as channel:
             await channel.exchange_delete(f"{self.prefix}.operations")
 

@@ -95,7 +95,6 @@ async def test_clean_ends_are_not_held_against_a_message(rig: Rig) -> None:
         assert not owner.careful
         await read(owner, 3)
         await owner.release()
-    # Another process knows nothing of them, and is careful; it still sets nothing aside.
     other = rig.consuming()
     assert await _drain(other) == ["a", "b", "c"]
 

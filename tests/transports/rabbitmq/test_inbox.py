@@ -94,6 +94,43 @@ def test_what_this_process_survived_makes_nobody_suspect() -> None:
     assert memory.is_suspect(name, 3)
 
 
+def test_what_others_tell_is_no_less_than_what_is_known() -> None:
+    memory = Memory()
+    memory.learn("a", 2)
+    assert (memory.is_suspect("a", 4), memory.is_suspect("a", 5)) == (False, True)
+    memory.survive("a")
+    memory.learn("a", 1)
+    assert (memory.survived("a"), memory.survived("b")) == (3, 0)
+
+
+def test_suspects_of_whom_more_is_known_are_cleared() -> None:
+    memory = Memory()
+    inbox = Inbox(memory)
+    _add(inbox, 1, 2, count=3)
+    memory.learn(fingerprint(_delivery(1)), 1)
+    inbox.reconsider()
+    assert inbox.suspects == 1
+    memory.learn(fingerprint(_delivery(2)), 3)
+    inbox.reconsider()
+    assert (inbox.suspects, len(inbox.take(2, 100))) == (0, 2)
+
+
+def test_the_last_that_an_owner_had_before_is_known() -> None:
+    inbox = _inbox()
+    _add(inbox, 1, 2, count=1)
+    _add(inbox, 3)
+    one, two, fresh = map(_receipt, inbox.take(3, 100))
+    assert [inbox.ends_returned(them) for them in ([one], [one, one], [fresh], [one, two])] == [False] * 3 + [
+        True
+    ]
+    inbox.settle([one])
+    assert inbox.ends_returned([two, fresh])
+    inbox.settle([two])
+    assert not inbox.ends_returned([fresh])
+    inbox.shed(_delivery(4, count=1))
+    assert not inbox.ends_returned([fresh])
+
+
 def test_with_a_suspect_here_one_at_a_time_is_handed_out() -> None:
     inbox = _inbox()
     _add(inbox, 1, 2)
@@ -120,7 +157,7 @@ def test_what_is_too_much_to_hold_is_shed_from_the_end() -> None:
     assert (len(inbox), inbox.bytes, inbox.exhausted) == (5, 200, False)
     messages = inbox.take(10, 1_000)
     assert len(messages) == 2
-    assert len(inbox.fingerprints) == len(set(inbox.fingerprints)) == 5
+    assert len(inbox.returns) == 5
     assert inbox.settle([_receipt(message) for message in messages]) == [(2, True)]
     inbox.add(_delivery(6), 0.0, 250)  # behind those that were shed
     assert (len(inbox), inbox.exhausted, inbox.available) == (4, True, False)

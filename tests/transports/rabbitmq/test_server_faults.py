@@ -1,12 +1,14 @@
 """A server that is killed, that is out of memory, that does not answer, that does not let one do things."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 
 from prefactor_core.exceptions import BrokerError
 from prefactor_rabbitmq.broker import RabbitBroker
+from prefactor_rabbitmq.handover import LEAVE_SECONDS
 from tests.support.brokers.rabbitmq_server import RabbitServer
 from tests.transports.rabbitmq.rig import Rig, names, own, read, until
 
@@ -71,6 +73,22 @@ async def test_an_alarm_stops_publishing_and_nothing_else(own_rig: Rig, rabbit_s
     await asyncio.to_thread(rabbit_server.memory_alarm, on=False)
     await until(lambda: _done(publishing.publish(0, [b"c"])), "the alarm to end")
     assert not await owner.dead_letter([(messages[1], b"record")])
+
+
+async def test_an_alarm_keeps_no_partition_from_being_handed_over(
+    own_rig: Rig, rabbit_server: RabbitServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "prefactor_rabbitmq")
+    await own_rig.publish("ab")
+    owner = await own(own_rig.consuming())
+    await read(owner, 2)
+    await asyncio.to_thread(rabbit_server.memory_alarm, on=True)
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    await owner.release()  # the note is not confirmed
+    assert loop.time() - start < LEAVE_SECONDS + 2
+    assert any("told nothing: no answer" in record.getMessage() for record in caplog.records)
+    assert names(await read(await own(own_rig.consuming()), 2)) == ["a", "b"]
 
 
 async def test_a_frozen_server_hangs_nobody(own_rig: Rig, rabbit_server: RabbitServer) -> None:

@@ -1,0 +1,250 @@
+"""What is handed over in good order is held against nobody; crashes in between count as they always do."""
+
+import logging
+
+import pytest
+
+from prefactor_core.broker.driver import Message
+from prefactor_rabbitmq import partition as partition_module
+from prefactor_rabbitmq.consuming import RabbitConsumingEnd
+from prefactor_rabbitmq.inbox import PREFETCH
+from prefactor_rabbitmq.partition import RabbitPartition
+from tests.transports.rabbitmq.rig import Rig, cut, names, own, read, until
+
+BACKLOG = [f"{number:02}" for number in range(40)]
+NOTE = "0.handover"
+
+
+@pytest.fixture(autouse=True)
+def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition_module, "READ_SECONDS", 0.3)
+
+
+async def _owner(end: RabbitConsumingEnd) -> tuple[RabbitPartition, list[Message]]:
+    """Own partition 0 and begin to read."""
+    owner = await own(end)
+    return owner, await read(owner, 1)
+
+
+async def _all(end: RabbitConsumingEnd) -> RabbitPartition:
+    """Own partition 0 and read the backlog, which must hold no suspect."""
+    owner, messages = await _owner(end)
+    assert not owner.careful
+    messages += await read(owner, len(BACKLOG) - len(messages))
+    assert names(messages) == BACKLOG
+    assert not owner.careful
+    return owner
+
+
+async def _hand_over(rig: Rig, times: int = 1) -> None:
+    """Own the backlog and release it, each time as another process."""
+    for _ in range(times):
+        await (await _all(rig.consuming())).release()
+
+
+async def _hand_over_one(rig: Rig) -> None:
+    """Own the backlog and release it with its first message handed out, whether it is suspect or not."""
+    owner, _ = await _owner(rig.consuming())
+    await owner.release()
+
+
+async def _crash(rig: Rig) -> None:
+    end = rig.consuming()
+    await _all(end)
+    cut(end)
+
+
+def _unexplained(end: RabbitConsumingEnd, owner: RabbitPartition) -> set[int]:
+    """Return how many returns of each message count against it."""
+    return {returns - end._memory.survived(name) for name, returns in owner.inbox.returns.items()}
+
+
+async def _is_not_there(rig: Rig) -> bool:
+    return not await rig.exists(NOTE)
+
+
+def _said(caplog: pytest.LogCaptureFixture, words: str) -> int:
+    return sum(words in record.getMessage() for record in caplog.records)
+
+
+async def test_hand_overs_among_many_make_nobody_suspect(rig: Rig) -> None:
+    await rig.publish(BACKLOG)
+    await _hand_over(rig, 5)
+    assert await rig.depth(NOTE) == 1
+    owner = await _all(rig.consuming())
+    await owner.release()
+    assert [data.decode() for data in await rig.drain()] == BACKLOG
+    assert not await rig.exists(NOTE)
+
+
+async def test_hand_overs_between_two_make_nobody_suspect(rig: Rig) -> None:
+    await rig.publish(BACKLOG)
+    ends = [rig.consuming() for _ in range(3)]
+    for number in (0, 1, 0, 0, 1, 1, 1, 0, 2, 0, 1, 2):
+        await (await _all(ends[number])).release()
+    await _all(rig.consuming())
+
+
+async def test_what_is_still_on_its_way_at_a_hand_over_is_told_too(rig: Rig) -> None:
+    await rig.publish(map(str, range(PREFETCH)))
+    for _ in range(4):
+        owner = await own(rig.consuming())
+        await owner.release()
+    owner, _ = await _owner(rig.consuming())
+    assert not owner.careful
+    assert names(await read(owner, PREFETCH - 1)) == [str(number) for number in range(1, PREFETCH)]
+    assert not owner.careful
+
+
+async def test_each_crash_between_hand_overs_counts_once(rig: Rig) -> None:
+    await rig.publish(BACKLOG)
+    for crashes in (1, 2):
+        await _hand_over(rig, 2)
+        await _crash(rig)
+        await _hand_over(rig)
+        end = rig.consuming()
+        owner = await _all(end)
+        assert _unexplained(end, owner) == {crashes}
+        await owner.release()
+
+
+async def test_three_crashes_make_suspect_whatever_was_handed_over(rig: Rig) -> None:
+    await rig.publish(BACKLOG)
+    await _hand_over(rig, 4)
+    for _ in range(3):
+        await _crash(rig)
+        await _hand_over_one(rig)
+    trials = 0
+    while True:
+        end = rig.consuming()
+        owner, messages = await _owner(end)
+        assert owner.careful
+        assert names(messages) == BACKLOG[:1]
+        if not await owner.begin(messages[0]):
+            break
+        trials += 1
+        cut(end)
+        await _hand_over_one(rig)
+    assert trials == 3
+
+
+async def test_crashes_of_those_who_read_the_note_leave_it_there(rig: Rig) -> None:
+    await rig.publish(BACKLOG)
+    await _hand_over(rig, 3)
+    for _ in range(2):
+        await _crash(rig)
+        assert await rig.depth(NOTE) == 1
+    await _all(rig.consuming())
+
+
+async def test_the_note_goes_with_the_last_message_that_it_names(rig: Rig) -> None:
+    await rig.publish(BACKLOG)
+    await _hand_over(rig)
+    end = rig.consuming()
+    owner = await own(end)
+    messages = await read(owner, len(BACKLOG))
+    await rig.publish("fresh")
+    assert not await owner.settle(messages[1:])
+    assert await rig.exists(NOTE)
+    assert not await owner.settle(messages[:1])
+    assert not await rig.exists(NOTE)
+    cut(end)
+
+
+async def test_the_note_goes_whoever_crashed_meanwhile(rig: Rig) -> None:
+    await rig.publish(BACKLOG)
+    await _hand_over(rig)
+    end = rig.consuming()
+    owner = await own(end)
+    messages = await read(owner, len(BACKLOG))
+    assert not await owner.settle(messages[: len(BACKLOG) // 2])
+
+    async def half() -> bool:
+        return await end.waiting() == len(BACKLOG) // 2
+
+    await until(half, "the settled half to go")
+    cut(end)
+    assert await rig.exists(NOTE)
+    assert [data.decode() for data in await rig.drain()] == BACKLOG[len(BACKLOG) // 2 :]
+    assert not await rig.exists(NOTE)
+
+
+async def test_who_holds_nothing_leaves_nothing(rig: Rig) -> None:
+    owner = await own(rig.consuming())
+    await owner.release()
+    assert not await rig.exists(NOTE)
+    await rig.publish(BACKLOG)
+    assert len(await rig.drain()) == len(BACKLOG)
+    assert not await rig.exists(NOTE)
+
+
+async def test_who_sees_the_queue_deleted_leaves_nothing(rig: Rig) -> None:
+    await rig.publish(BACKLOG)
+    await _hand_over(rig)
+    await _all(rig.consuming())
+    await rig.delete("0")
+    await until(lambda: _is_not_there(rig), "the end of the note")
+
+
+async def test_clearing_takes_notes_along(rig: Rig) -> None:
+    await rig.publish(BACKLOG)
+    await _hand_over(rig)
+    assert await rig.exists(NOTE)
+    await rig.broker().clear()
+    assert not await rig.exists(NOTE)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff\x00",
+        b"[]",
+        b'{"v": 2, "survived": {}}',
+        b'{"survived": {}}',
+        b'{"v": 1}',
+        b'{"v": 1, "survived": [1]}',
+        b'{"v": 1, "survived": {"a": 0}}',
+        b'{"v": 1, "survived": {"a": true}}',
+        b'{"v": 1, "survived": {"a": "3"}}',
+        b'{"v": 1, "survived": {"a": 3}}' + b" " * 200_000,
+    ],
+    ids=lambda body: body[:40].decode("ascii", "replace"),
+)
+async def test_a_note_that_is_none_is_ignored(
+    rig: Rig, caplog: pytest.LogCaptureFixture, body: bytes
+) -> None:
+    caplog.set_level(logging.INFO, "prefactor_rabbitmq")
+    await rig.publish(BACKLOG)
+    await _hand_over(rig, 3)
+    async with rig.channel() as channel:
+        await channel.basic_publish(body, routing_key=f"{rig.prefix}.{NOTE}")
+    owner, messages = await _owner(rig.consuming())
+    assert owner.careful
+    assert names(messages) == BACKLOG[:1]
+    assert await owner.read(10, 1 << 20) == []
+    await owner.release()
+    assert _said(caplog, "is ignored") == 1
+    await _hand_over_one(rig)  # by now there is a sound one
+    assert _said(caplog, "is ignored") == 1
+
+
+async def test_a_broker_that_refuses_the_note_keeps_nobody_from_handing_over(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "prefactor_rabbitmq")
+    await rig.publish(BACKLOG)
+    ends = [rig.consuming() for _ in range(4)]
+    async with rig.channel() as channel:
+        await channel.queue_declare(f"{rig.prefix}.{NOTE}", exclusive=True)
+        for end in ends[:3]:
+            await (await _all(end)).release()
+        assert _said(caplog, "told nothing") == 3
+        owner, messages = await _owner(ends[3])
+        assert owner.careful
+        assert _said(caplog, "not known") == 1
+        assert names(messages) == BACKLOG[:1]
+        await owner.release()
+        assert _said(caplog, "told nothing") == 4
+    await _hand_over_one(rig)
+    assert await rig.depth(NOTE) == 1
