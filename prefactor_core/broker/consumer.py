@@ -61,7 +61,7 @@ class Consumer:
 
     @property
     def quarantined(self) -> int:
-        """Messages that were dead-lettered unread: no envelopes, or killers of their workers."""
+        """Messages that were dead-lettered unread: no envelopes."""
         return self._reader.quarantined
 
     @property

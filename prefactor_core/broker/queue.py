@@ -86,21 +86,24 @@ class BrokerQueue(Queue[Operation]):
         return await self.consumer.receive(max_items, max_bytes)
 
     async def get(self) -> Operation:
-        """Remove the next operation and return it; handing it out settles it.
+        """Remove the next operation and return it; handing it out settles it. What is given up is set aside.
 
         Raises:
             QueueClosedError: The queue is closed.
             BrokerError: It could not be removed, and will come again.
         """
         while True:
-            deliveries = await self.receive(1, 1)
+            (delivery,) = await self.receive(1, 1)
             try:
-                refused = await self.settle(deliveries)
+                if delivery.given_up is not None:
+                    await self.dead_letter([(delivery, delivery.given_up)])
+                    continue
+                refused = await self.settle([delivery])
             except BaseException:
-                await self.release(deliveries)
+                await self.release([delivery])
                 raise
             if not refused:
-                return deliveries[0].item
+                return delivery.item
 
     async def settle(self, deliveries: Sequence[Delivery[Operation]]) -> Sequence[Delivery[Operation]]:
         """Remove deliveries from the broker; return those that are another process's by now.

@@ -1,4 +1,4 @@
-"""Reading ahead of one partition, within its quota; what cannot be carried out is set aside unread."""
+"""Reading ahead of one partition, within its quota; what cannot be read is set aside here."""
 
 import asyncio
 import logging
@@ -12,6 +12,8 @@ from prefactor_core.broker.letters import Record, encode_record
 from prefactor_core.broker.tenure import Tenure
 from prefactor_core.broker.trial import Court, Trial
 from prefactor_core.exceptions import BrokerError
+from prefactor_core.operations import Operation
+from prefactor_core.queue.base import DeadLetter
 from prefactor_core.queue.retry import RetryPolicy
 
 logger = logging.getLogger("prefactor_core.broker")
@@ -37,7 +39,7 @@ class Reader:
         self._inbox = inbox
         self._court = Court()
         self.quarantined = 0
-        """Messages that were dead-lettered unread: no envelopes, or killers of their workers."""
+        """Messages that were dead-lettered unread: no envelopes."""
 
     async def run(self, tenure: Tenure) -> None:
         """Read ahead for as long as the partition is ours."""
@@ -72,15 +74,18 @@ class Reader:
             except UnreadableEnvelopeError as problem:
                 await self._quarantine(tenure, message, f"unreadable: {problem}")
                 continue
-            trial: Trial | None = None
+            begun: Trial | DeadLetter[Operation] | None = None
             if tenure.partition.careful:
-                trial = await self._open_trial(tenure, message)
-                if trial is None:
+                begun = await self._begin(tenure, message, envelope.operation)
+                if begun is None:
                     continue
             redelivered = message.redelivered or envelope.replayed
-            self._inbox.add(tenure.take(envelope.operation, message, redelivered=redelivered))
-            if trial is not None:
-                trial.handed_out = True
+            delivery = tenure.take(envelope.operation, message, redelivered=redelivered)
+            if isinstance(begun, DeadLetter):
+                delivery.given_up = begun
+            self._inbox.add(delivery)
+            if isinstance(begun, Trial):
+                begun.handed_out = True
 
     async def _quarantine(self, tenure: Tenure, message: Message, reason: str) -> None:
         record = encode_record(Record.of(message.data, tenure.partition.number, reason, 0, None))
@@ -89,8 +94,15 @@ class Reader:
             self.quarantined += 1
             logger.warning("dead-lettered unread, partition %d: %s", tenure.partition.number, reason)
 
-    async def _open_trial(self, tenure: Tenure, message: Message) -> Trial | None:
-        """Begin a message of a careful partition; ``None`` if it is not to be carried out."""
+    async def _begin(
+        self, tenure: Tenure, message: Message, operation: Operation
+    ) -> Trial | DeadLetter[Operation] | None:
+        """Begin a message of a careful partition.
+
+        Returns:
+            Its trial; or its letter, if it was begun too often: it goes to the dead letters by way of its
+            instance's line, so that what depends on it goes along. ``None`` if it is not ours any more.
+        """
         attempts = await _insist(tenure, lambda: tenure.partition.attempts(message))
         trial = await self._court.open(tenure, alone=bool(attempts))
         begun = False
@@ -99,9 +111,9 @@ class Reader:
         finally:
             if not begun:
                 self._court.drop(trial)
-        if not begun and tenure.current:
-            await self._quarantine(tenure, message, _KILLED)
-        return trial if begun else None
+        if begun:
+            return trial
+        return DeadLetter(operation, _KILLED, attempts or 0) if tenure.current else None
 
 
 async def _insist(tenure: Tenure, action: Callable[[], Awaitable[R]]) -> R | None:

@@ -33,13 +33,15 @@ class Delivery(Generic[T]):
         size: About how many bytes it takes.
         maybe_sent: Whether an earlier attempt may have had its effect. A queue sets it on what it
             delivers again; a sender sets it once a request may have reached the API.
+        given_up: The letter that it is to be dead-lettered with, where a queue knows that it must not be
+            carried out. Whoever receives it buries it in its turn, and what depends on it.
         lane: Whose turn it waits for; the executor's own.
         number: Its place among all that the executor received; the executor's own.
         owner: Who can lose it to another process; ``None`` where nobody can.
         receipt: What the queue disposes of it by; the queue's own.
     """
 
-    __slots__ = ("item", "lane", "maybe_sent", "number", "owner", "receipt", "size")
+    __slots__ = ("given_up", "item", "lane", "maybe_sent", "number", "owner", "receipt", "size")
 
     def __init__(self, item: T, *, redelivered: bool = False) -> None:
         self.item = item
@@ -47,6 +49,7 @@ class Delivery(Generic[T]):
         # Any item can be queued, and what it calls its size may be anything.
         self.size: int = size if type(size) is int and size > 0 else _USUAL_SIZE
         self.maybe_sent = redelivered
+        self.given_up: DeadLetter[T] | None = None
         self.lane: object = None
         self.number = 0
         self.owner: Owner | None = None
@@ -160,6 +163,8 @@ class Queue(ABC, Generic[T]):
 
     async def receive(self, max_items: int, max_bytes: int) -> "list[Delivery[T]]":
         """Return one or more deliveries, waiting for the first.
+
+        One that is ``given_up`` is not to be carried out, but to be dead-lettered with its letter.
 
         The default takes one item at a time with ``get``, which settles it by handing it out.
 

@@ -232,7 +232,7 @@ class TaskExecutor:
         while self._draining and (self._receiving or self._lanes.held):
             await self._let_grow()
             batch = self._lanes.take(self._handler.limits, loop.time())
-            buried = await self._bury_followers()
+            buried = await self._bury_doomed()
             if not batch:
                 if not buried:  # else more may have come meanwhile
                     await self._wait_for_work()
@@ -267,13 +267,13 @@ class TaskExecutor:
             outcomes = [Again("the handler did not answer for every item")] * len(batch)
         return outcomes
 
-    async def _bury_followers(self) -> bool:
-        """Dispose of what ``take`` found to depend on a lost one, or to be revoked; whether there was any."""
-        followers, self._lanes.followers = self._lanes.followers, []
+    async def _bury_doomed(self) -> bool:
+        """Dispose of what ``take`` found to be doomed, or to be revoked; whether there was any."""
+        doomed, self._lanes.doomed = self._lanes.doomed, []
         revoked, self._lanes.revoked = self._lanes.revoked, []
-        if followers or revoked:
-            await self._dispose(Resolution(dead=followers, revoked=revoked))
-        return bool(followers or revoked)
+        if doomed or revoked:
+            await self._dispose(Resolution(dead=doomed, revoked=revoked))
+        return bool(doomed or revoked)
 
     async def _dispose(self, resolution: Resolution[Any]) -> None:
         for delivery in await self._disposal.tell(resolution):

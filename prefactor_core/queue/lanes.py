@@ -91,8 +91,10 @@ class Lanes(Generic[T]):
         """Deliveries in all lanes, with a handler or not."""
         self.held_bytes = 0
         """Bytes of those."""
-        self.followers: list[tuple[Delivery[T], DeadLetter[T]]] = []
-        """Deliveries that ``take`` found to depend on a lost one: to be dead-lettered by the caller."""
+        self._given_up = 0  # how many of those were given up before they came
+        self.doomed: list[tuple[Delivery[T], DeadLetter[T]]] = []
+        """Deliveries that ``take`` found to be given up, or to depend on a lost one: to be dead-lettered by
+        the caller."""
         self.revoked: list[Delivery[T]] = []
         """Deliveries that ``take`` found to be another process's by now: to be given back by the caller."""
 
@@ -106,6 +108,7 @@ class Lanes(Generic[T]):
         lane.line.append(delivery)
         if self._lineage:
             self._lineage.revive(delivery.item)
+        self._given_up += delivery.given_up is not None
         self.held += 1
         self.held_bytes += delivery.size
 
@@ -122,8 +125,8 @@ class Lanes(Generic[T]):
             now: Monotonic time in seconds.
         """
         self._wake(now)
-        if self._lineage:
-            self._bury_followers()
+        if self._lineage or self._given_up:
+            self._bury_doomed()
         batch: list[Delivery[T]] = []
         room_bytes = limits.max_bytes
         # Long prefixes of few lanes, rather than a little of each: what one batch leaves alone, the next can
@@ -170,7 +173,7 @@ class Lanes(Generic[T]):
         self._lanes.clear()
         self._ready.clear()
         self._backing_off.clear()
-        self.held = self.held_bytes = 0
+        self.held = self.held_bytes = self._given_up = 0
         return everything
 
     # -- taking
@@ -195,7 +198,7 @@ class Lanes(Generic[T]):
             delivery = lane.line[position]
             if (batch and size + delivery.size > room_bytes) or delivery.revoked:
                 break
-            if self._lineage and self._lineage.reason(delivery.item) is not None:
+            if (self._lineage or self._given_up) and self._doom_of(lane, delivery) is not None:
                 break  # it stays behind, to be buried once it is at the head
             size += delivery.size
             batch.append(delivery)
@@ -247,7 +250,7 @@ class Lanes(Generic[T]):
                 self._settle(lane, outcome, resolution)
                 continue
             if isinstance(outcome, Dead):
-                resolution.dead.append(self._bury(lane, outcome))
+                resolution.dead.append(self._bury_tried(lane, outcome))
                 lane.alone = True
                 continue
             if isinstance(outcome, Apart):
@@ -304,7 +307,7 @@ class Lanes(Generic[T]):
                 lane.blame += outcome.weight
                 if lane.blame > self._retry.max_retries + 1e-9:
                     reason = f"gave up after {lane.attempts} attempts: {outcome.reason}"
-                    resolution.dead.append(self._bury(lane, Dead(reason)))
+                    resolution.dead.append(self._bury_tried(lane, Dead(reason)))
                     return 0.0
         return self._retry.delay(lane.failures, outcome.retry_after)
 
@@ -314,15 +317,21 @@ class Lanes(Generic[T]):
         delivery = lane.line.popleft()
         self.held -= 1
         self.held_bytes -= delivery.size
+        self._given_up -= delivery.given_up is not None
         return delivery
 
-    def _bury(self, lane: _Lane[T], dead: Dead) -> tuple[Delivery[T], DeadLetter[T]]:
+    def _bury_tried(self, lane: _Lane[T], dead: Dead) -> tuple[Delivery[T], DeadLetter[T]]:
+        letter = DeadLetter(lane.line[0].item, dead.reason, attempts=lane.attempts, reply=dead.reply)
+        return self._bury(lane, letter, fatal=dead.fatal)
+
+    def _bury(
+        self, lane: _Lane[T], letter: DeadLetter[T], *, fatal: bool = True
+    ) -> tuple[Delivery[T], DeadLetter[T]]:
         """Take the head off the line for good. What depends on it follows when its turn comes."""
         delivery = self._pop(lane)
-        letter = DeadLetter(delivery.item, dead.reason, attempts=lane.attempts, reply=dead.reply)
         # What is another process's by now may have its effect there.
-        if self._lineage is not None and dead.fatal and not delivery.revoked:
-            self._lineage.lose(delivery.item, dead.reason)
+        if self._lineage is not None and fatal and not delivery.revoked:
+            self._lineage.lose(delivery.item, letter.reason)
         self._absolve(lane)
         return delivery, letter
 
@@ -331,17 +340,23 @@ class Lanes(Generic[T]):
         lane.failures = lane.shared = lane.attempts = 0
         lane.blame = 0.0
 
-    def _bury_followers(self) -> None:
-        """Bury what stands at the head of a ready lane and makes no sense without what was lost."""
+    def _doom_of(self, lane: _Lane[T], delivery: Delivery[T]) -> DeadLetter[T] | None:
+        """Return the letter of what must not be sent: given up, or senseless without what was lost."""
+        if delivery.given_up is not None and not delivery.revoked:  # else its owner gives it up, and knows
+            return delivery.given_up
+        reason = self._lineage.reason(delivery.item) if self._lineage else None
+        if reason is None:
+            return None
+        if not reason.startswith(_FOLLOWS):
+            reason = _FOLLOWS + reason
+        return DeadLetter(delivery.item, reason, attempts=lane.attempts)
+
+    def _bury_doomed(self) -> None:
+        """Bury what stands at the head of a ready lane and must not be sent."""
         for _ in range(len(self._ready)):
             lane = self._ready.popleft()
-            while lane.line and self._lineage is not None:
-                reason = self._lineage.reason(lane.line[0].item)
-                if reason is None:
-                    break
-                if not reason.startswith(_FOLLOWS):
-                    reason = _FOLLOWS + reason
-                self.followers.append(self._bury(lane, Dead(reason)))
+            while lane.line and (letter := self._doom_of(lane, lane.line[0])) is not None:
+                self.doomed.append(self._bury(lane, letter))
             if lane.line:
                 self._ready.append(lane)
             else:

@@ -24,6 +24,7 @@ from tests.support.virtual_time import run_virtual
 
 LOGGER = "prefactor_core.broker"
 MUCH = 1 << 40
+KILLED = "its workers crashed each time they handled it"
 
 
 def enveloped(operation: Operation, sequence: int = 1) -> bytes:
@@ -630,13 +631,21 @@ def test_what_was_begun_too_often_is_set_aside(faults: list[Fault]) -> None:
         broker.fail("begin", None, *faults)
         async with consuming(broker) as one:
             assert await one.settle(await receive(one, 1)) == []
+            (killer,) = await receive(one, 1)
+            assert numbers([killer]) == [1]
+            assert killer.given_up == DeadLetter(killer.item, KILLED, attempts=3)
+            await nothing_comes(one, 5)
+            await one.release([killer])
+            assert await receive(one, 1) == [killer], "given back, it is still given up"
+            assert await one.dead_letter([(killer, killer.given_up)]) == []
             held = await receive(one, 1)
             assert numbers(held) == [2]
+            assert held[0].given_up is None
             assert await one.settle(held) == []
-            assert one.quarantined == 1
+            assert one.quarantined == 0, "it could be read"
         (letter,) = broker.letters
         record = decode_record(letter.data, 9)
-        assert record.reason == "its workers crashed each time they handled it"
+        assert (record.reason, record.attempts) == (KILLED, 3)
         assert record.id == "id-p0:quality:1"
 
     run_virtual(program())
@@ -656,6 +665,10 @@ def test_an_operation_that_kills_its_workers_is_found_and_set_aside() -> None:
                         held = await one.receive(10, MUCH)
                 except TimeoutError:
                     break
+                if held[0].given_up is not None:
+                    assert len(held) == 1
+                    assert await one.dead_letter([(held[0], held[0].given_up)]) == []
+                    continue
                 if killer in numbers(held):
                     end.crash()
                     crashes += 1
@@ -949,6 +962,26 @@ def test_get_settles_what_it_hands_out() -> None:
         assert key_of(await queue.get()) == "p0:quality:2"
         await queue.disconnect()
         assert broker.unsettled == 0
+
+    run_virtual(program())
+
+
+def test_get_sets_aside_what_is_given_up() -> None:
+    async def program() -> None:
+        broker = FakeBroker(1)
+        broker.careful.add(0)
+        fill(broker, 0, 2)
+        broker.logs[0][0].trials = 3
+        queue = BrokerQueue(broker, BufferBounds(100, 1 << 20), rng=dice(1))
+        broker.fail("dead_letter", Fault())
+        with pytest.raises(BrokerError):
+            await queue.get()
+        assert broker.letters == []
+        assert key_of(await queue.get()) == "p0:quality:1"
+        (letter,) = broker.letters
+        assert decode_record(letter.data, 9).reason == KILLED
+        assert broker.unsettled == 0
+        await queue.disconnect()
 
     run_virtual(program())
 

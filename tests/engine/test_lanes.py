@@ -196,8 +196,8 @@ def test_what_depends_on_a_lost_one_is_buried() -> None:
         batch = lanes.take(WIDE, 0)
         kept += [key_of(delivery.item) for delivery in batch if delivery.item.instance_id == "a"]
         lanes.resolve(batch, [SETTLED] * len(batch), 0)
-        buried += [key_of(letter.item) for _, letter in lanes.followers]
-        lanes.followers.clear()
+        buried += [key_of(letter.item) for _, letter in lanes.doomed]
+        lanes.doomed.clear()
     assert kept == ["a-3:create", "a-3:finish", "a:finish"]
     assert buried == ["a-2:create", "a-2:finish", "a-1:finish"]
     assert lanes.held == lanes.held_bytes == 0
@@ -210,7 +210,7 @@ def test_a_lost_registration_buries_its_instance_only() -> None:
     batch = lanes.take(WIDE, 0)
     lanes.resolve(batch, [Dead("refused"), *[NOT_REACHED] * (len(batch) - 1)], 0)
     assert [key_of(delivery.item) for delivery in lanes.take(WIDE, 0)] == ["b:quality:1"]
-    assert len(lanes.followers) == 4
+    assert len(lanes.doomed) == 4
 
 
 def test_empty_out_keeps_the_order_of_each_lane() -> None:

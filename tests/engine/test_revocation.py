@@ -319,7 +319,7 @@ def test_a_loss_that_another_owner_decides_anew_is_no_loss() -> None:
     resolution = lanes.resolve(batch, [Dead("conflict")], 0)
     assert len(resolution.dead) == 1
     assert [key_of(delivery.item) for delivery in lanes.take(WIDE, 0)] == ["a:register", "a:starting"]
-    assert lanes.followers == []
+    assert lanes.doomed == []
 
 
 # -- the executor, on a queue whose deliveries can be taken away

@@ -1,21 +1,37 @@
-"""An operation that kills its worker each time it is handled is set aside; its neighbours are delivered."""
+"""An operation that kills its worker each time is set aside with what depends on it; others are delivered."""
 
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from prefactor_core import Operation, PrefactorCoreClient, PrefactorCoreConfig, SchemaRegistry
+from prefactor_core.broker.buffer import BufferBounds
+from prefactor_core.broker.dead_letters import Selection
+from prefactor_core.broker.letters import Record
+from prefactor_core.broker.queue import BrokerQueue
+from prefactor_core.identifiers import PfidFactory
+from prefactor_core.operations import OperationType as Kind
 from prefactor_emulator import verify
 from prefactor_emulator.model import OperationType
 from prefactor_emulator.verify_files import read_effects, read_puts
-from tests.support.fleet import TOKEN, Child, Fleet, running_fleet
+from tests.support.fleet import TOKEN, Child, Fleet, running_fleet, until
 from tests.support.poisoned_worker import DEATH
-from tests.support.watching import dead_letters
+from tests.support.ports import free_port
+from tests.support.watching import Probed, dead_letters, fault_hits, set_faults
 
 CRASHES = 3
 """Until a partition is handled one operation at a time."""
 ATTEMPTS = 3
 """Of the operation alone, until it is given up."""
+KILLED = "its workers crashed each time they handled it"
+FOLLOWS = f"follows a lost operation: {KILLED}"
+NEIGHBOURS = 8
+SPANS = 6
+VERSION = {"name": "poison", "external_identifier": "1"}
 
 
 def short(url: str) -> str:
@@ -23,12 +39,15 @@ def short(url: str) -> str:
     return url.replace("lease=3", "lease=1").replace("heartbeat=2", "heartbeat=1")
 
 
-async def poisoned_worker(fleet: Fleet, key: str) -> Child:
-    return await fleet._start(
-        *("-m", "tests.support.poisoned_worker", key),
-        *("run", "--transport", fleet.url, "--api-url", fleet.emulator.url, "--metrics-port", "0"),
+async def poisoned_worker(fleet: Fleet, poison: Path) -> Probed:
+    port = free_port()
+    child = await fleet._start(
+        *("-m", "tests.support.poisoned_worker", str(poison)),
+        *("run", "--transport", fleet.url, "--api-url", fleet.emulator.url),
+        *("--metrics-host", "127.0.0.1", "--metrics-port", str(port)),
         environment={"PREFACTOR_API_TOKEN": TOKEN},
     )
+    return Probed(child, port)
 
 
 async def set_aside(fleet: Fleet) -> int:
@@ -38,20 +57,27 @@ async def set_aside(fleet: Fleet) -> int:
     return len(await dead_letters(fleet))
 
 
-async def supervised(fleet: Fleet, key: str, operations: int) -> tuple[Child, list[int]]:
+async def supervised(fleet: Fleet, key: str, operations: int) -> tuple[Probed, list[int]]:
     """Start a worker again each time it dies, until everything is done or set aside.
 
     Returns the last one, and how many effects there were at each death.
     """
+    poison = fleet.folder / "poison"
+    poison.write_text(key)
     deaths: list[int] = []
-    worker = await poisoned_worker(fleet, key)
+    worker = await poisoned_worker(fleet, poison)
     while await fleet.effects() + await set_aside(fleet) < operations:
-        if worker.process.returncode is not None:
-            assert worker.process.returncode == DEATH, worker.log
+        if worker.child.process.returncode is not None:
+            assert worker.child.process.returncode == DEATH, worker.child.log
             deaths.append(await fleet.effects())
-            worker = await poisoned_worker(fleet, key)
+            worker = await poisoned_worker(fleet, poison)
         await asyncio.sleep(0.1)
     return worker, deaths
+
+
+async def stopped(worker: Child) -> None:
+    worker.signal(signal.SIGTERM)
+    assert await worker.ended(20) == 0, worker.log
 
 
 async def test_a_killer_is_dead_lettered_and_its_neighbours_are_delivered(
@@ -65,8 +91,7 @@ async def test_a_killer_is_dead_lettered_and_its_neighbours_are_delivered(
         puts = list(read_puts(str(fleet._puts[0])))
         killer = next(put for put in puts[100:] if put.type is OperationType.FINISH_SPAN)
         worker, deaths = await supervised(fleet, killer.key, operations)
-        worker.signal(signal.SIGTERM)
-        assert await worker.ended(20) == 0, worker.log
+        await stopped(worker.child)
         letters = await dead_letters(fleet)
         found = verify.compare(
             list(read_puts(str(fleet._puts[0]))), read_effects(str(fleet.emulator.database))
@@ -77,7 +102,132 @@ async def test_a_killer_is_dead_lettered_and_its_neighbours_are_delivered(
     envelope = letter.read()
     assert envelope is not None
     assert envelope.operation.idempotency_key == killer.key
-    assert "its workers crashed each time they handled it" in letter.reason
+    assert (letter.reason, letter.attempts) == (KILLED, ATTEMPTS)
     # A crash with progress since the last one does not count.
     assert CRASHES + ATTEMPTS <= len(deaths) <= CRASHES + ATTEMPTS + 3
     assert (found.lost, found.doubled, found.out_of_order, found.unexpected) == (1, 0, 0, 0)
+
+
+# -- what depends on a killer
+
+
+class Notes(BrokerQueue):
+    """A queue that remembers every put."""
+
+    def __init__(self, queue: BrokerQueue) -> None:
+        super().__init__(queue.broker, BufferBounds(100_000, 64 * 1024 * 1024))
+        self.operations: list[Operation] = []
+
+    async def put(self, item: Operation) -> None:
+        await super().put(item)
+        self.operations.append(item)
+
+    def under(self, schema: str) -> list[Operation]:
+        """Return what the spans of a schema and those below them put, the first create first."""
+        spans: set[object] = set()
+        found: list[Operation] = []
+        for one in self.operations:
+            if one.type is Kind.CREATE_SPAN and (
+                one.payload["schema_name"] == schema or one.payload.get("parent_span_id") in spans
+            ):
+                spans.add(one.span_id)
+            if one.span_id in spans:
+                found.append(one)
+        return found
+
+
+async def work(fleet: Fleet, notes: Notes, lost: str) -> None:
+    """Run instances whose spans nobody ends, and one with spans below each other, which is not finished."""
+    schemas = SchemaRegistry()
+    for name in ("leaf", "top", "below"):
+        schemas.register(name, {"type": "object"})
+    config = PrefactorCoreConfig(transport_url=fleet.url, schema_registry=schemas)
+    async with PrefactorCoreClient(config, notes) as client:
+
+        async def run(instance_id: str | None) -> None:
+            instance = await client.create_agent_instance(agent_version=VERSION, instance_id=instance_id)
+            await instance.start()
+            for number in range(SPANS):
+                await instance.create_span("leaf", payload={"number": number})
+                if instance_id is not None and number == SPANS // 2:
+                    async with instance.span("top"), instance.span("below"), instance.span("below"):
+                        pass
+            if instance_id is None:
+                await instance.finish()
+
+        await asyncio.gather(run(lost), *(run(None) for _ in range(NEIGHBOURS)))
+        assert await client.flush(20)
+
+
+def keys(operations: list[Operation]) -> set[str]:
+    return {one.idempotency_key or "" for one in operations}
+
+
+def reasons(records: list[Record]) -> dict[str, tuple[str, int, str | None]]:
+    """Return reason, attempts and reply of each letter, by key."""
+    found = {}
+    for record in records:
+        envelope = record.read()
+        assert envelope is not None
+        found[envelope.operation.idempotency_key or ""] = (record.reason, record.attempts, record.reply)
+    return found
+
+
+def figures(fleet: Fleet, notes: Notes) -> verify.Comparison:
+    puts = [
+        verify.Put(one.instance_id or "", verify.PUT_TYPES[one.type.value], one.idempotency_key or "")
+        for one in notes.operations
+    ]
+    return verify.compare(puts, read_effects(str(fleet.emulator.database)))
+
+
+Doomed = Callable[[Notes, str], list[Operation]]
+DOOMED: dict[str, Doomed] = {
+    "create of a span": lambda notes, _: notes.under("top"),
+    "registration": lambda notes, lost: [one for one in notes.operations if one.instance_id == lost],
+}
+"""What is lost, the killer first."""
+
+
+@pytest.mark.parametrize("what", DOOMED)
+async def test_what_depends_on_a_killer_is_set_aside_unsent_and_can_be_replayed(
+    transport_url: str, tmp_path: Path, what: str
+) -> None:
+    async with running_fleet(short(transport_url), tmp_path) as fleet, asyncio.timeout(110):
+        lost = PfidFactory().new()
+        notes = Notes(fleet.queue())
+        await work(fleet, notes, lost)
+        killer, *followers = DOOMED[what](notes, lost)
+        doomed = keys([killer, *followers])
+        assert len(followers) == (5 if what == "create of a span" else 1 + SPANS + 6)
+        # They do nothing but count requests that hold what must not be sent; only the lost have finishes.
+        counters = ["latency:ms=1,schema=below", "latency:ms=1,type=agent_spans/finish"]
+        if what == "registration":
+            counters.append(f"latency:ms=1,instance={lost}")
+        await set_faults(fleet.emulator, *counters)
+
+        worker, deaths = await supervised(fleet, killer.idempotency_key or "", len(notes.operations))
+        letters = reasons(await dead_letters(fleet))
+        assert letters.pop(killer.idempotency_key or "") == (KILLED, ATTEMPTS, None)
+        assert letters == dict.fromkeys(keys(followers), (FOLLOWS, 0, None))
+        assert CRASHES + ATTEMPTS <= len(deaths) <= CRASHES + ATTEMPTS + 3
+        assert await fault_hits(fleet.emulator) == [0] * len(counters)
+        found = figures(fleet, notes)
+        assert (found.lost, found.doubled, found.out_of_order) == (len(doomed), 0, 0)
+        name = "prefactor_operations_dead_lettered_total"
+        await until(lambda: worker.metric_is(name, lambda dead: dead == len(doomed)), 10, "each counted once")
+        for kind in Kind:
+            count = sum(one.type is kind for one in [killer, *followers])
+            assert await worker.metric(name, type=kind.value) == count
+
+        # Mended, they are replayed, and the worker that has buried them carries them out.
+        (fleet.folder / "poison").write_text("")
+        queue = fleet.queue()
+        assert await queue.dead_letters.replay(Selection()) == (len(doomed), 0)
+        await queue.disconnect()
+        await until(lambda: fleet.effects_are(len(notes.operations)), 30, "what was replayed")
+        assert all(hits > 0 for hits in await fault_hits(fleet.emulator))
+        await stopped(worker.child)
+        assert await dead_letters(fleet) == []
+        found = figures(fleet, notes)
+        assert (found.lost, found.doubled, found.unexpected) == (0, 0, 0)

@@ -16,10 +16,12 @@ import pytest
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.fleet import Child, Figures, Fleet, running_fleet, until
 from tests.support.ports import free_port
+from tests.support.processes import catches, exit_status, taking_in_orphans
 from tests.support.watching import Probed, on_redis, probed_worker, set_faults
-from tests.worker.commands import command
+from tests.worker.commands import Done, command
 
 README = Path(__file__).parents[2] / "worker" / "README.md"
+GRACE = 10.0
 AWAY = "redis://user:hunter2@127.0.0.1:1/0"
 GIVEN = {"PREFACTOR_API_TOKEN": "a-token", "PREFACTOR_TRANSPORT_URL": AWAY, "PREFACTOR_METRICS_PORT": "0"}
 
@@ -69,15 +71,19 @@ def taken_port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-@pytest.mark.parametrize("name", WRONG)
-async def test_a_wrong_setting_is_one_line_and_status_2(name: str) -> None:
-    wrong = WRONG[name]
-    done = await command("run", *wrong.options, **{**GIVEN, **wrong.variables})
-    assert (done.status, done.output) == (2, "")
-    assert re.fullmatch(r"prefactor-worker: [^\n]+\n", done.errors), done.errors
-    assert wrong.words in done.errors
-    assert "hunter2" not in done.errors
-    assert "a-token" not in done.errors
+async def test_a_wrong_setting_is_one_line_and_status_2() -> None:
+    side_by_side = asyncio.Semaphore(3)  # each is a process, which takes a second to start
+
+    async def outcome(name: str, wrong: Wrong) -> tuple[str, Done]:
+        async with side_by_side:
+            return name, await command("run", *wrong.options, **{**GIVEN, **wrong.variables})
+
+    for name, done in await asyncio.gather(*(outcome(name, wrong) for name, wrong in WRONG.items())):
+        assert (done.status, done.output) == (2, ""), name
+        assert re.fullmatch(r"prefactor-worker: [^\n]+\n", done.errors), (name, done.errors)
+        assert WRONG[name].words in done.errors, name
+        assert "hunter2" not in done.errors, name
+        assert "a-token" not in done.errors, name
 
 
 async def test_a_taken_port_is_one_line_and_status_2() -> None:
@@ -196,6 +202,42 @@ async def test_several_processes_run_and_stop_as_one(fleet: Fleet) -> None:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
     assert fleet.figures() == Figures(report["put"], lost=0, doubled=0, out_of_order=0, unexpected=0)
+
+
+@on_redis
+async def test_workers_whose_first_process_is_killed_stop_in_good_order(fleet: Fleet) -> None:
+    agent = await fleet.agent("--instances", "40", "--spans", "24", "--pace", "0.4")
+    head = await fleet.worker("--processes", "3", "--grace", str(GRACE), "--log-format", "json")
+    with taking_in_orphans():
+        try:
+            await until(lambda: len(processes(head)) == 3, 30, "three workers")
+            await until(lambda: fleet.effects_are(200), 30)
+            head.signal(signal.SIGKILL)
+            for process in processes(head):
+                assert await exit_status(process, GRACE) == 0, head.log
+        finally:
+            for process in processes(head):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+    queue = fleet.queue()
+    owners = [state.owner for state in await queue.consumer.states()]
+    await queue.disconnect()
+    assert owners == [None] * 16, "all partitions were given back"
+    assert head.log.count("the first process is gone: finishing what is in flight") == 3
+    assert head.log.count("stopped: ") == 3
+    report = await fleet.report(agent)
+    await fleet.drain()
+    assert fleet.figures() == Figures(report["put"], lost=0, doubled=0, out_of_order=0, unexpected=0)
+
+
+@on_redis
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_stop_before_anything_was_begun_is_a_good_end(fleet: Fleet, number: signal.Signals) -> None:
+    worker = await fleet.worker()
+    await until(lambda: catches(worker.process.pid, signal.SIGTERM), 20, "it can be stopped")
+    worker.signal(number)
+    assert await worker.ended(10) == 0
+    assert worker.log == "", "it had not come as far as that"
 
 
 def is_alive(process: int) -> bool:

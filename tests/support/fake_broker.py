@@ -109,6 +109,8 @@ class FakeBroker(Broker):
         self.publish_faults: Callable[[int, int], PublishFault | None] = lambda *_: None
         self.careful: set[int] = set()
         """Partitions that are handled one operation at a time whatever happened there."""
+        self.buries_in_steps = False
+        """Whether a dead letter is stored first and its operation removed later, not both in one step."""
 
         self.logs: list[list[Entry]] = [[] for _ in range(partitions)]
         self.arrived: list[list[bytes]] = [[] for _ in range(partitions)]
@@ -311,17 +313,23 @@ class FakePartition(Partition):
     async def dead_letter(self, letters: Sequence[tuple[Message, bytes]]) -> Sequence[Message]:
         messages = [message for message, _ in letters]
 
-        def bury() -> Sequence[Message]:
+        def store() -> None:
             if self._is_owner():
                 self._broker.letters += [
                     StoredLetter(record, self.number, object())
                     for message, record in letters
                     if message.receipt in self._broker.logs[self.number]
                 ]
+
+        def bury() -> Sequence[Message]:
+            store()
             return self._remove(messages)
 
         if self._broker.fences_locally and not self.held:
             return messages
+        if self._broker.buries_in_steps:
+            await self._call("store_letters", store)
+            return await self._call("dead_letter", lambda: self._remove(messages))
         return await self._call("dead_letter", bury)
 
     async def release(self) -> None:

@@ -97,6 +97,9 @@ def run(
     processes: Annotated[
         int, typer.Option(envvar="PREFACTOR_PROCESSES", min=1, max=64, help="Workers to run, one a process.")
     ] = 1,
+    lifeline: Annotated[
+        int | None, typer.Option(hidden=True, help="What ends when the process that started this one does.")
+    ] = None,
 ) -> int:
     """Take operations from a broker and post them to the API, until SIGTERM.
 
@@ -119,7 +122,7 @@ def run(
     )
     with _wrong_settings_named():
         if processes == 1:
-            return asyncio.run(_work(settings))
+            return asyncio.run(_work(settings, lifeline))
         Worker(settings)  # what is wrong with the settings is said once, not by each process
     return run_fleet(processes, metrics_port, grace)
 
@@ -138,7 +141,7 @@ def _wrong_settings_named() -> Iterator[None]:
         raise typer.BadParameter(str(error), param_hint="--metrics-port") from None
 
 
-async def _work(settings: RunSettings) -> int:
+async def _work(settings: RunSettings, lifeline: int | None) -> int:
     worker = Worker(settings)
     loop = asyncio.get_running_loop()
     asked = False
@@ -155,6 +158,15 @@ async def _work(settings: RunSettings) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    if lifeline is not None:
+        os.set_inheritable(lifeline, False)  # noqa: FBT003 -- its only argument
+
+        def on_end() -> None:
+            loop.remove_reader(lifeline)
+            logger.warning("the first process is gone: finishing what is in flight")
+            worker.stop()
+
+        loop.add_reader(lifeline, on_end)  # nothing is written there: it can be read once it has ended
     return 0 if await worker.run() else 1
 
 

@@ -1,4 +1,8 @@
-"""Several workers on one machine: a process each, started again when they crash."""
+"""Several workers on one machine: a process each, started again when they crash.
+
+Each holds the end of a pipe whose other end only the first process has. Nothing is ever written there: it
+ends when the first process does, also when that was killed, and the workers stop too.
+"""
 
 import logging
 import os
@@ -45,6 +49,8 @@ def run_fleet(processes: int, metrics_port: int, grace: float) -> int:
     stop = _StopRequest()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop.ask)
+    # The end to write to is inherited by nobody, and stays open for as long as this process lives.
+    lifeline, _ = os.pipe()
     places = [_Place(number) for number in range(processes)]
     told = 0
     deadline = float("inf")
@@ -56,7 +62,7 @@ def run_fleet(processes: int, metrics_port: int, grace: float) -> int:
         if time.monotonic() > deadline:
             _signal(places, signal.SIGKILL)
         for place in places:
-            _look_at(place, metrics_port, stopping=told > 0)
+            _look_at(place, metrics_port, lifeline, stopping=told > 0)
         time.sleep(_LOOK)
     return next((place.ended for place in places if place.ended), 0)
 
@@ -73,7 +79,7 @@ class _StopRequest:
         self.asked += 1
 
 
-def _look_at(place: _Place, metrics_port: int, *, stopping: bool) -> None:
+def _look_at(place: _Place, metrics_port: int, lifeline: int, *, stopping: bool) -> None:
     now = time.monotonic()
     if place.ended is not None:
         return
@@ -81,7 +87,7 @@ def _look_at(place: _Place, metrics_port: int, *, stopping: bool) -> None:
         if stopping:
             place.ended = 0
         elif now >= place.next_start:
-            place.process = _start(place.number, metrics_port)
+            place.process = _start(place.number, metrics_port, lifeline)
             place.started_at = now
         return
     status = place.process.poll()
@@ -97,14 +103,17 @@ def _look_at(place: _Place, metrics_port: int, *, stopping: bool) -> None:
     logger.warning("worker %d ended with status %d, starting it again in %.0f s", place.number, status, wait)
 
 
-def _start(number: int, metrics_port: int) -> "subprocess.Popen[bytes]":
+def _start(number: int, metrics_port: int, lifeline: int) -> "subprocess.Popen[bytes]":
     environment = dict(os.environ)
     environment["PREFACTOR_PROCESSES"] = "1"
     port = metrics_port + number if metrics_port else 0
     # The same arguments; the last of an option that is given twice is the one that counts.
-    arguments = [*sys.argv[1:], "--processes", "1", "--metrics-port", str(port)]
+    arguments = [*sys.argv[1:], "--processes", "1", "--metrics-port", str(port), "--lifeline", str(lifeline)]
     return subprocess.Popen(  # noqa: S603 -- this very program
-        [sys.executable, "-m", "prefactor_worker", *arguments], env=environment, start_new_session=True
+        [sys.executable, "-m", "prefactor_worker", *arguments],
+        env=environment,
+        start_new_session=True,
+        pass_fds=(lifeline,),
     )
 
 

@@ -1,0 +1,428 @@
+"""Operations that kill whoever handles them, in virtual time: they are lost with what depends on them."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import pytest
+
+from prefactor_core.broker import reader
+from prefactor_core.broker.buffer import BufferBounds
+from prefactor_core.broker.dead_letters import DeadLetters, Selection
+from prefactor_core.broker.envelope import Envelope, encode
+from prefactor_core.broker.letters import Record
+from prefactor_core.broker.queue import BrokerQueue
+from prefactor_core.exceptions import BrokerError
+from prefactor_core.operations import Operation, OperationType
+from prefactor_core.queue.base import DeadLetter, Delivery
+from prefactor_core.queue.executor import TaskExecutor
+from prefactor_core.queue.handler import BatchLimits
+from prefactor_core.queue.lanes import Lanes
+from prefactor_core.queue.lineage import Lineage
+from prefactor_core.queue.outcome import SETTLED, SETTLED_BEFORE, Dead, Outcome
+from prefactor_core.queue.retry import RetryPolicy
+from tests.support.fake_broker import FakeBroker, FakeConsumingEnd, Fault, now
+from tests.support.operations import (
+    create,
+    dice,
+    finish,
+    finish_span,
+    key_of,
+    keys_of,
+    life,
+    quality,
+    register,
+    start,
+)
+from tests.support.virtual_time import run_virtual
+
+KILLED = "its workers crashed each time they handled it"
+FOLLOWS = f"follows a lost operation: {KILLED}"
+WIDE = BatchLimits(1000, 1 << 40, 1000)
+
+
+def nested(instance: str) -> list[Operation]:
+    """A whole instance: a span with a child and a grandchild, and one beside it."""
+
+    def span(name: str) -> str:
+        return f"{instance}-{name}"
+
+    return [
+        register(instance),
+        start(instance),
+        create(instance, span("top")),
+        create(instance, span("child"), span("top")),
+        create(instance, span("beside")),
+        create(instance, span("grandchild"), span("child"), finished=True),
+        finish_span(instance, span("child")),
+        finish_span(instance, span("beside")),
+        finish_span(instance, span("top")),
+        quality(instance),
+        finish(instance),
+    ]
+
+
+DOOMED = {
+    "a-top:create": {
+        "a-child:create",
+        "a-grandchild:create",
+        "a-child:finish",
+        "a-top:finish",
+    },
+    "a:register": {*keys_of(nested("a")[1:])},
+    "a:starting": {*keys_of(nested("a")[2:])},
+    "a-top:finish": set[str](),
+}
+"""By killer: what depends on it."""
+
+
+class Api:
+    """Takes what is sent to it, each key once, and what depends on something only after that."""
+
+    def __init__(self) -> None:
+        self.killers: set[str] = set()
+        self.sent: list[str] = []
+        self.happened: dict[str, list[str]] = {}
+        """By instance: keys in the order of their effects."""
+
+    def take(self, operation: Operation) -> Outcome:
+        key, happened = key_of(operation), self.happened.setdefault(operation.instance_id or "", [])
+        self.sent.append(key)
+        if key in happened:
+            return SETTLED_BEFORE
+        if not set(_needed(operation)) <= set(happened):
+            return Dead("rejected: 404")
+        happened.append(key)
+        return SETTLED
+
+    @property
+    def effects(self) -> list[str]:
+        return [key for keys in self.happened.values() for key in keys]
+
+
+def _needed(operation: Operation) -> list[str]:
+    if operation.type is OperationType.REGISTER_AGENT_INSTANCE:
+        return []
+    opener = "register" if operation.type is OperationType.START_AGENT_INSTANCE else "starting"
+    needed = [f"{operation.instance_id}:{opener}"]
+    span = operation.payload.get("parent_span_id")
+    if operation.type is OperationType.FINISH_SPAN:
+        span = operation.span_id
+    return needed if span is None else [*needed, f"{span}:create"]
+
+
+class Worker:
+    """Dies when it handles a killer."""
+
+    def __init__(self, broker: FakeBroker, api: Api, seed: int, observe: Callable[..., None]) -> None:
+        self.queue = BrokerQueue(broker, BufferBounds(10, 1 << 20), rng=dice(seed))
+        assert isinstance(self.queue.consumer._end, FakeConsumingEnd)
+        self.end = self.queue.consumer._end
+        self.limits = BatchLimits(20, 1 << 30, 5)
+        self._api = api
+        retry = RetryPolicy(3, base=0.5, cap=5.0, rng=dice(seed))
+        self.executor = TaskExecutor(self.queue, self, 2, retry=retry, lineage=Lineage(), observe=observe)
+        self.executor.start()
+
+    async def handle(self, deliveries: Sequence[Delivery[Operation]]) -> Sequence[Outcome]:
+        if any(key_of(delivery.item) in self._api.killers for delivery in deliveries):
+            self.end.crash()
+            await asyncio.Event().wait()
+        await asyncio.sleep(0.05)
+        return [self._api.take(delivery.item) for delivery in deliveries]
+
+    async def end_with(self, ending: Any) -> None:
+        await ending
+        await self.queue.disconnect()
+        account = self.executor.account
+        assert account.received == account.settled + account.dead_lettered + account.given_back
+        assert self.executor.held == 0
+
+
+class World:
+    """A broker, an API, and a worker that is started again whenever it dies."""
+
+    def __init__(self, *killers: str, partitions: int = 1, seed: int = 1) -> None:
+        reader.BROKER_RETRY.rng.seed(seed)
+        self.broker = FakeBroker(partitions, lease=2.0)
+        self.api = Api()
+        self.api.killers |= {*killers}
+        self.letters: list[DeadLetter[Any]] = []
+        """What observers saw."""
+        self.deaths = 0
+        self._seed = seed * 1_000
+
+    def put(self, *instances: Sequence[Operation]) -> None:
+        """Have instances arrive, all in the first partition, an operation of each in turn."""
+        for sequence in range(max(map(len, instances))):
+            for operations in instances:
+                if sequence < len(operations):
+                    operation = operations[sequence]
+                    name = f"id-{operation.idempotency_key}"
+                    self.broker.put(0, encode(Envelope(name, sequence + 1, operation)))
+
+    def start(self) -> Worker:
+        self._seed += 1
+        return Worker(self.broker, self.api, self._seed, self._observe)
+
+    async def until_done(self, within: float = 300.0) -> None:
+        """Run workers until nothing is unsettled."""
+        worker = self.start()
+        deadline = now() + within
+        while self.broker.unsettled:
+            assert now() < deadline, f"{self.broker.unsettled} operations are left"
+            await asyncio.sleep(0.1)
+            if worker.end.crashed:
+                self.deaths += 1
+                await worker.end_with(worker.executor.abandon())
+                worker = self.start()
+        await worker.end_with(worker.executor.stop(20))
+        assert self.broker.wrongs == []
+
+    async def records(self) -> list[Record]:
+        return [record async for record in DeadLetters(self.broker).list()]
+
+    def _observe(self, settled: Sequence[Operation], dead: Sequence[DeadLetter[Any]]) -> None:
+        del settled
+        self.letters += dead
+
+
+def id_of(key: str) -> str:
+    return f"id-{key}"
+
+
+def check_letters(records: Sequence[Record], killer: str, followers: Collection[str]) -> None:
+    reasons = {record.id: (record.reason, record.reply) for record in records}
+    assert len(reasons) == len(records), "each once"
+    assert reasons == {id_of(killer): (KILLED, None), **{id_of(key): (FOLLOWS, None) for key in followers}}
+
+
+TROUBLE = {
+    "none": [],
+    "not done": [Fault(), Fault()],
+    "done, and nobody hears of it": [Fault(after=True), Fault(after=True)],
+    "the driver's own": [Fault(error=RuntimeError("driver")), Fault(after=True, error=KeyError("driver"))],
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLE)
+@pytest.mark.parametrize("killer", DOOMED)
+def test_what_depends_on_a_killer_is_buried_with_it_unsent(killer: str, trouble: str) -> None:
+    async def program() -> None:
+        world = World(killer)
+        world.broker.fail("dead_letter", *TROUBLE[trouble])
+        world.put(nested("a"), nested("b"))
+        await world.until_done()
+        assert world.deaths == 3 + 3
+        lost = {killer, *DOOMED[killer]}
+        assert not lost & {*world.api.sent}
+        records = await world.records()
+        check_letters(records, killer, DOOMED[killer])
+        assert {record.attempts for record in records if record.reason == KILLED} == {3}
+        assert len(world.broker.letters) == len(records)
+        assert world.api.happened["b"] == keys_of(nested("b"))
+        assert world.api.happened.get("a", []) == [key for key in keys_of(nested("a")) if key not in lost]
+        # Whoever looks on sees each of them once.
+        assert Counter(key_of(letter.item) for letter in world.letters) == Counter(dict.fromkeys(lost, 1))
+        assert {letter.reason for letter in world.letters} <= {KILLED, FOLLOWS}
+
+    run_virtual(program())
+
+
+@pytest.mark.parametrize("killer", DOOMED)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_killer_that_kills_no_more_is_replayed_with_what_depends_on_it(
+    killer: str, *, at_once: bool
+) -> None:
+    async def program() -> None:
+        world = World(killer)
+        world.put(nested("a"), nested("b"))
+        worker = world.start()
+        while world.broker.unsettled:
+            await asyncio.sleep(0.1)
+            if worker.end.crashed:
+                await worker.end_with(worker.executor.abandon())
+                worker = world.start()
+        assert not {killer, *DOOMED[killer]} & {*world.api.sent}
+        assert len(world.letters) == 1 + len(DOOMED[killer])
+        world.api.killers.clear()
+        letters = DeadLetters(world.broker)
+        if at_once:
+            assert await letters.replay(Selection()) == (1 + len(DOOMED[killer]), 0)
+        for record in await world.records():
+            # One by one, as they were put: the worker has to remember what it has lost, and that it has not.
+            assert await letters.replay(Selection(ids={record.id})) == (1, 0)
+            await asyncio.sleep(5)
+        # The worker that has buried them carries them out now.
+        await asyncio.sleep(30)
+        assert world.broker.unsettled == 0
+        await worker.end_with(worker.executor.stop(20))
+        assert await world.records() == []
+        assert sorted(world.api.effects) == sorted(keys_of([*nested("a"), *nested("b")]))
+
+    run_virtual(program())
+
+
+@pytest.mark.parametrize("killer", ["a-top:create", "a:register"])
+def test_a_worker_that_dies_between_storing_a_letter_and_removing_its_operation(killer: str) -> None:
+    """It stores the letter twice, under one id; what depends on it follows all the same."""
+
+    async def program() -> None:
+        world = World(killer)
+        world.broker.buries_in_steps = True
+        world.put(nested("a"), nested("b"))
+        crash = [True]
+
+        def fails(name: str) -> Fault | None:
+            if name == "dead_letter" and crash:
+                crash.clear()
+                world.broker.ends[-1].crash()
+                return Fault(error=BrokerError("dead"))
+            return None
+
+        world.broker.faults = fails
+        await world.until_done()
+        assert world.deaths == 3 + 3 + 1
+        assert len(world.broker.letters) == 1 + 1 + len(DOOMED[killer])
+        check_letters(await world.records(), killer, DOOMED[killer])
+        assert not {killer, *DOOMED[killer]} & {*world.api.sent}
+        assert len(world.letters) == 1 + len(DOOMED[killer]), "seen when the queue knows of it, once"
+
+    run_virtual(program())
+
+
+def test_a_worker_that_loses_the_partition_of_a_killer_it_has_given_up() -> None:
+    """Its next owner gives it up; whoever had it does not take it for lost."""
+
+    async def program() -> None:
+        world = World("a:register")
+        world.put(nested("a"), nested("b"))
+        lost = [True]
+
+        def loses(name: str) -> Fault | None:
+            if name == "dead_letter" and lost:
+                lost.clear()
+                world.broker.lose(0)
+            return None
+
+        world.broker.faults = loses
+        await world.until_done()
+        assert world.deaths == 3 + 3
+        check_letters(await world.records(), "a:register", DOOMED["a:register"])
+        assert len(world.broker.letters) == len(nested("a"))
+        assert world.api.happened["b"] == keys_of(nested("b"))
+
+    run_virtual(program())
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_goes_wrong_everything_takes_effect_or_is_set_aside(seed: int) -> None:
+    async def program() -> None:
+        rng = dice(seed)
+        instances = {name: nested(name) for name in ("a", "b", "c")}
+        everything = [key for operations in instances.values() for key in keys_of(operations)]
+        killers = rng.sample(everything, rng.randint(1, 3))
+        world = World(*killers, seed=seed)
+        world.broker.buries_in_steps = rng.random() < 0.5
+        world.put(*instances.values())
+
+        def fails(name: str) -> Fault | None:
+            chance = rng.random()
+            if name == "leave" or chance > 0.05:
+                return None
+            if chance < 0.005:
+                world.broker.lose(0)
+            return Fault(after=chance > 0.03)
+
+        world.broker.faults = fails
+        await world.until_done(3_000)
+        world.broker.faults = lambda _: None
+        records = await world.records()
+        assert {*killers} & {*world.api.sent} == set()
+        assert {id_of(key) for key in killers} <= {record.id for record in records}
+        assert all(record.attempts > 0 for record in records if record.reason == KILLED)
+        aside = {record.id for record in records}
+        assert {id_of(key) for key in everything} == {id_of(key) for key in world.api.effects} | aside
+        # And nothing is beyond repair.
+        world.api.killers.clear()
+        await DeadLetters(world.broker).replay(Selection())
+        await world.until_done()
+        assert await world.records() == []
+        assert sorted(world.api.effects) == sorted(everything)
+
+    run_virtual(program())
+
+
+# -- lanes
+
+
+class Switch:
+    """Owns deliveries until it is told that it does not."""
+
+    def __init__(self) -> None:
+        self.current = True
+
+
+def given_up(operation: Operation, owner: Switch | None = None) -> Delivery[Operation]:
+    delivery = Delivery(operation)
+    delivery.given_up = DeadLetter(operation, KILLED, attempts=3)
+    delivery.owner = owner
+    return delivery
+
+
+def make_lanes(lineage: Lineage | None = None) -> Lanes[Operation]:
+    return Lanes(RetryPolicy(rng=dice(1)), lambda item: item.instance_id, lineage)
+
+
+def buried(lanes: Lanes[Operation]) -> list[tuple[str, str, int]]:
+    return [(key_of(letter.item), letter.reason, letter.attempts) for _, letter in lanes.doomed]
+
+
+@pytest.mark.parametrize("lineage", [None, Lineage()])
+def test_what_is_given_up_waits_for_its_turn_and_is_not_sent(lineage: Lineage | None) -> None:
+    lanes = make_lanes(lineage)
+    lanes.add(Delivery(quality("a", 1)))
+    lanes.add(given_up(quality("a", 2)))
+    lanes.add(Delivery(quality("a", 3)))
+    lanes.add(given_up(quality("b", 1)))
+    first = lanes.take(WIDE, 0)
+    assert [key_of(one.item) for one in first] == ["a:quality:1"]
+    assert buried(lanes) == [("b:quality:1", KILLED, 3)]
+    lanes.resolve(first, [SETTLED], 0)
+    assert [key_of(one.item) for one in lanes.take(WIDE, 0)] == ["a:quality:3"]
+    assert buried(lanes)[1:] == [("a:quality:2", KILLED, 3)]
+    assert lanes.held == 1
+
+
+def test_what_follows_in_the_same_turn_is_buried_too_and_others_are_not() -> None:
+    lanes = make_lanes(Lineage())
+    lanes.add(given_up(register("a")))
+    for operation in life("a")[1:]:
+        lanes.add(Delivery(operation))
+    lanes.add(Delivery(quality("b", 1)))
+    assert [key_of(one.item) for one in lanes.take(WIDE, 0)] == ["b:quality:1"]
+    followers = [(key, FOLLOWS, 0) for key in keys_of(life("a")[1:])]
+    assert buried(lanes) == [("a:register", KILLED, 3), *followers]
+
+
+def test_what_is_given_up_and_another_ones_by_now_is_given_back_and_no_loss() -> None:
+    lanes = make_lanes(Lineage())
+    old, new = Switch(), Switch()
+    lanes.add(given_up(register("a"), old))
+    old.current = False
+    again = Delivery(register("a"))
+    again.owner = new
+    lanes.add(again)
+    assert lanes.take(WIDE, 0) == [again]
+    assert buried(lanes) == []
+    assert [key_of(one.item) for one in lanes.revoked] == ["a:register"]
+
+
+def test_what_is_given_up_is_forgotten_when_all_is_given_back() -> None:
+    lanes = make_lanes()
+    lanes.add(given_up(quality("a", 1)))
+    assert len(lanes.empty_out()) == 1
+    lanes.add(Delivery(quality("a", 1)))
+    assert len(lanes.take(WIDE, 0)) == 1
+    assert buried(lanes) == []
