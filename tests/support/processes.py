@@ -1,4 +1,4 @@
-"""What only Linux tells of processes: how orphans end, and which signals are caught."""
+"""What only Linux tells of processes: how orphans end, what they take, which signals they catch."""
 
 import asyncio
 import ctypes
@@ -35,10 +35,15 @@ async def exit_status(process: int, within: float) -> int:
 
 def catches(process: int, number: signal.Signals) -> bool:
     """Whether a process has a handler for a signal."""
+    return bool(int(status_field(process, "SigCgt"), 16) >> (number - 1) & 1)
+
+
+def status_field(process: int, name: str) -> str:
+    """Return the first word of a field of a process's status, such as ``VmRSS`` (in KiB)."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
-        if line.startswith("SigCgt:"):
-            return bool(int(line.split()[1], 16) >> (number - 1) & 1)
-    raise AssertionError(f"process {process} has no signals")
+        if line.startswith(f"{name}:"):
+            return line.split()[1]
+    raise AssertionError(f"process {process} has no {name}")
 
 
 def _be_subreaper(on: int) -> None:

@@ -14,6 +14,7 @@ from prefactor_core.broker.letters import Record
 from tests.support.emulator import Emulator
 from tests.support.fleet import Child, Fleet
 from tests.support.ports import free_port
+from tests.support.processes import status_field
 
 FULL = os.environ.get("PREFACTOR_TEST_FULL") == "1"
 """Whether the tests run in the sizes that were promised, which takes minutes, and not in smaller ones."""
@@ -79,10 +80,7 @@ async def probed_worker(fleet: Fleet, *options: str, **environment: str) -> Prob
 
 def resident_mib(pid: int) -> float:
     """Return the resident memory of a process."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise AssertionError(f"process {pid} has no memory")
+    return int(status_field(pid, "VmRSS")) / 1024
 
 
 def cpu_seconds(pid: int) -> float:
