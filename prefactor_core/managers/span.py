@@ -175,7 +175,9 @@ class SpanManager:
         require_time(timestamp, "timestamp")
         creates: list[Operation] = []
         if span.status == "pending":
-            creates = self._creates(span, self._encode_or_mark(span.payload, span, "payload"), None)
+            creates = self._creates(
+                span, self._encode_or_mark(span.payload, span.schema_name, "payload"), None
+            )
         await self._put_finish(span, creates, result_payload, status, timestamp)
 
     async def cancel_unstarted(self, span_id: str, timestamp: datetime | None = None) -> None:
@@ -187,7 +189,7 @@ class SpanManager:
         self._outbox.check()
         span = self.get_span(span_id)
         require_time(timestamp, "timestamp")
-        encoded = self._encode_or_mark(span.payload, span, "payload")
+        encoded = self._encode_or_mark(span.payload, span.schema_name, "payload")
         creates = self._creates(span, encoded, None, status="pending")
         await self._put_finish(span, creates, None, "cancelled", timestamp)
 
@@ -223,12 +225,7 @@ class SpanManager:
 
     def encode_result(self, span_id: str, value: object) -> EncodedJson:
         """Return a result as it is now; a marker if it cannot be sent."""
-        try:
-            return encode_object(value, "result_payload")
-        except InvalidPayloadError as error:
-            span = self._open.get(span_id)
-            self._warn_of(span.schema_name if span is not None else "finished", "result_payload", error)
-            return unserialisable_marker(error)
+        return self._encode_or_mark(value, self._schema_of(span_id), "result_payload")
 
     # -- inside
 
@@ -307,7 +304,7 @@ class SpanManager:
             parent = self._open.get(parent_id)
             if parent is None or parent.status != "pending":
                 break
-            encoded = self._encode_or_mark(parent.payload, parent, "payload")
+            encoded = self._encode_or_mark(parent.payload, parent.schema_name, "payload")
             operations.append(self._create(parent, encoded, now, now, "active"))
             parent_id = parent.parent_span_id
         operations += reversed(self._start_if_pending(span.instance_id))
@@ -349,24 +346,30 @@ class SpanManager:
             "timestamp": (timestamp or now).isoformat(),
         }
         if result_payload is not None:
-            fields["result_payload"] = self._encode_or_mark(result_payload, span, "result_payload")
+            fields["result_payload"] = self._encode_or_mark(
+                result_payload, span.schema_name, "result_payload"
+            )
         span.status = status
         span.finished_at = timestamp or now
         self._remove(span)
         finish = Operation(OperationType.FINISH_SPAN, fields, now, f"{span.id}:finish")
         await self._outbox.put(*creates, finish)
 
-    def _encode_or_mark(self, value: Mapping[str, Any], span: Span, field: str) -> EncodedJson:
+    def _encode_or_mark(self, value: object, schema_name: str, field: str) -> EncodedJson:
         try:
             return encode_object(value, field)
         except InvalidPayloadError as error:
-            self._warn_of(span.schema_name, field, error)
+            self._warn_of(schema_name, field, error)
             return unserialisable_marker(error)
+
+    def _schema_of(self, span_id: str) -> str:
+        """Return what warnings call a span's schema."""
+        span = self._open.get(span_id)
+        return span.schema_name if span is not None else "finished"
 
     def warn_once(self, span_id: str, problem: str) -> None:
         """Log what was done wrong with a span, once for its schema."""
-        span = self._open.get(span_id)
-        schema_name = span.schema_name if span is not None else "finished"
+        schema_name = self._schema_of(span_id)
         if self._is_new((schema_name, problem)):
             logger.warning("a %s span: %s (logged once)", schema_name, problem)
 
