@@ -12,7 +12,10 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
+
+MAX_ATTEMPTS: Final = 3
+"""Attempts at an operation in isolation, each recorded, before it is dead-lettered."""
 
 
 @dataclass(slots=True, eq=False)
@@ -157,13 +160,25 @@ class Partition(ABC):
 
     @abstractmethod
     async def begin(self, message: Message) -> bool:
-        """Record, while ``careful``, that ``message`` is about to be handled alone.
+        """Record, while ``careful``, an attempt at ``message``: from now on a crash is held against it.
 
         Returns:
-            Whether to go on. If not, it has been begun too often without an end, and is to be dead-lettered.
+            Whether it is one of the first ``MAX_ATTEMPTS`` that stand. If not, the operation has been begun
+            too often without an end, and is to be dead-lettered; this attempt is recorded all the same.
 
         Raises:
             BrokerError: It could not be recorded.
+        """
+
+    @abstractmethod
+    async def withdraw(self, message: Message) -> None:
+        """Take back the attempt that this owner recorded last: nothing handles ``message`` for now.
+
+        Attempts that earlier owners recorded stand. Without an attempt of this owner's it does nothing.
+
+        Raises:
+            BrokerError: It is not known whether that was done. The partition's next owner takes it back if it
+                finds that this one did not crash.
         """
 
     @abstractmethod
@@ -212,6 +227,37 @@ class ConsumingEnd(End):
         """
 
     @abstractmethod
+    async def stand_aside(self) -> None:
+        """Leave the fleet, and be counted among the workers whose token the API refuses.
+
+        Called every second or so for as long as that lasts; what is owned was given up before. ``fleet``
+        joins again.
+
+        Raises:
+            BrokerError: The broker is unavailable.
+        """
+
+    @abstractmethod
+    async def standing_aside(self) -> int:
+        """Return how many workers stand aside. Changes nothing, and joins no fleet.
+
+        Raises:
+            BrokerError: The broker is unavailable.
+        """
+
+    async def answer(self, address: str, answers: Sequence[bytes]) -> None:
+        """Tell whoever replayed operations what became of them; the default cannot.
+
+        Args:
+            address: What ``DeadLetterEnd.open_answers`` returned, in another process. Whatever it holds may
+                have been written by anybody.
+            answers: A small JSON object for each operation. Dropped where nobody waits for them any more.
+
+        Raises:
+            BrokerError: They may not have arrived.
+        """
+
+    @abstractmethod
     async def acquire(self, partition: int, max_items: int) -> Partition | None:
         """Become the owner of a partition, unless somebody else is.
 
@@ -247,6 +293,9 @@ class DeadLetterEnd(End):
     def read(self) -> AsyncIterator[StoredLetter]:
         """Yield every record, the oldest of each partition first, without holding all of them in memory.
 
+        Reading changes nothing for other readers: they see every record too, now or, where the broker can
+        serve only one reader at a time, once this end is disconnected.
+
         Raises:
             BrokerError: The broker is away.
         """
@@ -266,6 +315,24 @@ class DeadLetterEnd(End):
         Raises:
             BrokerError: It is not known whether that was done.
         """
+
+    async def open_answers(self) -> str | None:
+        """Return an address at which ``ConsumingEnd.answer`` reaches this end until it is disconnected.
+
+        The default returns ``None``: this transport has no way back.
+
+        Raises:
+            BrokerError: The broker is unavailable.
+        """
+        return None
+
+    async def answers(self) -> list[bytes]:
+        """Return the answers that have arrived, each once; none after a wait of about a second without any.
+
+        Raises:
+            BrokerError: The broker is unavailable.
+        """
+        return []
 
     async def __aenter__(self) -> Self:
         return self

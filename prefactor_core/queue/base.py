@@ -25,6 +25,27 @@ class Owner(Protocol):
         ...
 
 
+class Attempt(Protocol):
+    """What a queue records while a delivery is handled, so that a crash of its handler is counted.
+
+    It is recorded when the delivery is handed out. Whoever lets the delivery wait, for an endpoint that is
+    unavailable or for a retry, withdraws it, and begins it again before the delivery is handled.
+    """
+
+    async def withdraw(self) -> None:
+        """Take the record back. Does nothing if there is none, and never fails: what cannot be told is not."""
+        ...
+
+    async def begin(self) -> bool:
+        """Record it again, unless it is recorded.
+
+        Returns:
+            Whether the delivery may be handled now. If not, it has to wait a moment: the broker cannot be
+            told, or another delivery is handled that has to be alone.
+        """
+        ...
+
+
 class Delivery(Generic[T]):
     """One item handed out by a queue, to be settled, dead-lettered or given back exactly once.
 
@@ -38,10 +59,11 @@ class Delivery(Generic[T]):
         lane: Whose turn it waits for; the executor's own.
         number: Its place among all that the executor received; the executor's own.
         owner: Who can lose it to another process; ``None`` where nobody can.
+        attempt: What is recorded while it is handled; ``None`` where crashes are not counted.
         receipt: What the queue disposes of it by; the queue's own.
     """
 
-    __slots__ = ("given_up", "item", "lane", "maybe_sent", "number", "owner", "receipt", "size")
+    __slots__ = ("attempt", "given_up", "item", "lane", "maybe_sent", "number", "owner", "receipt", "size")
 
     def __init__(self, item: T, *, redelivered: bool = False) -> None:
         self.item = item
@@ -53,6 +75,7 @@ class Delivery(Generic[T]):
         self.lane: object = None
         self.number = 0
         self.owner: Owner | None = None
+        self.attempt: Attempt | None = None
         self.receipt: object = None
 
     @property
