@@ -36,6 +36,9 @@ SDK_HEADER: Final = "sdk_header"
 OPERATION_ID: Final = "operation_id"
 """Under this name an operation's metadata has the id that its producer gave it, if it came from a broker."""
 
+SEQUENCE: Final = "sequence"
+"""Under this name it has its place among what that producer put for the instance, likewise."""
+
 _SHORT: Final = 1_000
 """Characters up to which what a string takes as JSON need not be counted to the byte."""
 

@@ -5,12 +5,21 @@ not say enough. What a reply means is decided in ``replies``; whether a failure 
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Final, Protocol
 
 from prefactor_core.api.endpoint import Endpoint, Turn
 from prefactor_core.api.packing import BULK_LIMITS, Packing, pack
-from prefactor_core.api.replies import Reply, Verdict, classify, classify_item, control_of, is_over
+from prefactor_core.api.replies import (
+    Reply,
+    Verdict,
+    classify,
+    classify_item,
+    control_of,
+    is_over,
+    loses_instance,
+)
 from prefactor_core.api.wire import (
     BULK_PATH,
     WireOperation,
@@ -31,6 +40,8 @@ from prefactor_core.queue.outcome import (
     Dead,
     Outcome,
 )
+
+logger = logging.getLogger("prefactor_core.api")
 
 _REFUSED_KEPT: Final = 10_000
 """Keys remembered at the most of operations that were not allowed once."""
@@ -78,16 +89,20 @@ class ApiDelivery:
         self._on_terminated = on_terminated
         self._packing = Packing(limits)
         self._refused: set[str] = set()  # keys of operations that were not allowed once
+        self._makes_no_sense = False
 
     @property
     def limits(self) -> BatchLimits:
         """How much the next call takes."""
         return self._packing.limits
 
-    async def handle(self, deliveries: Sequence[Delivery[Operation]]) -> list[Outcome]:
-        """Send ``deliveries`` and return what became of each.
+    @property
+    def circuit(self) -> Endpoint:
+        """What the executor waits for before it calls."""
+        return self._endpoint
 
-        Waits for as long as the endpoint is away.
+    async def handle(self, deliveries: Sequence[Delivery[Operation]]) -> list[Outcome]:
+        """Send ``deliveries`` and return what became of each; nothing is sent while the circuit is not ready.
 
         Raises:
             PrefactorTelemetryFailureError: The token is refused, and that is final here.
@@ -101,6 +116,8 @@ class ApiDelivery:
                     rest: list[Outcome] = [NOT_REACHED] * (len(deliveries) - 1)
                     return [Dead(str(error)), *rest]
                 break  # it has its turn when it is the first
+        if not self._endpoint.ready:
+            return [NOT_REACHED] * len(deliveries)
         async with self._endpoint.turn() as turn:
             if not self._packing.bulk_works or self._packing.travels_alone(wires[0].key):
                 outcomes = await self._send_singly(turn, deliveries, wires)
@@ -119,9 +136,9 @@ class ApiDelivery:
         reply = await self._post(BULK_PATH, bulk_body(items), batch)
         outputs = _outputs(reply)
         if outputs is not None and wires[0].key in outputs:
-            return self._read_outputs(batch, wires, outputs, first=first)
+            return await self._read_outputs(turn, batch, wires, outputs, first=first)
         if outputs is not None:
-            reply = Reply(None, failure="a bulk reply that says nothing of the first item")
+            reply = self._senseless("says nothing of its first operation")
         if reply.status in _NO_BULK:
             self._packing.no_bulk(reply)
             return []
@@ -139,19 +156,24 @@ class ApiDelivery:
         again = await self._again(turn, reply, batch, first=first, throttled=verdict is Verdict.THROTTLED)
         return [again] * len(batch)
 
-    def _read_outputs(
+    async def _read_outputs(
         self,
+        turn: Turn,
         batch: Sequence[Delivery[Operation]],
         wires: list[WireOperation],
         outputs: dict[str, object],
         *,
         first: bool,
     ) -> list[Outcome]:
-        """Return the outcomes up to the first item that was not done."""
+        """Return the outcomes up to the first operation that was not done."""
         outcomes: list[Outcome] = []
+        senseless = False
         for delivery, wire in zip(batch, wires, strict=False):
-            output = outputs.get(wire.key)
+            if wire.key not in outputs:
+                break
+            output = outputs[wire.key]
             if not isinstance(output, dict):
+                senseless = True
                 break
             verdict = classify_item(output, delivery.item.type, maybe_sent=delivery.maybe_sent)
             if verdict is Verdict.DONE:
@@ -167,7 +189,22 @@ class ApiDelivery:
                 break
         if outcomes and outcomes[0] in {SETTLED, SETTLED_BEFORE}:
             self._endpoint.succeeded(first=first)
-        return outcomes
+        if not senseless:
+            self._makes_no_sense = False
+            return outcomes
+        # Nobody knows what was done of this operation, and of those behind it.
+        rest = batch[len(outcomes) :]
+        reply = self._senseless("has something else than an object for an operation")
+        again = await self._again(turn, reply, rest, first=first and not outcomes, throttled=False)
+        return [*outcomes, *([again] * len(rest))]
+
+    def _senseless(self, problem: str) -> Reply:
+        """Return what a bulk reply counts as that cannot be understood; say so once until one can."""
+        reply = Reply(None, failure=f"a bulk reply that {problem}")
+        if not self._makes_no_sense:
+            self._makes_no_sense = True
+            logger.warning("%s: what was sent is sent again, later; is this the API?", reply)
+        return reply
 
     def _set_apart(
         self, batch: Sequence[Delivery[Operation]], wires: list[WireOperation], reply: Reply
@@ -189,7 +226,7 @@ class ApiDelivery:
                 break  # the rest can travel in bulk again
             outcome = await self._send_one(turn, delivery, wire)
             outcomes.append(outcome)
-            if not isinstance(outcome, Again):
+            if outcome in {SETTLED, SETTLED_BEFORE}:
                 self._packing.forget(wire.key)
             if outcome not in {SETTLED, SETTLED_BEFORE}:
                 break
@@ -208,14 +245,13 @@ class ApiDelivery:
             self._endpoint.succeeded(first=False)
             return SETTLED_BEFORE
         if verdict is Verdict.CONFLICT:
+            self._endpoint.answered(turn)
             return _conflict(operation, reply)
         if verdict is Verdict.OVER:
             return await self._settle_if_over(turn, delivery, reply)
         if verdict in {Verdict.REJECTED, Verdict.TOO_LARGE}:
-            opens = operation.type is OperationType.REGISTER_AGENT_INSTANCE
-            if self._endpoint.rejected(turn, reply, operation.instance_id or wire.key, opens=opens):
-                return _dead("rejected", reply)
-            return Again(str(reply), weight=0.0)
+            self._endpoint.answered(turn)
+            return _dead("rejected", reply, whole=await self._loses_instance(operation, reply))
         if verdict is Verdict.TOKEN:
             if await self._endpoint.refused(turn, reply, operation.type.name) and self._is_refused(wire.key):
                 return _dead("not allowed", reply)
@@ -229,6 +265,13 @@ class ApiDelivery:
         if over is None:
             return await self._again(turn, found, [delivery], first=False, throttled=found.status == 429)
         return SETTLED_BEFORE if over else _conflict(delivery.item, reply)
+
+    async def _loses_instance(self, operation: Operation, reply: Reply) -> bool:
+        lost = loses_instance(reply, operation)
+        if lost is None:
+            found = await self._api.get(instance_path(operation.payload["instance_id"]))
+            lost = found.code == "not_found"
+        return lost
 
     def _is_refused(self, key: str) -> bool:
         """Whether the operation was not allowed before, too.
@@ -293,14 +336,15 @@ def _mark_sent(batch: Sequence[Delivery[Operation]]) -> None:
         delivery.maybe_sent = True
 
 
-def _dead(reason: str, reply: Reply) -> Dead:
-    return Dead(f"{reason}: {reply}", reply.detail)
+def _dead(reason: str, reply: Reply, *, whole: bool = False) -> Dead:
+    return Dead(f"{reason}: {reply}", reply.detail, whole=whole, rejected=True)
 
 
 def _conflict(operation: Operation, reply: Reply) -> Dead:
     # An instance that somebody else has started takes what follows; one whose id is taken does not.
     fatal = operation.type is not OperationType.START_AGENT_INSTANCE
-    return Dead(f"conflict: {reply}", reply.detail, fatal=fatal)
+    whole = loses_instance(reply, operation) is True
+    return Dead(f"conflict: {reply}", reply.detail, fatal=fatal, whole=whole, rejected=True)
 
 
 def _outputs(reply: Reply) -> dict[str, object] | None:

@@ -36,8 +36,8 @@ _HEARSAY: Final = 0.5
 _FAILED_REQUESTS: Final = 4
 _FAILED_LANES: Final = 3
 """So many requests of so many lanes failing in a row, with nothing done between, is no fault of theirs."""
-_REJECTED_INSTANCES: Final = 5
-"""Rejections of so many instances in a row mean that something general is wrong."""
+_PROOF_LASTS: Final = 1.0
+"""Seconds for which a success or a ping is proof enough that the endpoint is well."""
 
 
 class _Proof(Enum):
@@ -45,7 +45,6 @@ class _Proof(Enum):
 
     PING = auto()
     ANSWER = auto()  # to a write, by the API itself
-    SUCCESS = auto()  # of a write
 
 
 @dataclass(slots=True)
@@ -105,8 +104,10 @@ class Endpoint:
         self._failure_rate = _USUAL_RATE
         self._failed_requests = 0
         self._failed_lanes: set[object] = set()
-        self._rejected_instances: set[object] = set()
         self._token_refused = False
+        self._trial_due = False
+        self._no_trial = asyncio.Event()
+        self._no_trial.set()
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn]:
@@ -116,14 +117,46 @@ class Endpoint:
             PrefactorTelemetryFailureError: The token is refused, and that is final here.
         """
         loop = asyncio.get_running_loop()
-        await self._wait_for_hold()
-        if self._away is not None:
+        await self.wait()
+        if self._away is None:
+            yield Turn(loop.time())
+            return
+        self._trial_due = False
+        self._no_trial.clear()
+        try:
+            yield Turn(loop.time(), trial=True)
+        finally:
+            self._no_trial.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether ``turn`` gives one at once: the endpoint is well, or a trial with a write is due."""
+        if self._away is not None and not self._trial_due:
+            return False
+        return self._held_until <= asyncio.get_running_loop().time()
+
+    async def wait(self) -> None:
+        """Wait until ``ready``. One of those who wait probes; the others wait for that one.
+
+        Raises:
+            PrefactorTelemetryFailureError: The token is refused, and that is final here.
+        """
+        while not self.ready:
+            await self._wait_for_hold()
             async with self._probing:
-                while self._away is not None:
-                    if await self._probe(self._away):
-                        yield Turn(loop.time(), trial=True)
-                        return
-        yield Turn(loop.time())
+                await self._no_trial.wait()
+                if self._away is not None and not self._trial_due:
+                    self._trial_due = await self._probe(self._away)
+
+    async def prove(self) -> bool:
+        """Return whether the endpoint is well: something was done within the last second, or a ping says so.
+
+        Raises:
+            PrefactorTelemetryFailureError: The token is refused, and that is final here.
+        """
+        if self._away is not None:
+            return False
+        return await self._is_well(asyncio.get_running_loop().time() - _PROOF_LASTS)
 
     @property
     def state(self) -> EndpointState:
@@ -150,7 +183,6 @@ class Endpoint:
         self._proved_at = asyncio.get_running_loop().time()
         self._failed_requests = 0
         self._failed_lanes.clear()
-        self._rejected_instances.clear()
         if first:
             self._failure_rate *= 1 - _RATE_WEIGHT
         self._recover()
@@ -196,7 +228,7 @@ class Endpoint:
         Raises:
             PrefactorTelemetryFailureError: The token is refused, and that is final here.
         """
-        self._answered(turn)
+        self.answered(turn)
         if self._away is not None:
             self._away.failures += turn.trial
             return False
@@ -204,37 +236,10 @@ class Endpoint:
         now = asyncio.get_running_loop().time()
         return await self._is_well(now, instead=str(reply), operation_type=operation_type)
 
-    def rejected(self, turn: Turn, reply: Reply, lane: object, *, opens: bool) -> bool:
-        """An operation was rejected for good.
-
-        Args:
-            turn: The leave that it was sent with.
-            reply: What the API said.
-            lane: Whose it is.
-            opens: Whether it registers an instance.
-
-        Returns:
-            Whether that can be believed. Rejections of many instances in a row are held to be a fault
-            of the whole (a wrong URL, a wrong account), and are waited out like an outage. Those that
-            find fault with the content of something inside an instance (422) are not: where that is the
-            next thing of every instance, nothing could ever succeed to end the wait.
-        """
-        if reply.status == 422 and not opens:
-            self._answered(turn)
-            return True
-        self._rejected_instances.add(lane)
-        self._answered(turn)
-        if self._away is not None:
-            self._away.failures += turn.trial
-            return False
-        if len(self._rejected_instances) < _REJECTED_INSTANCES:
-            return True
-        self._go_away(
-            f"it rejects one instance after the other, lately with {reply}; "
-            "check api_url, the token's account and the schemas",
-            _Proof.SUCCESS,
-        )
-        return False
+    def answered(self, turn: Turn) -> None:
+        """The API itself has answered a write, if only by refusing it."""
+        if turn.trial and self._away is not None and self._away.needs is _Proof.ANSWER:
+            self._recover()
 
     def throttled(self, turn: Turn, retry_after: float) -> None:
         """The API asks everybody to wait, in seconds."""
@@ -289,11 +294,6 @@ class Endpoint:
         self._recover()
         return False
 
-    def _answered(self, turn: Turn) -> None:
-        """The API itself has answered a write, if only by refusing it."""
-        if turn.trial and self._away is not None and self._away.needs is _Proof.ANSWER:
-            self._recover()
-
     def _go_away(self, reason: str, needs: _Proof) -> None:
         self._away = _Away(needs, reason)
         if self._token_refused:
@@ -306,5 +306,6 @@ class Endpoint:
             return
         logger.warning("the API is back, after %d probes", self._away.failures)
         self._away = None
+        self._trial_due = False
         self._failed_requests = 0
         self._failed_lanes.clear()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from prefactor_core.operations import OperationType
+from prefactor_core.operations import Operation, OperationType
 
 _LONGEST_DETAIL: Final = 2_000
 """Characters of a reply that a dead letter keeps."""
@@ -88,9 +88,18 @@ class Verdict(Enum):
     """It meets something that is not ours. Dead-letter."""
 
 
-_DONE_CODES: Final = frozenset({"conflict", "invalid_action"})
-_REPEATABLE: Final = frozenset(OperationType) - {OperationType.RECORD_QUALITY}
-"""Operations that name an id or a state, so that a conflict tells that they were done before."""
+_DONE_BEFORE: Final = {
+    OperationType.REGISTER_AGENT_INSTANCE: "conflict",  # the id exists
+    OperationType.CREATE_SPAN: "conflict",
+    OperationType.START_AGENT_INSTANCE: "invalid_action",  # the state was left
+    OperationType.FINISH_AGENT_INSTANCE: "invalid_action",
+    OperationType.FINISH_SPAN: "invalid_action",
+}
+"""The code that tells, with 409, that a repeat of an operation was done before and its key has expired.
+
+While keys live a true repeat gets its first reply. So a create that is refused with ``invalid_action``, since
+its instance is over, was never done, however often it was sent."""
+_CONFLICT_CODES: Final = frozenset(_DONE_BEFORE.values())
 _OVER: Final = frozenset({"complete", "failed", "cancelled", "terminated"})
 _REFUSALS: Final = frozenset({400, 404, 422})
 
@@ -131,13 +140,28 @@ def classify(
 
 
 def _classify_conflict(code: str, operation_type: OperationType, *, maybe_sent: bool) -> Verdict:
-    if code not in _DONE_CODES:
+    if code not in _CONFLICT_CODES:
         return Verdict.AGAIN
-    if maybe_sent and operation_type in _REPEATABLE:
+    if maybe_sent and _DONE_BEFORE.get(operation_type) == code:
         return Verdict.DONE_BEFORE
     if operation_type is OperationType.FINISH_AGENT_INSTANCE and code == "invalid_action":
         return Verdict.OVER
     return Verdict.CONFLICT
+
+
+def loses_instance(reply: Reply, operation: Operation) -> bool | None:
+    """Whether a refusal says that no operation of the instance can be taken; ``None`` if a read has to tell.
+
+    The instance is not known, or it is over. Of a span that has a parent, and of a span's finish, "not found"
+    may mean the span.
+    """
+    kind = operation.type
+    if kind is OperationType.CREATE_SPAN and reply.code == "invalid_action":
+        return True
+    if reply.code != "not_found" or kind is OperationType.REGISTER_AGENT_INSTANCE:
+        return False
+    of_span = kind is OperationType.FINISH_SPAN or operation.payload.get("parent_span_id") is not None
+    return None if of_span else True
 
 
 def is_over(reply: Reply) -> bool | None:
@@ -175,7 +199,7 @@ def classify_item(
     if output.get("status") == "success":
         return Verdict.DONE
     code = output.get("code")
-    if isinstance(code, str) and code in _DONE_CODES:
+    if isinstance(code, str) and code in _CONFLICT_CODES:
         verdict = _classify_conflict(code, operation_type, maybe_sent=maybe_sent)
         return None if verdict is Verdict.OVER else verdict
     return None

@@ -26,7 +26,7 @@ from typing import Any, Final
 from pydantic_core import from_json, to_json
 
 from prefactor_core.exceptions import InvalidInputError
-from prefactor_core.operations import OPERATION_ID, SDK_HEADER, Operation, OperationType
+from prefactor_core.operations import OPERATION_ID, SDK_HEADER, SEQUENCE, Operation, OperationType
 from prefactor_core.payloads import MAX_OPERATION_BYTES, EncodedJson, encode_object
 
 VERSION: Final = 1
@@ -174,7 +174,7 @@ def _operation_of(fields: dict[str, Any], identity: str, sequence: int) -> Opera
             for name, value in body.items()
         }
         at = datetime.fromisoformat(_text(fields, "at") or "")
-        metadata = {OPERATION_ID: identity, "sequence": sequence, SDK_HEADER: header}
+        metadata = {OPERATION_ID: identity, SEQUENCE: sequence, SDK_HEADER: header}
         return Operation(kind, payload, at, key, metadata)
     except InvalidInputError as error:
         # The path of a value may name what somebody else wrote.

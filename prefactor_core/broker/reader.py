@@ -5,14 +5,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from prefactor_core.broker.driver import Message
+from prefactor_core.broker.driver import MAX_ATTEMPTS, Message
 from prefactor_core.broker.envelope import UnreadableEnvelopeError, decode
 from prefactor_core.broker.inbox import Inbox
+from prefactor_core.broker.isolation import IsolatedAttempt, Isolation
 from prefactor_core.broker.letters import Record, encode_record
 from prefactor_core.broker.tenure import Tenure
-from prefactor_core.broker.trial import Court, Trial
 from prefactor_core.exceptions import BrokerError
-from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter
 from prefactor_core.queue.retry import RetryPolicy
 
@@ -25,7 +24,8 @@ BROKER_RETRY: Final = RetryPolicy(base=0.2, cap=5.0)
 
 _LOOK: Final = 1.0
 """Seconds after which a full partition is looked at again, whether or not anything was disposed of."""
-_KILLED: Final = "its workers crashed each time they handled it"
+_CRASHED: Final = "its workers crashed each time they handled it"
+_CRASHED_READING: Final = "its workers crashed each time they read it"
 
 
 class Reader:
@@ -37,7 +37,7 @@ class Reader:
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
-        self._court = Court()
+        self._isolation = Isolation()
         self.quarantined = 0
         """Messages that were dead-lettered unread: no envelopes."""
 
@@ -69,23 +69,63 @@ class Reader:
         for message in messages:
             if not tenure.reading:
                 return  # its next owner begins with what is unsettled
-            try:
-                envelope = decode(message.data)
-            except UnreadableEnvelopeError as problem:
-                await self._quarantine(tenure, message, f"unreadable: {problem}")
-                continue
-            begun: Trial | DeadLetter[Operation] | None = None
             if tenure.partition.careful:
-                begun = await self._begin(tenure, message, envelope.operation)
-                if begun is None:
-                    continue
-            redelivered = message.redelivered or envelope.replayed
-            delivery = tenure.take(envelope.operation, message, redelivered=redelivered)
-            if isinstance(begun, DeadLetter):
-                delivery.given_up = begun
-            self._inbox.add(delivery)
-            if isinstance(begun, Trial):
-                begun.handed_out = True
+                await self._take_in_isolated(tenure, message)
+            else:
+                await self._hand_out(tenure, message)
+
+    async def _take_in_isolated(self, tenure: Tenure, message: Message) -> None:
+        """Take in a message of a careful partition; the attempt is recorded before it is even decoded."""
+        attempts = await _insist(tenure, lambda: tenure.partition.attempts(message))
+        if attempts is None:
+            return
+        attempt = await self._isolation.start(tenure, message, alone=attempts > 0)
+        try:
+            begun = await _insist(tenure, lambda: tenure.partition.begin(message))
+            if begun is None:
+                return
+            if begun:
+                await self._hand_out(tenure, message, attempt)
+            elif attempts <= MAX_ATTEMPTS:
+                await self._hand_out(tenure, message, attempt, crashes=attempts)
+            else:
+                await self._quarantine(tenure, message, _CRASHED_READING)
+        finally:
+            if not attempt.handed_out:
+                self._isolation.end(attempt)
+
+    async def _hand_out(
+        self,
+        tenure: Tenure,
+        message: Message,
+        attempt: IsolatedAttempt | None = None,
+        crashes: int | None = None,
+    ) -> None:
+        """Hand out what a message holds; or set it aside, if it holds no envelope.
+
+        Args:
+            tenure: Its partition.
+            message: The message.
+            attempt: The attempt at it, if that is recorded.
+            crashes: How many owners crashed with it, if those were too many: then it goes to the dead letters
+                by way of its instance's lane, so that its dependents go with it.
+        """
+        try:
+            envelope = decode(message.data)
+        except UnreadableEnvelopeError as problem:
+            await self._quarantine(tenure, message, f"unreadable: {problem}")
+            return
+        redelivered = message.redelivered or envelope.replayed
+        delivery = tenure.take(envelope.operation, message, redelivered=redelivered)
+        if crashes is not None:
+            delivery.given_up = DeadLetter(envelope.operation, _CRASHED, crashes)
+            if attempt is not None:
+                await attempt.withdraw()  # it was decoded: a crash would not be its doing
+        else:
+            delivery.attempt = attempt
+        self._inbox.add(delivery)
+        if attempt is not None:
+            attempt.handed_out = True
 
     async def _quarantine(self, tenure: Tenure, message: Message, reason: str) -> None:
         record = encode_record(Record.of(message.data, tenure.partition.number, reason, 0, None))
@@ -93,27 +133,6 @@ class Reader:
         if refused is not None and not refused:
             self.quarantined += 1
             logger.warning("dead-lettered unread, partition %d: %s", tenure.partition.number, reason)
-
-    async def _begin(
-        self, tenure: Tenure, message: Message, operation: Operation
-    ) -> Trial | DeadLetter[Operation] | None:
-        """Begin a message of a careful partition.
-
-        Returns:
-            Its trial; or its letter, if it was begun too often: it goes to the dead letters by way of its
-            instance's line, so that what depends on it goes along. ``None`` if it is not ours any more.
-        """
-        attempts = await _insist(tenure, lambda: tenure.partition.attempts(message))
-        trial = await self._court.open(tenure, alone=bool(attempts))
-        begun = False
-        try:
-            begun = bool(await _insist(tenure, lambda: tenure.partition.begin(message)))
-        finally:
-            if not begun:
-                self._court.drop(trial)
-        if begun:
-            return trial
-        return DeadLetter(operation, _KILLED, attempts or 0) if tenure.current else None
 
 
 async def _insist(tenure: Tenure, action: Callable[[], Awaitable[R]]) -> R | None:

@@ -33,7 +33,7 @@ class Attempt(Protocol):
     """
 
     async def withdraw(self) -> None:
-        """Take the record back. Does nothing if there is none, and never fails: what cannot be told is not."""
+        """Take the record back, if there is one. Never fails: what cannot be told stays recorded."""
         ...
 
     async def begin(self) -> bool:

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from prefactor_core.exceptions import PrefactorTelemetryFailureError, QueueClosedError
 from prefactor_core.operations import Operation
-from prefactor_core.queue.base import Delivery, Queue
+from prefactor_core.queue.base import Attempt, Delivery, Queue
 from prefactor_core.queue.disposal import Disposal, ExecutorAccount, Observe
-from prefactor_core.queue.handler import BatchHandler, EachItem
+from prefactor_core.queue.handler import BatchHandler, Circuit, EachItem, GuardedHandler, NoCircuit
 from prefactor_core.queue.lanes import Lanes, Resolution
 from prefactor_core.queue.lineage import Lineage
-from prefactor_core.queue.outcome import Again, Outcome
+from prefactor_core.queue.outcome import LATER, Again, Outcome
 from prefactor_core.queue.retry import RetryPolicy
 
 logger = logging.getLogger("prefactor_core.queue")
@@ -80,12 +80,14 @@ class TaskExecutor:
         if num_workers < 1:
             raise ValueError(f"num_workers: must be at least 1, got {num_workers}")
         self._queue = queue
-        self._handler: BatchHandler[Any] = EachItem(handler, is_retryable) if callable(handler) else handler
+        batches: BatchHandler[Any] = EachItem(handler, is_retryable) if callable(handler) else handler
+        self._handler = batches
+        self._circuit: Circuit = batches.circuit if isinstance(batches, GuardedHandler) else NoCircuit()
         self._num_workers = num_workers
         self._retry = retry or RetryPolicy(max_retries=max_retries, base=retry_delay_base)
         self._linger = linger
         self._on_failure = on_failure
-        self._lanes: Lanes[Any] = Lanes(self._retry, key, lineage)
+        self._lanes: Lanes[Any] = Lanes(self._retry, key, lineage, num_workers)
         self._account = ExecutorAccount()
         self._disposal = Disposal(queue, self._retry, self._account, observe)
         # Receiving what is in this process's memory anyway costs none, and a long line in trouble leaves
@@ -100,6 +102,7 @@ class TaskExecutor:
         self._receiving = False
         self._stopping = False
         self._draining = True
+        self._halt = asyncio.Event()
 
     @property
     def account(self) -> ExecutorAccount:
@@ -110,6 +113,11 @@ class TaskExecutor:
     def held(self) -> int:
         """Deliveries that are neither settled, dead-lettered nor given back."""
         return self._lanes.held + self._disposal.held
+
+    @property
+    def holding(self) -> str | None:
+        """Why rejected operations are held, if any are: nothing was taken since many were rejected."""
+        return self._lanes.holding
 
     def start(self) -> None:
         """Start receiving and carrying out, in tasks that the executor owns.
@@ -122,6 +130,7 @@ class TaskExecutor:
         loop = asyncio.get_running_loop()
         self._stopping = False
         self._draining = True
+        self._halt.clear()
         self._receiving = True
         self._tasks = [loop.create_task(self._receive(), name="prefactor-receive")]
         self._tasks += [
@@ -143,6 +152,8 @@ class TaskExecutor:
         """
         self._stopping = True
         self._draining = drain
+        if not drain:
+            self._halt.set()
         tasks = self._tasks
         given_back = self._account.given_back
         try:
@@ -207,6 +218,8 @@ class TaskExecutor:
                 for delivery in deliveries:
                     self._account.received += 1
                     delivery.number = self._account.received
+                    if delivery.attempt is not None:
+                        await delivery.attempt.withdraw()  # until it is handled
                     self._lanes.add(delivery)
                 self._wake_one()
                 await asyncio.sleep(0)  # a queue that never suspends must not starve the agent
@@ -229,24 +242,43 @@ class TaskExecutor:
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._draining and (self._receiving or self._lanes.held):
-            await self._let_grow()
-            batch = self._lanes.take(self._handler.limits, loop.time())
-            buried = await self._bury_doomed()
-            if not batch:
-                if not buried:  # else more may have come meanwhile
-                    await self._wait_for_work()
-                continue
-            self._wake_one()  # there may be more than fits into this batch
-            try:
+        try:
+            while self._draining and (self._receiving or self._lanes.held):
+                await self._let_grow()
+                if self._stopping and self._lanes.all_held:
+                    break  # nothing is left that could be taken
+                if not self._circuit.ready and self._lanes.is_ready(loop.time()):
+                    await self._wait_for_circuit()
+                    continue
+                batch = self._lanes.take(self._handler.limits, loop.time())
+                disposed = await self._dispose_of_doomed()
+                if not batch:
+                    if not disposed:  # else more may have come meanwhile
+                        await self._wait_for_work()
+                    continue
+                self._wake_one()  # there may be more than fits into this batch
                 outcomes = await self._carry_out(batch)
-            except PrefactorTelemetryFailureError as failure:
-                await self._fail(failure)
-                return
-            resolution = self._lanes.resolve(batch, outcomes, loop.time())
-            self._wake_one()  # a queue that is slow to settle holds up no lane
-            await self._dispose(resolution)
+                resolution = self._lanes.resolve(batch, outcomes, loop.time())
+                self._wake_one()  # a queue that is slow to settle holds up no lane
+                await self._withdraw_attempts(batch, resolution)
+                await self._dispose(resolution)
+        except PrefactorTelemetryFailureError as failure:
+            await self._fail(failure)
+            return
         self._wake_all()
+
+    async def _wait_for_circuit(self) -> None:
+        """Wait until calls make sense again, or until nothing more is to be carried out."""
+        waits = [asyncio.ensure_future(self._circuit.wait()), asyncio.ensure_future(self._halt.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
+            results = await asyncio.gather(*waits, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
 
     async def _let_grow(self) -> None:
         # Requests cost far more than the operations in them: a few milliseconds of patience save most of it.
@@ -255,6 +287,36 @@ class TaskExecutor:
             await asyncio.sleep(self._linger)
 
     async def _carry_out(self, batch: list[Delivery[Any]]) -> list[Outcome]:
+        """Have the handler carry out what may be handled now; the rest has to wait a moment."""
+        postponed: set[object] = set()  # lanes: what is behind has to wait as well
+        now: list[Delivery[Any]] = []
+        for delivery in batch:
+            if delivery.lane not in postponed and await self._may_begin(delivery.attempt):
+                now.append(delivery)
+            else:
+                postponed.add(delivery.lane)
+        if not postponed:
+            return await self._handle(batch)
+        outcomes = iter(await self._handle(now)) if now else iter(())
+        handled = set(now)
+        return [next(outcomes) if delivery in handled else LATER for delivery in batch]
+
+    async def _may_begin(self, attempt: Attempt | None) -> bool:
+        """Record an attempt, if this is one: not before what the handler speaks to is known to be well."""
+        if attempt is None:
+            return True
+        return await self._circuit.prove() and await attempt.begin()
+
+    async def _withdraw_attempts(self, batch: list[Delivery[Any]], resolution: Resolution[Any]) -> None:
+        """Withdraw the attempts at what is not at its end: until it is handled again it only waits."""
+        if all(delivery.attempt is None for delivery in batch):
+            return
+        ended = {*resolution.settled, *(delivery for delivery, _ in resolution.dead)}
+        for delivery in batch:
+            if delivery.attempt is not None and delivery not in ended:
+                await delivery.attempt.withdraw()
+
+    async def _handle(self, batch: list[Delivery[Any]]) -> list[Outcome]:
         try:
             outcomes = list(await self._handler.handle(batch))
         except PrefactorTelemetryFailureError:
@@ -267,8 +329,8 @@ class TaskExecutor:
             outcomes = [Again("the handler did not answer for every item")] * len(batch)
         return outcomes
 
-    async def _bury_doomed(self) -> bool:
-        """Dispose of what ``take`` found to be doomed, or to be revoked; whether there was any."""
+    async def _dispose_of_doomed(self) -> bool:
+        """Dispose of what ``take`` found that must not be sent; whether there was any."""
         doomed, self._lanes.doomed = self._lanes.doomed, []
         revoked, self._lanes.revoked = self._lanes.revoked, []
         if doomed or revoked:

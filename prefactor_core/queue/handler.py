@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from prefactor_core.exceptions import PrefactorTelemetryFailureError
 from prefactor_core.queue.base import Delivery
@@ -43,12 +43,65 @@ class BatchHandler(Protocol[T]):
         Deliveries of a lane stand together and in order. An outcome other than ``Settled`` or ``Dead``
         means that nothing behind it in its lane has happened.
 
-        May wait for as long as sending makes no sense; it is cancelled when the executor stops.
+        It is cancelled when the executor stops. One that has to wait for what it speaks to is a
+        ``GuardedHandler`` as well.
 
         Raises:
             PrefactorTelemetryFailureError: Nothing will ever be delivered: the executor ends.
             Exception: Counts against every delivery, as ``Again`` does.
         """
+        ...
+
+
+class Circuit(Protocol):
+    """Whether what a handler speaks to is there: a circuit breaker."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a call makes sense now."""
+        ...
+
+    async def wait(self) -> None:
+        """Wait until ``ready``.
+
+        Raises:
+            PrefactorTelemetryFailureError: Nothing will ever be delivered: the executor ends.
+        """
+        ...
+
+    async def prove(self) -> bool:
+        """Return whether a call would reach what is well; asks, unless that is known.
+
+        Raises:
+            PrefactorTelemetryFailureError: Nothing will ever be delivered: the executor ends.
+        """
+        ...
+
+
+class NoCircuit:
+    """The circuit of a handler that has none: always ready."""
+
+    ready = True
+
+    async def wait(self) -> None:
+        """Wait for nothing."""
+
+    async def prove(self) -> bool:
+        """Return ``True``."""
+        return True
+
+
+@runtime_checkable
+class GuardedHandler(Protocol):
+    """A batch handler behind a circuit breaker.
+
+    The executor waits for it before it takes a batch, so that nothing that only waits is counted as handled.
+    A call that comes when the circuit is not ready answers ``NotReached`` for everything.
+    """
+
+    @property
+    def circuit(self) -> Circuit:
+        """The circuit breaker, the same always."""
         ...
 
 

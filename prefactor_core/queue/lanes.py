@@ -7,6 +7,9 @@ When a batch fails as a whole nobody knows which of its items is to blame, so th
 before anything counts against an item: the same company once more, then each lane alone, then the lane's
 first item alone. Only there do failures count as attempts. A success widens the lane again.
 
+Lanes that travel alone take one call each, so while others wait they get no more than half of the calls.
+Lanes that are rejected while nothing succeeds are held (see ``credit``); they keep nobody else waiting.
+
 No clock, no tasks: the executor brings the time, so that the rules run in simulated time.
 """
 
@@ -18,9 +21,10 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from prefactor_core.queue.base import DeadLetter, Delivery
+from prefactor_core.queue.credit import Credit
 from prefactor_core.queue.handler import BatchLimits
 from prefactor_core.queue.lineage import Lineage
-from prefactor_core.queue.outcome import Again, Apart, Dead, NotReached, Outcome, Settled
+from prefactor_core.queue.outcome import Again, Apart, Dead, Later, NotReached, Outcome, Settled
 from prefactor_core.queue.retry import RetryPolicy
 
 logger = logging.getLogger("prefactor_core.queue")
@@ -31,6 +35,8 @@ _NO_LIMIT: Final = 1 << 30
 _SHARED_TRIES: Final = 2
 """Failures in company after which a lane travels alone."""
 _FOLLOWS: Final = "follows a lost operation: "
+_MOMENT: Final = 0.02
+"""Seconds until what could not be handled is looked at again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +49,7 @@ class _Lane(Generic[T]):
     attempts: int = 0  # of those, the head alone
     blame: float = 0.0  # what the attempts weigh
     alone: bool = False
+    out_alone: bool = False  # with a handler now, in a call of its own
     limit: int = _NO_LIMIT  # how long a prefix may be
 
 
@@ -72,6 +79,7 @@ class Lanes(Generic[T]):
         retry: Backoff and number of tries.
         key: Names an item's lane; ``None`` gives it a lane of its own.
         lineage: What follows a dead letter, if the items have such a thing.
+        calls: How many batches may be out at a time.
     """
 
     def __init__(
@@ -79,19 +87,24 @@ class Lanes(Generic[T]):
         retry: RetryPolicy,
         key: Callable[[T], str | None],
         lineage: Lineage | None = None,
+        calls: int = 1,
     ) -> None:
         self._retry = retry
         self._key = key
         self._lineage = lineage
         self._lanes: dict[object, _Lane[T]] = {}
+        self._most_alone = max(1, calls // 2)
+        self._out_alone = 0
+        self._alone_was_last = False
         self._ready: deque[_Lane[T]] = deque()
+        self._ready_alone: deque[_Lane[T]] = deque()
+        self._credit: Credit[_Lane[T]] = Credit()
         self._backing_off: list[tuple[float, int, _Lane[T]]] = []
         self._sequence = 0  # keeps the heap from comparing lanes
         self.held = 0
         """Deliveries in all lanes, with a handler or not."""
         self.held_bytes = 0
         """Bytes of those."""
-        self._given_up = 0  # how many of those were given up before they came
         self.doomed: list[tuple[Delivery[T], DeadLetter[T]]] = []
         """Deliveries that ``take`` found to be given up, or to depend on a lost one: to be dead-lettered by
         the caller."""
@@ -104,11 +117,10 @@ class Lanes(Generic[T]):
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = _Lane(key)
-            self._ready.append(lane)
+            self._enqueue(lane)
         lane.line.append(delivery)
         if self._lineage:
             self._lineage.revive(delivery.item)
-        self._given_up += delivery.given_up is not None
         self.held += 1
         self.held_bytes += delivery.size
 
@@ -125,26 +137,24 @@ class Lanes(Generic[T]):
             now: Monotonic time in seconds.
         """
         self._wake(now)
-        if self._lineage or self._given_up:
-            self._bury_doomed()
-        batch: list[Delivery[T]] = []
-        room_bytes = limits.max_bytes
-        # Long prefixes of few lanes, rather than a little of each: what one batch leaves alone, the next can
-        # take while this one is under way. A lane that was served goes to the end, so each has its turn.
-        for _ in range(min(limits.max_lanes, len(self._ready))):
-            lane = self._ready[0]
-            if self._revoke(lane):
-                continue
-            if lane.alone and batch:
-                break  # the next batch is its own
-            size = self._hand_out(lane, limits.max_items - len(batch), room_bytes, batch)
-            if size == 0:
-                break
-            self._ready.popleft()
-            room_bytes -= size
-            if lane.alone or len(batch) >= limits.max_items:
-                break
+        alone_first = not self._alone_was_last and self._may_go_alone
+        batch = self._take_one_alone(limits, now) if alone_first else []
+        if not batch:
+            batch = self._take_company(limits, now)
+            self._alone_was_last = False
+            if not batch and not alone_first:
+                batch = self._take_one_alone(limits, now)
         return batch
+
+    @property
+    def holding(self) -> str | None:
+        """Why rejected lanes are held, if any were since the last success: the endpoint's words."""
+        return self._credit.exhausted
+
+    @property
+    def all_held(self) -> bool:
+        """Whether nothing is left but lanes that are held since everything is rejected."""
+        return self._credit.general and 0 < len(self._lanes) == len(self._credit)
 
     def resolve(self, batch: Sequence[Delivery[T]], outcomes: Sequence[Outcome], now: float) -> Resolution[T]:
         """Take back a batch with what became of it.
@@ -156,6 +166,9 @@ class Lanes(Generic[T]):
         """
         resolution: Resolution[T] = Resolution()
         groups = list(self._by_lane(batch, outcomes))
+        if any(isinstance(outcome, Settled) for outcome in outcomes):
+            for lane in self._credit.restore():
+                self._enqueue(lane)
         # Lanes whose turn did not come go before those that had theirs: whoever ends requests early, over
         # and over, must not keep the others from being reached.
         groups.sort(key=lambda group: not isinstance(group[1][0], NotReached))
@@ -164,16 +177,25 @@ class Lanes(Generic[T]):
         return resolution
 
     def next_due(self) -> float | None:
-        """Return when the next lane that backs off is ready, in monotonic seconds."""
-        return self._backing_off[0][0] if self._backing_off else None
+        """Return when the next lane that backs off or is held is ready, in monotonic seconds."""
+        due = self._backing_off[0][0] if self._backing_off else None
+        retry = self._credit.next_retry
+        return due if retry is None else retry if due is None else min(due, retry)
+
+    def is_ready(self, now: float) -> bool:
+        """Whether there may be something to take."""
+        self._wake(now)
+        return bool(self._ready or self._ready_alone)
 
     def empty_out(self) -> list[Delivery[T]]:
         """Remove and return everything, each lane in its order."""
         everything = [delivery for lane in self._lanes.values() for delivery in lane.line]
         self._lanes.clear()
         self._ready.clear()
+        self._ready_alone.clear()
+        self._credit.clear()
         self._backing_off.clear()
-        self.held = self.held_bytes = self._given_up = 0
+        self.held = self.held_bytes = self._out_alone = 0
         return everything
 
     # -- taking
@@ -187,6 +209,71 @@ class Lanes(Generic[T]):
             key = None
         return delivery if key is None else key
 
+    @property
+    def _may_go_alone(self) -> bool:
+        return bool(self._ready_alone) and (not self._ready or self._out_alone < self._most_alone)
+
+    def _take_company(self, limits: BatchLimits, now: float) -> list[Delivery[T]]:
+        # Long prefixes of few lanes, rather than a little of each: what one batch leaves alone, the next can
+        # take while this one is under way. A lane that was served goes to the end, so each has its turn.
+        batch: list[Delivery[T]] = []
+        room_bytes, lanes = limits.max_bytes, limits.max_lanes
+        while lanes and self._ready and len(batch) < limits.max_items:
+            if not self._clear_head(self._ready[0], self.doomed, self.revoked, now):
+                self._ready.popleft()
+                continue
+            size = self._hand_out(self._ready[0], limits.max_items - len(batch), room_bytes, batch)
+            if size == 0:
+                break
+            self._ready.popleft()
+            room_bytes -= size
+            lanes -= 1
+        return batch
+
+    def _take_one_alone(self, limits: BatchLimits, now: float) -> list[Delivery[T]]:
+        batch: list[Delivery[T]] = []
+        while self._may_go_alone and not batch:
+            lane = self._ready_alone.popleft()
+            if self._clear_head(lane, self.doomed, self.revoked, now):
+                self._hand_out(lane, limits.max_items, limits.max_bytes, batch)
+                lane.out_alone = True
+                self._out_alone += 1
+                self._alone_was_last = True
+        return batch
+
+    def _clear_head(
+        self,
+        lane: _Lane[T],
+        dead: list[tuple[Delivery[T], DeadLetter[T]]],
+        revoked: list[Delivery[T]],
+        now: float,
+    ) -> bool:
+        """Take off a lane what must not be sent; whether something is left. Else the lane is held or gone."""
+        while lane.line:
+            delivery = lane.line[0]
+            if delivery.revoked:
+                # What was received later, and is ours again, stands behind it.
+                revoked.append(self._pop(lane))
+                self._absolve(lane)
+                continue
+            doom = self._doom_of(lane, delivery)
+            if doom is None:
+                return True
+            letter, rejected = doom
+            if rejected and not self._credit.spend(lane, now):
+                self._credit.hold(lane, letter.reason, now)
+                return False
+            dead.append(self._bury(lane, letter, rejected=rejected))
+        del self._lanes[lane.key]
+        return False
+
+    def _enqueue(self, lane: _Lane[T]) -> None:
+        if lane.alone:
+            self._ready_alone.append(lane)
+            self._alone_was_last = True  # those that it kept waiting go first
+        else:
+            self._ready.append(lane)
+
     def _hand_out(self, lane: _Lane[T], room_items: int, room_bytes: int, batch: list[Delivery[T]]) -> int:
         """Move the lane's longest prefix that fits into ``batch``; return its bytes, 0 for none.
 
@@ -198,30 +285,18 @@ class Lanes(Generic[T]):
             delivery = lane.line[position]
             if (batch and size + delivery.size > room_bytes) or delivery.revoked:
                 break
-            if (self._lineage or self._given_up) and self._doom_of(lane, delivery) is not None:
+            if self._doom_of(lane, delivery) is not None:
                 break  # it stays behind, to be buried once it is at the head
             size += delivery.size
             batch.append(delivery)
             lane.out += 1
         return size
 
-    def _revoke(self, lane: _Lane[T]) -> bool:
-        """Take off the head of a ready lane what is another process's by now; whether nothing is left of it.
-
-        What was received later, and is ours again, stands behind it.
-        """
-        while lane.line and lane.line[0].revoked:
-            self.revoked.append(self._pop(lane))
-            self._absolve(lane)
-        if lane.line:
-            return False
-        self._ready.remove(lane)
-        del self._lanes[lane.key]
-        return True
-
     def _wake(self, now: float) -> None:
         while self._backing_off and self._backing_off[0][0] <= now:
-            self._ready.append(heapq.heappop(self._backing_off)[2])
+            self._enqueue(heapq.heappop(self._backing_off)[2])
+        if (lane := self._credit.retry(now)) is not None:
+            self._enqueue(lane)
 
     # -- resolving
 
@@ -244,15 +319,19 @@ class Lanes(Generic[T]):
         company: bool,
     ) -> None:
         delay = 0.0
+        lost = False
         sent, lane.out = lane.out, 0
+        self._out_alone -= lane.out_alone
+        lane.out_alone = False
         for done, outcome in enumerate(outcomes):
             if isinstance(outcome, Settled):
                 self._settle(lane, outcome, resolution)
                 continue
             if isinstance(outcome, Dead):
-                resolution.dead.append(self._bury_tried(lane, outcome))
-                lane.alone = True
-                continue
+                if self._lose(lane, outcome, resolution, now):
+                    lost = True
+                    continue
+                return
             if isinstance(outcome, Apart):
                 resolution.retried += 1
                 lane.alone = True
@@ -260,14 +339,31 @@ class Lanes(Generic[T]):
             elif isinstance(outcome, Again):
                 resolution.retried += sent - done
                 delay = self._fail(lane, outcome, resolution, company=company, several=sent - done > 1)
+            elif isinstance(outcome, Later):
+                delay = _MOMENT
             break
+        if lost and not self._clear_head(lane, resolution.dead, resolution.revoked, now):
+            return  # what depends on a lost operation spends credit before another lane is rejected
+        self._line_up(lane, delay, now)
+
+    def _line_up(self, lane: _Lane[T], delay: float, now: float) -> None:
         if not lane.line:
             del self._lanes[lane.key]
         elif delay > 0:
             self._sequence += 1
             heapq.heappush(self._backing_off, (now + delay, self._sequence, lane))
         else:
-            self._ready.append(lane)
+            self._enqueue(lane)
+
+    def _lose(self, lane: _Lane[T], dead: Dead, resolution: Resolution[T], now: float) -> bool:
+        """Bury the head of a lane, unless that is not believed: then the lane is held."""
+        lane.alone = True
+        if dead.rejected and not self._credit.spend(lane, now):
+            resolution.retried += 1
+            self._credit.hold(lane, dead.reason, now)
+            return False
+        resolution.dead.append(self._bury_tried(lane, dead))
+        return True
 
     def _settle(self, lane: _Lane[T], outcome: Settled, resolution: Resolution[T]) -> None:
         delivery = self._pop(lane)
@@ -317,21 +413,26 @@ class Lanes(Generic[T]):
         delivery = lane.line.popleft()
         self.held -= 1
         self.held_bytes -= delivery.size
-        self._given_up -= delivery.given_up is not None
         return delivery
 
     def _bury_tried(self, lane: _Lane[T], dead: Dead) -> tuple[Delivery[T], DeadLetter[T]]:
         letter = DeadLetter(lane.line[0].item, dead.reason, attempts=lane.attempts, reply=dead.reply)
-        return self._bury(lane, letter, fatal=dead.fatal)
+        return self._bury(lane, letter, fatal=dead.fatal, whole=dead.whole, rejected=dead.rejected)
 
     def _bury(
-        self, lane: _Lane[T], letter: DeadLetter[T], *, fatal: bool = True
+        self,
+        lane: _Lane[T],
+        letter: DeadLetter[T],
+        *,
+        fatal: bool = True,
+        whole: bool = False,
+        rejected: bool = False,
     ) -> tuple[Delivery[T], DeadLetter[T]]:
         """Take the head off the line for good. What depends on it follows when its turn comes."""
         delivery = self._pop(lane)
         # What is another process's by now may have its effect there.
         if self._lineage is not None and fatal and not delivery.revoked:
-            self._lineage.lose(delivery.item, letter.reason)
+            self._lineage.lose(delivery.item, letter.reason, rejected=rejected, whole=whole)
         self._absolve(lane)
         return delivery, letter
 
@@ -340,24 +441,15 @@ class Lanes(Generic[T]):
         lane.failures = lane.shared = lane.attempts = 0
         lane.blame = 0.0
 
-    def _doom_of(self, lane: _Lane[T], delivery: Delivery[T]) -> DeadLetter[T] | None:
-        """Return the letter of what must not be sent: given up, or senseless without what was lost."""
-        if delivery.given_up is not None and not delivery.revoked:  # else its owner gives it up, and knows
-            return delivery.given_up
-        reason = self._lineage.reason(delivery.item) if self._lineage else None
-        if reason is None:
-            return None
-        if not reason.startswith(_FOLLOWS):
-            reason = _FOLLOWS + reason
-        return DeadLetter(delivery.item, reason, attempts=lane.attempts)
+    def _doom_of(self, lane: _Lane[T], delivery: Delivery[T]) -> tuple[DeadLetter[T], bool] | None:
+        """Return the letter of what must not be sent: given up, or senseless without what was lost.
 
-    def _bury_doomed(self) -> None:
-        """Bury what stands at the head of a ready lane and must not be sent."""
-        for _ in range(len(self._ready)):
-            lane = self._ready.popleft()
-            while lane.line and (letter := self._doom_of(lane, lane.line[0])) is not None:
-                self.doomed.append(self._bury(lane, letter))
-            if lane.line:
-                self._ready.append(lane)
-            else:
-                del self._lanes[lane.key]
+        Beside it stands whether a rejection is at the beginning of that.
+        """
+        if delivery.given_up is not None and not delivery.revoked:  # else its owner gives it up, and knows
+            return delivery.given_up, False
+        loss = self._lineage.loss_of(delivery.item) if self._lineage else None
+        if loss is None:
+            return None
+        reason = loss.reason if loss.reason.startswith(_FOLLOWS) else _FOLLOWS + loss.reason
+        return DeadLetter(delivery.item, reason, attempts=lane.attempts), loss.rejected

@@ -4,10 +4,11 @@ Half an instance is worse than none. The rule is used at both ends: by the bound
 and by the executor when it dead-letters.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 from prefactor_core.bounded import remember
-from prefactor_core.operations import Operation, OperationType
+from prefactor_core.operations import SEQUENCE, Operation, OperationType
 
 _INSTANCES_KEPT: Final = 10_000
 """Lost instances remembered. Past that the oldest is forgotten: what comes of it later is tried, and refused
@@ -21,49 +22,97 @@ INSTANCE_OPENERS: Final = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Why something is lost.
+
+    Attributes:
+        reason: The words for it.
+        rejected: Whether an endpoint's rejection is at the beginning of it.
+    """
+
+    reason: str
+    rejected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _LostInstance:
+    """An instance that is lost, and the operation that lost it."""
+
+    kind: OperationType
+    span_id: str | None
+    sequence: int | None
+    loss: Loss
+
+    def begins_anew_with(self, item: Operation) -> bool:
+        """Whether ``item`` is to be tried in spite of the loss: it comes before what lost the instance."""
+        if item.type is OperationType.REGISTER_AGENT_INSTANCE:
+            return True
+        if item.type is OperationType.START_AGENT_INSTANCE:
+            return self.kind is not OperationType.REGISTER_AGENT_INSTANCE
+        if (item.type, item.span_id) == (self.kind, self.span_id):
+            return True
+        sequence = _sequence(item)
+        return sequence is not None and self.sequence is not None and sequence < self.sequence
+
+
 class Lineage:
     """Remembers what was lost, and says what is lost with it.
 
-    That is all of an instance whose registration or start is lost, and the finish and the descendants of a
-    span whose create is lost.
+    That is all of an instance whose registration or start is lost, or that the API does not know or takes for
+    finished, and the finish and the descendants of a span whose create is lost.
     """
 
     def __init__(self) -> None:
-        self._instances: dict[str, tuple[OperationType, str]] = {}
-        self._spans: dict[tuple[str, str], str] = {}
+        self._instances: dict[str, _LostInstance] = {}
+        self._spans: dict[tuple[str, str], Loss] = {}
 
     def __bool__(self) -> bool:
-        """Whether anything is remembered: the cheap question before ``reason``."""
+        """Whether anything is remembered: the cheap question before ``loss_of``."""
         return bool(self._instances or self._spans)
 
-    def lose(self, item: object, reason: str) -> None:
-        """Remember that ``item`` is lost. Items that are no operations have no dependents."""
+    def lose(self, item: object, reason: str, *, rejected: bool = False, whole: bool = False) -> None:
+        """Remember that ``item`` is lost. Items that are no operations have no dependents.
+
+        Args:
+            item: What is lost.
+            reason: Why.
+            rejected: Whether an endpoint's rejection is at the beginning of it.
+            whole: Whether the item's instance is lost as a whole, whatever the item is.
+        """
         if not isinstance(item, Operation) or item.instance_id is None:
             return
-        if item.type in INSTANCE_OPENERS:
+        loss = Loss(reason, rejected)
+        if whole or item.type in INSTANCE_OPENERS:
             if item.instance_id in self._instances:
                 return  # what it follows is what has to be revived
-            remember(self._instances, item.instance_id, (item.type, reason), _INSTANCES_KEPT)
+            lost = _LostInstance(item.type, item.span_id, _sequence(item), loss)
+            remember(self._instances, item.instance_id, lost, _INSTANCES_KEPT)
         elif item.type is OperationType.CREATE_SPAN and item.span_id is not None:
-            remember(self._spans, (item.instance_id, item.span_id), reason, _SPANS_KEPT)
+            remember(self._spans, (item.instance_id, item.span_id), loss, _SPANS_KEPT)
 
     def revive(self, item: object) -> None:
         """Forget that ``item`` was lost, now that it is to be tried anew (a replay, another owner)."""
         if not isinstance(item, Operation) or item.instance_id is None:
             return
         lost = self._instances.get(item.instance_id)
-        if lost is not None and lost[0] is item.type:
+        if lost is not None and lost.begins_anew_with(item):
             del self._instances[item.instance_id]
-        elif item.type is OperationType.CREATE_SPAN:
+        if item.type is OperationType.CREATE_SPAN:
             self._spans.pop((item.instance_id, item.span_id or ""), None)
 
     def reason(self, item: object) -> str | None:
+        """Return the words for why ``item`` is lost along with something before it, or ``None``."""
+        loss = self.loss_of(item)
+        return None if loss is None else loss.reason
+
+    def loss_of(self, item: object) -> Loss | None:
         """Return why ``item`` is lost along with something before it, or ``None`` if it is not."""
         if not isinstance(item, Operation) or item.instance_id is None:
             return None
         lost = self._instances.get(item.instance_id)
         if lost is not None:
-            return lost[1]
+            return lost.loss
         if item.type is OperationType.FINISH_SPAN:
             span_id = item.span_id
         elif item.type is OperationType.CREATE_SPAN:
@@ -71,3 +120,9 @@ class Lineage:
         else:
             return None
         return None if span_id is None else self._spans.get((item.instance_id, span_id))
+
+
+def _sequence(item: Operation) -> int | None:
+    """Return the item's place among what its producer put for its instance, where a broker tells."""
+    sequence = item.metadata.get(SEQUENCE)
+    return sequence if isinstance(sequence, int) else None

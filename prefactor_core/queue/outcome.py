@@ -21,6 +21,11 @@ class NotReached:
 
 
 @dataclass(frozen=True, slots=True)
+class Later:
+    """It was not handled: it has to wait a moment, and what is behind it in its lane too."""
+
+
+@dataclass(frozen=True, slots=True)
 class Apart:
     """To be tried again at once, in less company.
 
@@ -57,15 +62,21 @@ class Dead:
         reason: Why.
         reply: What the API answered.
         fatal: Whether what depends on it is lost with it.
+        whole: Whether its whole instance is lost with it: no operation of it can be taken.
+        rejected: Whether that is only what the endpoint says. Many rejections without a success in between
+            are not believed (see ``credit``).
     """
 
     reason: str
     reply: str | None = None
     fatal: bool = True
+    whole: bool = False
+    rejected: bool = False
 
 
-Outcome: TypeAlias = Settled | NotReached | Apart | Again | Dead
+Outcome: TypeAlias = Settled | NotReached | Later | Apart | Again | Dead
 
 SETTLED: Final = Settled()
 SETTLED_BEFORE: Final = Settled(before=True)
 NOT_REACHED: Final = NotReached()
+LATER: Final = Later()

@@ -190,13 +190,13 @@ def test_what_depends_on_a_lost_one_is_buried() -> None:
     batch = lanes.take(WIDE, 0)
     outcomes: list[Outcome] = [NOT_REACHED] * len(batch)
     outcomes[:3] = [SETTLED, SETTLED, Dead("refused")]
-    lanes.resolve(batch, outcomes, 0)
-    kept, buried = [], []
+    kept: list[str] = []
+    buried = [key_of(letter.item) for _, letter in lanes.resolve(batch, outcomes, 0).dead[1:]]
     for _ in range(20):
         batch = lanes.take(WIDE, 0)
         kept += [key_of(delivery.item) for delivery in batch if delivery.item.instance_id == "a"]
-        lanes.resolve(batch, [SETTLED] * len(batch), 0)
-        buried += [key_of(letter.item) for _, letter in lanes.doomed]
+        resolution = lanes.resolve(batch, [SETTLED] * len(batch), 0)
+        buried += [key_of(letter.item) for _, letter in [*lanes.doomed, *resolution.dead]]
         lanes.doomed.clear()
     assert kept == ["a-3:create", "a-3:finish", "a:finish"]
     assert buried == ["a-2:create", "a-2:finish", "a-1:finish"]
@@ -208,9 +208,9 @@ def test_a_lost_registration_buries_its_instance_only() -> None:
     for operation in [*life("a"), quality("b", 1)]:
         lanes.add(Delivery(operation))
     batch = lanes.take(WIDE, 0)
-    lanes.resolve(batch, [Dead("refused"), *[NOT_REACHED] * (len(batch) - 1)], 0)
+    resolution = lanes.resolve(batch, [Dead("refused"), *[NOT_REACHED] * (len(batch) - 1)], 0)
     assert [key_of(delivery.item) for delivery in lanes.take(WIDE, 0)] == ["b:quality:1"]
-    assert len(lanes.doomed) == 4
+    assert len(resolution.dead) == 5
 
 
 def test_empty_out_keeps_the_order_of_each_lane() -> None:

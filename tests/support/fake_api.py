@@ -321,14 +321,14 @@ class FakeApi:
             return None if state is None else (409, "conflict")
         if state is None:
             return 404, "not_found"
+        if one.action == "agent_spans/create" and one.target in self.spans:
+            return 409, "conflict"
         needed = {"agent_instances/start": "pending", "agent_instances/record_quality": state}
         if state != needed.get(one.action, "active"):
             return 409, "invalid_action"
         return self._span_refusal(one) if one.action == "agent_spans/create" else None
 
     def _span_refusal(self, one: Wanted) -> tuple[int, str] | None:
-        if one.target in self.spans:
-            return 409, "conflict"
         return (404, "not_found") if one.parent is not None and one.parent not in self.spans else None
 
     def _change(self, one: Wanted) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from prefactor_core.broker.driver import (
+    MAX_ATTEMPTS,
     Broker,
     ConsumingEnd,
     DeadLetterEnd,
@@ -31,7 +32,6 @@ R = TypeVar("R")
 SAFE_PART: Final = 0.8
 """The part of a lease for which its owner is sure of it."""
 _CRASHES: Final = 3
-_TRIALS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,7 @@ class FakeBroker(Broker):
         self.crashes: Counter[int] = Counter()
         self.careful_until: Counter[int] = Counter()
         self.members: dict[object, float] = {}
+        self.aside: dict[object, float] = {}
         self.calls: Counter[str] = Counter()
         self.grants: list[tuple[float, int, FakeConsumingEnd]] = []
         self.wrongs: list[str] = []
@@ -263,6 +264,7 @@ class FakePartition(Partition):
         self._ended = False
         self._told = False
         self._cursor = 0
+        self._begun: Entry | None = None
         if broker.crashes[number] >= _CRASHES:
             handed_out = [entry.number for entry in broker.logs[number] if entry.handed_out]
             broker.careful_until[number] = max(handed_out, default=0)
@@ -304,6 +306,9 @@ class FakePartition(Partition):
 
     async def begin(self, message: Message) -> bool:
         return await self._call("begin", lambda: self._begin(message))
+
+    async def withdraw(self, message: Message) -> None:
+        await self._call("withdraw", lambda: self._withdraw(message))
 
     async def settle(self, messages: Sequence[Message]) -> Sequence[Message]:
         if self._broker.fences_locally and not self.held:
@@ -381,7 +386,13 @@ class FakePartition(Partition):
             raise BrokerError("the partition is lost")
         assert isinstance(message.receipt, Entry)
         message.receipt.trials += 1
-        return message.receipt.trials <= _TRIALS
+        self._begun = message.receipt
+        return message.receipt.trials <= MAX_ATTEMPTS
+
+    def _withdraw(self, message: Message) -> None:
+        if self._is_owner() and self._begun is message.receipt and self._begun is not None:
+            self._begun.trials -= 1
+            self._begun = None
 
     def _remove(self, messages: Sequence[Message]) -> Sequence[Message]:
         if not self._is_owner():
@@ -436,12 +447,26 @@ class FakeConsumingEnd(ConsumingEnd):
     async def fleet(self) -> Fleet:
         def join() -> Fleet:
             members = self._broker.members
+            self._broker.aside.pop(self, None)
             members[self] = now() + self._broker.lease_seconds
             for member in [member for member, until in members.items() if until <= now()]:
                 del members[member]
             return Fleet(len(members), [*members].index(self) if self._broker.ranks else None)
 
         return await self._call("fleet", join)
+
+    async def stand_aside(self) -> None:
+        def aside() -> None:
+            self._broker.members.pop(self, None)
+            self._broker.aside[self] = now() + self._broker.lease_seconds
+
+        await self._call("stand_aside", aside)
+
+    async def standing_aside(self) -> int:
+        def count() -> int:
+            return sum(until > now() for until in self._broker.aside.values())
+
+        return await self._call("standing_aside", count)
 
     async def acquire(self, partition: int, max_items: int) -> Partition | None:
         assert max_items > 0

@@ -49,7 +49,9 @@ class TestEveryRow:
 
     @pytest.mark.parametrize("code", ["conflict", "invalid_action"])
     def test_409(self, code: str, kind: OperationType, maybe_sent: bool) -> None:
-        if maybe_sent and kind is not QUALITY:
+        opens = kind in {OperationType.REGISTER_AGENT_INSTANCE, OperationType.CREATE_SPAN}
+        tells = code == ("conflict" if opens else "invalid_action")
+        if maybe_sent and tells and kind is not QUALITY:
             expected = Verdict.DONE_BEFORE
         elif kind is FINISH and code == "invalid_action":
             expected = Verdict.OVER

@@ -13,7 +13,7 @@ from prefactor_core.api.replies import Reply
 from prefactor_core.hookspecs import hookimpl
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter, Delivery
-from prefactor_core.queue.handler import BatchLimits
+from prefactor_core.queue.handler import BatchLimits, Circuit
 from prefactor_core.queue.outcome import Again, Outcome
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
@@ -130,6 +130,11 @@ class MeteredDelivery:
     def limits(self) -> BatchLimits:
         """What the next call may be given."""
         return self._delivery.limits
+
+    @property
+    def circuit(self) -> Circuit:
+        """What the executor waits for before it calls."""
+        return self._delivery.circuit
 
     async def handle(self, deliveries: Sequence[Delivery[Operation]]) -> list[Outcome]:
         """Carry out ``deliveries`` and return what became of each."""

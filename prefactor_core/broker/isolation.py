@@ -1,0 +1,128 @@
+"""Isolation: operations of careful partitions are handled one at a time, and every attempt is recorded.
+
+A crash is held against every operation that was begun and not ended. Those that are begun for the first time
+may be under way together, one a partition; one that an owner had begun when it crashed is handled with no
+other beside it, so that the next crash is held against the poison operation only.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+from prefactor_core.broker.driver import Message
+from prefactor_core.broker.tenure import Tenure
+from prefactor_core.exceptions import BrokerError
+
+logger = logging.getLogger("prefactor_core.broker")
+
+_LOOK: Final = 0.02
+"""Seconds between two looks at whether other operations have ended."""
+
+
+class IsolatedAttempt:
+    """The attempts of this process at one message; an ``Attempt`` of its delivery.
+
+    Args:
+        isolation: All of this process.
+        tenure: The message's partition.
+        message: The message.
+        alone: Whether no other may be under way beside it.
+    """
+
+    def __init__(self, isolation: "Isolation", tenure: Tenure, message: Message, *, alone: bool) -> None:
+        self.tenure = tenure
+        self.alone = alone
+        self.handed_out = False
+        """Whether its delivery is with those who received it."""
+        self._isolation = isolation
+        self._message = message
+        self._recorded = True
+        self._lock = asyncio.Lock()
+
+    @property
+    def over(self) -> bool:
+        """Whether it was disposed of, or is another process's."""
+        return self.handed_out and (not self.tenure.items or not self.tenure.current)
+
+    async def withdraw(self) -> None:
+        """Take the record back, and let others begin."""
+        async with self._lock:
+            self._isolation.end(self)
+            if not self._recorded or not self.tenure.current:
+                return
+            try:
+                await self.tenure.partition.withdraw(self._message)
+            except BrokerError as error:
+                # It stands, and is not recorded a second time. Whoever owns the partition next takes it back.
+                logger.debug("an attempt in partition %d stands: %s", self.tenure.partition.number, error)
+            except Exception:
+                # The driver is somebody else's code; a record too many does little harm.
+                logger.exception("an attempt in partition %d stands", self.tenure.partition.number)
+            else:
+                self._recorded = False
+
+    async def begin(self) -> bool:
+        """Record it again; ``False`` while others have to end first, or the broker is unavailable."""
+        async with self._lock:
+            if not self.tenure.current or not self._isolation.try_start(self):
+                return False
+            if self._recorded:
+                return True
+            try:
+                await self.tenure.partition.begin(self._message)
+            except BrokerError as error:
+                logger.debug("an attempt in partition %d waits: %s", self.tenure.partition.number, error)
+            except Exception:
+                # The driver is somebody else's code, and a crash now would not be counted.
+                logger.exception("an attempt in partition %d waits", self.tenure.partition.number)
+            else:
+                self._recorded = True
+                return True
+            self._isolation.end(self)
+            return False
+
+
+class Isolation:
+    """All operations of one process that are handled in isolation."""
+
+    def __init__(self) -> None:
+        self._under_way: list[IsolatedAttempt] = []
+        self._waiting_alone: set[IsolatedAttempt] = set()
+
+    async def start(self, tenure: Tenure, message: Message, *, alone: bool) -> IsolatedAttempt:
+        """Wait until an operation may be begun, and return the attempt, which is to be recorded now.
+
+        Args:
+            tenure: Whose message it is; if that is lost meanwhile, the wait ends too.
+            message: The message.
+            alone: Whether an owner had begun it when it crashed.
+        """
+        attempt = IsolatedAttempt(self, tenure, message, alone=alone)
+        try:
+            # Many partitions' states are looked at, each of which may change: no event stands for all.
+            while tenure.current and not self.try_start(attempt):  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK)
+        finally:
+            self._waiting_alone.discard(attempt)
+        return attempt
+
+    def try_start(self, attempt: IsolatedAttempt) -> bool:
+        """Count an attempt as under way, unless it has to wait for others."""
+        if attempt in self._under_way:
+            return True
+        self._under_way = [one for one in self._under_way if not one.over]
+        self._waiting_alone = {one for one in self._waiting_alone if not one.over}
+        if attempt.alone and self._under_way:
+            self._waiting_alone.add(attempt)
+            return False
+        if not attempt.alone and (self._waiting_alone or any(one.alone for one in self._under_way)):
+            return False
+        self._waiting_alone.discard(attempt)
+        self._under_way.append(attempt)
+        return True
+
+    def end(self, attempt: IsolatedAttempt) -> None:
+        """Count an attempt as under way no longer."""
+        self._waiting_alone.discard(attempt)
+        if attempt in self._under_way:
+            self._under_way.remove(attempt)

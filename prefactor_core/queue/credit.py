@@ -1,0 +1,124 @@
+"""Credit: how many rejections are believed while nothing succeeds, and the lanes that are held beyond that.
+
+An endpoint that rejects one operation is right. One that rejects everything is the wrong one, or the token is
+of another account; then each dead letter would have to be replayed. So every dead letter that a rejection
+makes, those of its dependents too, spends credit, and every success restores it. Without credit a rejected
+lane is held, and nobody else: all held lanes share a slow pace of retries, and the next success frees them.
+Where only a few lanes are rejected after all, the fault is theirs: they are believed after a while.
+"""
+
+import logging
+import math
+from collections import deque
+from typing import Final, Generic, TypeVar
+
+logger = logging.getLogger("prefactor_core.queue")
+
+L = TypeVar("L")
+
+CREDIT: Final = 20
+"""Dead letters that rejections may make with no success in between."""
+RETRY_SECONDS: Final = 0.2
+"""Seconds between two retries of held lanes, all together."""
+GENERAL: Final = 5
+"""Lanes that have to be rejected, with no success in between, for a fault to be the endpoint's."""
+_DOUBT_SECONDS: Final = 5.0
+"""Seconds without credit after which fewer lanes are believed to be at fault themselves."""
+_QUIET_SECONDS: Final = 60.0
+"""Seconds between two warnings: beside others that succeed, credit comes and goes."""
+
+
+class Credit(Generic[L]):
+    """The credit of one executor, and the lanes that wait for it."""
+
+    def __init__(self) -> None:
+        self._left = CREDIT
+        self._held: deque[L] = deque()
+        self._rejected: set[L] = set()
+        self._next_retry = 0.0
+        self._exhausted_at = math.inf
+        self._warned_at = -math.inf
+        self._warned = False
+        self.exhausted: str | None = None
+        """Why lanes are held, if any were since the last success."""
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def general(self) -> bool:
+        """Whether so many lanes were rejected that the fault must be the endpoint's."""
+        return len(self._rejected) >= GENERAL
+
+    def spend(self, lane: L, now: float) -> bool:
+        """Pay for a dead letter of a lane that is rejected, or follows what was; whether it is believed.
+
+        Args:
+            lane: The lane.
+            now: Monotonic time in seconds.
+        """
+        if not self.general:
+            self._rejected.add(lane)
+        if self._left > 0:
+            self._left -= 1
+            return True
+        return not self.general and now - self._exhausted_at >= _DOUBT_SECONDS
+
+    def hold(self, lane: L, reason: str, now: float) -> None:
+        """Hold a lane that there was no credit for. It is retried when its turn comes.
+
+        Args:
+            lane: The lane.
+            reason: Why, fit for logs.
+            now: Monotonic time in seconds.
+        """
+        if self.exhausted is None:
+            self.exhausted = reason
+            self._exhausted_at = now
+            self._warn(reason, now)
+        if not self._held:
+            self._next_retry = max(self._next_retry, now + RETRY_SECONDS)
+        self._held.append(lane)
+
+    @property
+    def next_retry(self) -> float | None:
+        """When the next held lane may be retried, in monotonic seconds; ``None`` if none is held."""
+        return self._next_retry if self._held else None
+
+    def retry(self, now: float) -> L | None:
+        """Return the held lane whose retry is due, if one is. It is held no longer."""
+        if not self._held or now < self._next_retry:
+            return None
+        self._next_retry = now + RETRY_SECONDS
+        return self._held.popleft()
+
+    def restore(self) -> list[L]:
+        """Note a success: credit is whole again, and the lanes that were held are returned."""
+        self._left = CREDIT
+        self._rejected.clear()
+        if self.exhausted is None:
+            return []
+        if self._warned:
+            self._warned = False
+            logger.warning("an operation was taken again: %d held lanes go on", len(self._held))
+        self.exhausted = None
+        freed = [*self._held]
+        self._held.clear()
+        return freed
+
+    def clear(self) -> None:
+        """Hold nothing."""
+        self._held.clear()
+
+    def _warn(self, reason: str, now: float) -> None:
+        if now - self._warned_at < _QUIET_SECONDS:
+            return
+        self._warned_at = now
+        self._warned = True
+        logger.warning(
+            "%d operations were rejected, and none was taken in between: what is rejected is held from now "
+            "on, and retried slowly, until one is taken; check api_url, the token's account and the schemas. "
+            "The last rejection: %s",
+            CREDIT,
+            reason,
+        )
