@@ -280,12 +280,13 @@ class Lanes(Generic[T]):
         An empty batch takes the first delivery whatever its size.
         """
         size = 0
+        lossy = bool(self._lineage)
         count = min(room_items, lane.limit, len(lane.line))
         for position in range(count):
             delivery = lane.line[position]
             if (batch and size + delivery.size > room_bytes) or delivery.revoked:
                 break
-            if self._doom_of(lane, delivery) is not None:
+            if (lossy or delivery.given_up is not None) and self._doom_of(lane, delivery) is not None:
                 break  # it stays behind, to be buried once it is at the head
             size += delivery.size
             batch.append(delivery)
