@@ -69,8 +69,8 @@ class RedisBroker(Broker):
             for number in range(await recorded_partitions(links, keys) or 0):
                 own = keys.of(number)
                 link = await links.of(own.operations)
-                await link.call("DEL", own.operations, own.lease, own.owner, own.attempts, own.dead)
+                await link.call("DEL", *own.owned, own.dead)
             link = await links.of(keys.partitions)
-            await link.call("DEL", keys.partitions, keys.workers)
+            await link.call("DEL", keys.partitions, keys.workers, keys.aside)
         finally:
             await links.close()

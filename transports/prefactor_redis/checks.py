@@ -8,8 +8,8 @@ from prefactor_core.exceptions import BrokerError
 from prefactor_redis.keys import Keys
 from prefactor_redis.link import Link
 from prefactor_redis.links import Links
-from prefactor_redis.replies import items, text
-from prefactor_redis.scripts import DENIED
+from prefactor_redis.permissions import denied
+from prefactor_redis.replies import text
 from prefactor_redis.target import Target
 
 _NEEDED_VERSION = (7, 0)  # the first that takes scripts with flags
@@ -106,9 +106,7 @@ async def all_problems(links: Links, target: Target, keys: Keys) -> list[str]:
         problems += [f"Redis at {address}: {problem}" for problem in found]
     if too_old:
         return problems  # it could not even be asked for the rest
-    for key in (keys.of(0).operations, keys.partitions):
-        problems += [one for one in await _denied(await links.of(key), key) if one not in problems]
-    return problems
+    return problems + await denied(links, keys)
 
 
 async def _facts(link: Link) -> Facts:
@@ -127,18 +125,3 @@ async def _cluster_problems(link: Link) -> list[str]:
     except BrokerError as error:
         return [str(error)]
     return [] if "cluster_state:ok" in said else ["its cluster is not whole: not all slots are served"]
-
-
-async def _denied(link: Link, key: bytes) -> list[str]:
-    """Say what the user may not do with a key like this one; changes nothing."""
-    try:
-        commands = [text(command) for command in items(await link.run(DENIED, [key]))]
-    except BrokerError as error:
-        if isinstance(error.__cause__, NoPermissionError):
-            return [str(error)]
-        raise
-    if not commands:
-        return []
-    return [
-        f"this user may not run {', '.join(commands)} on keys like {key.decode()}; permit it (ACL SETUSER)"
-    ]

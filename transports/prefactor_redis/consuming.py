@@ -11,27 +11,31 @@ from typing import Final, TypeVar
 from prefactor_core.broker.driver import ConsumingEnd, Fleet, Partition, PartitionState
 from prefactor_core.exceptions import BrokerError
 from prefactor_redis.checks import losses
+from prefactor_redis.fleet import Membership
 from prefactor_redis.keys import Keys
 from prefactor_redis.lease import SAFE_PART, Keeper
+from prefactor_redis.lease_scripts import ACQUIRE, CRASHES
 from prefactor_redis.links import Links
 from prefactor_redis.partition import Ownership, RedisPartition
 from prefactor_redis.partition_count import agreed_partitions, recorded_partitions
+from prefactor_redis.presence import Presence
 from prefactor_redis.reading import Cursor
 from prefactor_redis.replies import Reply, integer, items, maybe_data, text
-from prefactor_redis.scripts import ACQUIRE, JOIN, LEAVE, RELEASE, STATE
+from prefactor_redis.scripts import STATE
 from prefactor_redis.servers import servers_of
 from prefactor_redis.stream_ids import seconds
 from prefactor_redis.target import Target
+from prefactor_redis.unreleased import Unreleased, release
 
 T = TypeVar("T")
 
 logger = logging.getLogger("prefactor_redis")
 
 _CONNECTIONS: Final = 4
-_CRASHES: Final = 3
-"""Owners that have to crash at the same place before the next one handles one operation at a time."""
 _BLOCK_SECONDS: Final = 2.0
 _LEAVING_SECONDS: Final = 3.0
+_SIGN_SECONDS: Final = 5.0
+"""Without a sign of a server that should know that this process lives. Less for short leases."""
 
 
 class RedisConsumingEnd(ConsumingEnd):
@@ -57,8 +61,13 @@ class RedisConsumingEnd(ConsumingEnd):
         )
         # A reader must see that it is not the owner any more before anybody else can be.
         self._block = min(_BLOCK_SECONDS, options.lease * (1 - SAFE_PART) / 2)
-        self._member = secrets.token_hex(16).encode()
-        self._joined = False
+        member = secrets.token_hex(16)
+        self._membership = Membership(self._links, self._keys, member, options.lease)
+        self._channel = self._keys.alive(member)
+        self._presence = Presence(
+            self._links, self._channel, min(_SIGN_SECONDS, options.lease / 2), options.timeout
+        )
+        self._unreleased = Unreleased(self._links)
         self._partitions: int | None = None
         self._warned = False
         self._asked: dict[int, bytes] = {}
@@ -84,12 +93,26 @@ class RedisConsumingEnd(ConsumingEnd):
         Raises:
             BrokerError: The broker is away.
         """
-        link = await self._links.of(self._keys.workers)
-        self._joined = True  # even without an answer
-        known = "" if self._partitions is None else self._partitions
-        keys = (self._keys.workers, self._keys.partitions)
-        size, rank = items(await link.run(JOIN, keys, (self._member, self._lease_milliseconds, known)))
-        return Fleet(integer(size), integer(rank))
+        fleet = await self._membership.join(self._partitions)
+        await self._catch_up()
+        return fleet
+
+    async def stand_aside(self) -> None:
+        """Say that this consumer stands aside, for as long as a lease lasts.
+
+        Raises:
+            BrokerError: The broker is unavailable.
+        """
+        await self._membership.stand_aside()
+        await self._catch_up()
+
+    async def standing_aside(self) -> int:
+        """Count those that stand aside.
+
+        Raises:
+            BrokerError: The broker is unavailable.
+        """
+        return await self._membership.standing_aside()
 
     async def acquire(self, partition: int, max_items: int) -> Partition | None:  # noqa: ARG002 -- reads say it
         """Take the partition's lease, unless there is one.
@@ -101,14 +124,12 @@ class RedisConsumingEnd(ConsumingEnd):
         # After an answer that did not come the same token is used again, and what it got is found.
         token = self._asked.setdefault(partition, secrets.token_hex(16).encode())
         link = await self._links.of(keys.lease)
+        # Only who is known to live there can be told from the dead: without it an innocent owner is blamed.
+        channel = self._channel if await self._presence.ensure(link.address) else ""
+        name = f"{socket.gethostname()}:{os.getpid()}"
         asked_at = self._clock()
-        taken, *state = items(
-            await link.run(
-                ACQUIRE,
-                (keys.lease, keys.operations, keys.attempts, keys.owner),
-                (token, self._lease_milliseconds, f"{socket.gethostname()}:{os.getpid()}", _CRASHES),
-            )
-        )
+        args = (token, int(self._options.lease * 1_000), name, channel, CRASHES)
+        taken, *state = items(await link.run(ACQUIRE, keys.owned, args))
         del self._asked[partition]
         if not integer(taken):
             return None
@@ -122,6 +143,7 @@ class RedisConsumingEnd(ConsumingEnd):
             Ownership(token, self._options.lease, seen, careful_until is not None),
             asked_at,
             self._clock,
+            self._unreleased,
             self._owned.discard,
         )
         if careful_until is not None:
@@ -129,7 +151,7 @@ class RedisConsumingEnd(ConsumingEnd):
                 "%s partition %d: %d owners crashed at the same place; it is handled one operation at a time",
                 self._name,
                 partition,
-                _CRASHES,
+                CRASHES,
             )
         self._owned.add(owned)
         self._keeper.keep(owned)
@@ -173,34 +195,40 @@ class RedisConsumingEnd(ConsumingEnd):
                     together.create_task(partition.release())
                 for number, token in self._asked.items():
                     together.create_task(self._give_back(number, token))
-                if self._joined:
-                    together.create_task(self._leave())
+                together.create_task(self._unreleased.tell(_LEAVING_SECONDS))
+                together.create_task(self._membership.leave())
         except TimeoutError:
             logger.debug("%s did not answer at the end; what is held runs out", self._name)
         finally:
-            self._joined = False
+            await self._presence.close()
             await self._links.close()
 
-    @property
-    def _lease_milliseconds(self) -> int:
-        return int(self._options.lease * 1_000)
+    async def _catch_up(self) -> None:
+        """Tell what could not be told when it happened."""
+        for partition in self._owned:
+            if not partition.held:
+                self._unreleased.add(partition.keys, partition.token)
+        # Whoever waits for this has to be back before the fleet forgets this consumer.
+        seconds = min(self._options.timeout, self._options.lease / 4)
+        await asyncio.gather(self._unreleased.tell(seconds), self._be_present(seconds))
+
+    async def _be_present(self, seconds: float) -> None:
+        """Be subscribed where partitions are now: a lease can outlive the server that gave it."""
+        held = [partition for partition in self._owned if partition.held]
+        try:
+            async with asyncio.timeout(seconds):
+                groups = await self._links.grouped((one.number, one.lease_key) for one in held)
+                await asyncio.gather(*(self._presence.ensure(link.address) for link in groups))
+        except (BrokerError, TimeoutError) as error:
+            logger.debug("%s: not all servers can see that this worker lives: %s", self._name, error)
 
     async def _recorded(self, keys_of: Callable[[int], T]) -> dict[int, T]:
         count = await recorded_partitions(self._links, self._keys) or 0
         return {number: keys_of(number) for number in range(count)}
 
-    async def _leave(self) -> None:
-        try:
-            link = await self._links.of(self._keys.workers)
-            await link.run(LEAVE, [self._keys.workers], [self._member])
-        except BrokerError as error:
-            logger.debug("%s was not told of a worker that left: %s", self._name, error)
-
     async def _give_back(self, partition: int, token: bytes) -> None:
-        keys = self._keys.of(partition)
         try:
-            link = await self._links.of(keys.lease)
-            await link.run(RELEASE, (keys.lease, keys.operations, keys.attempts, keys.owner), (token, b""))
+            await release(self._links, self._keys.of(partition), token)
         except BrokerError as error:
             logger.debug("%s partition %d was not released: %s", self._name, partition, error)
 

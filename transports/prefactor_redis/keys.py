@@ -1,6 +1,7 @@
 """How everything of ours on a Redis is named.
 
-All keys of a partition share a hash tag, and so a cluster's slot: a script may touch them together.
+All keys of a partition share a hash tag, and so a cluster's slot: a script may touch them together. One
+pattern of an ACL fits all keys and channels: the brace, the prefix, and anything.
 """
 
 from dataclasses import dataclass
@@ -13,10 +14,14 @@ class PartitionKeys:
     Attributes:
         operations: Stream of the unsettled operations; field ``e`` is the envelope.
         lease: Token of the owner; expires.
-        owner: Hash of what the next owner has to know: ``token``, ``name`` and ``since`` of the owner,
-            ``seen`` (last id handed out by any), ``head`` (first unsettled id at the last crash),
-            ``crashes`` and ``careful_until``.
-        attempts: Hash from id to how often it was begun alone.
+        owner: Hash of what the next owner has to know. Of the owner: ``token``, ``name``, ``since``,
+            ``channel`` (which it subscribes to as long as it lives; missing where it may not), ``run_id`` (of
+            the server that it subscribed at) and ``begun`` (id of the operation that it recorded an attempt
+            at, which has not ended). Of the partition: ``seen`` (last id handed out by any), ``head`` (first
+            unsettled id at the last crash) and ``careful_until``.
+        attempts: Hash from id to how often it was begun alone, without an end.
+        blame: Hash from the token of each owner that crashed at ``head``, or seems to have, to the id that it
+            had begun, empty if none.
         dead: Stream of the dead letters; field ``r`` is the record.
     """
 
@@ -24,7 +29,13 @@ class PartitionKeys:
     lease: bytes
     owner: bytes
     attempts: bytes
+    blame: bytes
     dead: bytes
+
+    @property
+    def owned(self) -> tuple[bytes, ...]:
+        """What an owner's scripts work on, in their order."""
+        return (self.lease, self.operations, self.attempts, self.owner, self.blame)
 
 
 class Keys:
@@ -36,9 +47,15 @@ class Keys:
         """The number of partitions; what lasts as long as anything is published."""
         self.workers = f"{{{prefix}}}:workers".encode()
         """Sorted set of the consumers' tokens by when they expire, in milliseconds of the broker's clock."""
+        self.aside = f"{{{prefix}}}:aside".encode()
+        """Sorted set like ``workers``, of those that stand aside."""
 
     def of(self, partition: int) -> PartitionKeys:
         """Return the keys of a partition."""
         tag = f"{{{self._prefix}:{partition}}}"
-        names = ("operations", "lease", "owner", "attempts", "dead")
+        names = ("operations", "lease", "owner", "attempts", "blame", "dead")
         return PartitionKeys(*(f"{tag}:{name}".encode() for name in names))
+
+    def alive(self, member: str) -> str:
+        """Return the channel that a consumer subscribes to as long as it lives; no key."""
+        return f"{{{self._prefix}}}:alive:{member}"

@@ -8,10 +8,11 @@ from typing import Final, Protocol
 
 from prefactor_core.exceptions import BrokerError
 from prefactor_redis.keys import PartitionKeys
+from prefactor_redis.lease_scripts import RENEW
 from prefactor_redis.link import Link
 from prefactor_redis.links import Links
 from prefactor_redis.replies import Reply
-from prefactor_redis.scripts import RELEASE, RENEW
+from prefactor_redis.unreleased import release
 
 logger = logging.getLogger("prefactor_redis")
 
@@ -142,13 +143,12 @@ class Keeper:
 
     async def _renew(self, link: Link, partitions: Sequence[Leased]) -> None:
         sent = [partition.renewal() for partition in partitions]
-        calls = [((one.keys.lease, one.keys.operations), (one.token, one.milliseconds)) for one in sent]
+        calls = [(one.keys.owned, (one.token, one.milliseconds)) for one in sent]
         try:
             replies = await link.run_each(RENEW, calls)
             for one, reply in zip(sent, replies, strict=True):
                 if not one.take(reply):
-                    keys = (one.keys.lease, one.keys.operations, one.keys.attempts, one.keys.owner)
-                    await link.run(RELEASE, keys, (one.token, b""))
+                    await release(self._links, one.keys, one.token)
         except BrokerError as error:
             logger.debug("leases were not renewed: %s", error)
 

@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from prefactor_core.exceptions import BrokerError
 from prefactor_redis.errors import DRIVER_ERRORS, mapped
 from prefactor_redis.replies import Reply, Word
-from prefactor_redis.scripts import Script
+from prefactor_redis.script import Script
 from prefactor_redis.target import Access, Address
 
 _READ_BYTES: Final = 256 * 1024
@@ -146,6 +146,10 @@ class Link:
         except BrokerError:
             self._on_failure()
             raise
+
+    def apart(self) -> AbstractConnection:
+        """Return a new connection that is none of the few and not yet made; the caller disconnects it."""
+        return cast("AbstractConnection", self._pool.make_connection())  # type: ignore[no-untyped-call]
 
     async def close(self) -> None:
         """Close all connections; those in use fail."""

@@ -8,18 +8,19 @@ from typing import Final
 from prefactor_core.broker.driver import Message, Partition
 from prefactor_core.exceptions import BrokerError
 from prefactor_redis.chunks import chunks
+from prefactor_redis.isolation import Isolation
 from prefactor_redis.keys import PartitionKeys
 from prefactor_redis.lease import Lease, Renewal
 from prefactor_redis.links import Links
 from prefactor_redis.reading import Cursor, Entry
-from prefactor_redis.replies import Reply, Word, data, integer, items, maybe_data
-from prefactor_redis.scripts import BEGIN, DEAD_LETTER, RELEASE, SEE, SETTLE, Script
+from prefactor_redis.replies import Reply, Word, data, integer, items
+from prefactor_redis.script import Script
+from prefactor_redis.scripts import DEAD_LETTER, SEE, SETTLE
 from prefactor_redis.stream_ids import BEGINNING, order
+from prefactor_redis.unreleased import Unreleased, release
 
 logger = logging.getLogger("prefactor_redis")
 
-_MAX_ATTEMPTS: Final = 3
-"""Times that an operation is begun alone before it is to be dead-lettered."""
 _IDS_AT_ONCE: Final = 500
 
 
@@ -52,6 +53,7 @@ class RedisPartition(Partition):
         ownership: What came of taking it over.
         asked_at: When that was asked for.
         clock: Seconds that only grow.
+        unreleased: Remembers a release that could not be told.
         on_release: Called once it is given up.
     """
 
@@ -65,6 +67,7 @@ class RedisPartition(Partition):
         ownership: Ownership,
         asked_at: float,
         clock: Callable[[], float],
+        unreleased: Unreleased,
         on_release: Callable[["RedisPartition"], None],
     ) -> None:
         self.number = number
@@ -78,8 +81,9 @@ class RedisPartition(Partition):
         self._careful = ownership.careful
         self._clock = clock
         self._lease = Lease(ownership.seconds, asked_at, clock)
+        self._unreleased = unreleased
         self._on_release = on_release
-        self._begun = b""
+        self._isolation = Isolation(keys, links, self._as_owner)
         self._lost = False
         self._ending = False
         self._released = False
@@ -93,6 +97,11 @@ class RedisPartition(Partition):
     def careful(self) -> bool:
         """Whether owners crashed here, and what they were handed is not all settled yet."""
         return self._careful
+
+    @property
+    def token(self) -> bytes:
+        """What the broker knows this owner by."""
+        return self._token
 
     @property
     def lease_key(self) -> bytes:
@@ -120,31 +129,32 @@ class RedisPartition(Partition):
         ]
 
     async def attempts(self, message: Message) -> int:
-        """Return how many attempts at it are counted.
+        """Return how many attempts of earlier owners stand.
 
         Raises:
             BrokerError: It could not be asked.
         """
         self._require_held()
-        link = await self._links.of(self.keys.attempts)
-        counted = maybe_data(await link.call("HGET", self.keys.attempts, _id_of(message)))
-        return 0 if counted is None else int(counted)
+        return await self._isolation.attempts(_id_of(message))
 
     async def begin(self, message: Message) -> bool:
-        """Count an attempt, while careful; return whether it is one of the first three.
+        """Record an attempt, while careful; return whether it is one of the first three.
 
         Raises:
-            BrokerError: It could not be counted.
+            BrokerError: It could not be recorded.
         """
         if not self._careful:
             return True
         self._require_held()
-        keys = (self.keys.lease, self.keys.operations, self.keys.attempts)
-        self._begun = _id_of(message)
-        reply = await self._fenced(BEGIN, keys, (_id_of(message),))
-        if reply is None:
-            raise self._not_held()
-        return integer(reply[0]) <= _MAX_ATTEMPTS
+        return await self._isolation.begin(_id_of(message))
+
+    async def withdraw(self, message: Message) -> None:
+        """Take this owner's attempt back, if it has not ended.
+
+        Raises:
+            BrokerError: It is not known whether that was done; a release does it, too.
+        """
+        await self._isolation.withdraw(_id_of(message))
 
     async def settle(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Delete messages from the stream; return those left because the partition is lost.
@@ -152,15 +162,15 @@ class RedisPartition(Partition):
         Raises:
             BrokerError: It is not known whether that was done.
         """
-        keys = (self.keys.lease, self.keys.operations, self.keys.attempts, self.keys.owner)
         refused = list(messages)
         for chunk in chunks(messages, _IDS_AT_ONCE):
             if not self.held:
                 break
-            reply = await self._fenced(SETTLE, keys, [_id_of(message) for message in chunk])
+            ids = [_id_of(message) for message in chunk]
+            reply = await self._fenced(SETTLE, ids)
             if reply is None:
                 break
-            self._ended(chunk)
+            self._isolation.ended(ids)
             self._stay_careful(reply[0])
             del refused[: len(chunk)]
         return refused
@@ -171,17 +181,15 @@ class RedisPartition(Partition):
         Raises:
             BrokerError: It is not known whether that was done.
         """
-        own = self.keys
-        keys = (own.lease, own.operations, own.attempts, own.owner, own.dead)
         refused = [message for message, _ in letters]
         for chunk in chunks(letters, _IDS_AT_ONCE, lambda letter: len(letter[1])):
             if not self.held:
                 break
             args = [word for message, record in chunk for word in (_id_of(message), record)]
-            reply = await self._fenced(DEAD_LETTER, keys, args)
+            reply = await self._fenced(DEAD_LETTER, args, self.keys.dead)
             if reply is None:
                 break
-            self._ended([message for message, _ in chunk])
+            self._isolation.ended([_id_of(message) for message, _ in chunk])
             self._stay_careful(reply[0])
             del refused[: len(chunk)]
         return refused
@@ -193,13 +201,11 @@ class RedisPartition(Partition):
             return
         self._ending = True
         await self._cursor.close()
-        if not self._lost:
-            keys = (self.keys.lease, self.keys.operations, self.keys.attempts, self.keys.owner)
-            try:
-                link = await self._links.of(self.keys.lease)
-                await link.run(RELEASE, keys, (self._token, self._begun))
-            except BrokerError as error:
-                logger.debug("%s was not released, and will run out: %s", self._name, error)
+        try:
+            await release(self._links, self.keys, self._token)
+        except BrokerError as error:
+            logger.debug("%s was not released, and will run out: %s", self._name, error)
+            self._unreleased.add(self.keys, self._token)
         self._released = True
         self._on_release(self)
 
@@ -228,24 +234,26 @@ class RedisPartition(Partition):
             logger.warning("%s: its lease could not be renewed in time; it is given up", self._name)
             self._stop()
 
-    async def _fenced(
-        self, script: Script, keys: Sequence[bytes], args: Sequence[Word]
-    ) -> list[Reply] | None:
+    async def _fenced(self, script: Script, args: Sequence[Word], *further: bytes) -> list[Reply] | None:
         """Run a script as the owner; ``None`` means that we are not, and that the partition is lost."""
         position = self._cursor.position
         link = await self._links.of(self.keys.operations)
-        done, *rest = items(await link.run(script, keys, (self._token, *args)))
+        done, *rest = items(await link.run(script, (*self.keys.owned, *further), (self._token, *args)))
         if integer(done):
             return rest
         self._refused(data(rest[0]), position)
         return None
 
+    async def _as_owner(self, script: Script, args: Sequence[Word]) -> list[Reply]:
+        reply = await self._fenced(script, args)
+        if reply is None:
+            raise self._not_held()
+        return reply
+
     async def _accept(self, found: Sequence[Entry]) -> None:
         # An owner that was frozen inside its read is served before it can know that it owns nothing any more:
         # what it got must not leave this place before the broker has said that it is the owner still.
-        keys = (self.keys.lease, self.keys.operations, self.keys.owner)
-        if await self._fenced(SEE, keys, (found[-1][0],)) is None:
-            raise self._not_held()
+        await self._as_owner(SEE, (found[-1][0],))
         self._require_held()
         self._cursor.accept(found)
 
@@ -272,10 +280,6 @@ class RedisPartition(Partition):
     def _stop(self) -> None:
         self._lease.end()
         self._cursor.stop()
-
-    def _ended(self, messages: Sequence[Message]) -> None:
-        if any(message.receipt == self._begun for message in messages):
-            self._begun = b""
 
     def _stay_careful(self, reply: Reply) -> None:
         if self._careful and not integer(reply):

@@ -17,6 +17,7 @@ from prefactor_core.broker.driver import (
 from prefactor_core.exceptions import BrokerError
 from prefactor_redis.broker import RedisBroker
 from prefactor_redis.lease import Lease
+from tests.support.brokers.redis_server import RedisServer
 
 Clock = Callable[[], float]
 
@@ -128,6 +129,13 @@ async def persistently(call: Callable[[], Awaitable[None]], seconds: float = 20.
             await asyncio.sleep(0.05)
         else:
             return failures
+
+
+async def held_against(server: RedisServer, prefix: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what is recorded of attempts at operations of partition 0, and of crashes of its owners."""
+    tag = f"{{{prefix}:0}}"
+    attempts = await asyncio.to_thread(server.command, "HGETALL", f"{tag}:attempts")
+    return attempts, await asyncio.to_thread(server.command, "HGETALL", f"{tag}:blame")
 
 
 def bodies(messages: list[Message]) -> list[bytes]:

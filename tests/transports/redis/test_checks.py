@@ -2,11 +2,14 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 
 import pytest
 
+from prefactor_redis import fleet, lease_scripts, permissions, scripts
 from prefactor_redis.checks import Facts
+from prefactor_redis.script import Script
 from tests.support.brokers.redis_server import RedisServer
 from tests.transports.redis.conftest import Ends
 
@@ -39,8 +42,9 @@ async def test_settings_that_lose_are_said_once_and_loudly(
 async def test_permissions(make_redis_server: MakeServer, ends_at: MakeEnds) -> None:
     server = await asyncio.to_thread(make_redis_server)
     for user in (
-        ["full", "on", ">pw", "~*", "+@all"],
-        ["some", "on", ">pw", "~*", "+@all", "-xdel", "-hincrby", "-info"],
+        ["full", "on", ">pw", "~*", "+@all", "&*"],
+        ["some", "on", ">pw", "~*", "+@all", "&*", "-xdel", "-hincrby", "-info"],
+        ["mute", "on", ">pw", "~*", "+@all", "-pubsub", "-zcount"],
         ["keys", "on", ">pw", "~others:*", "+@all"],
         ["none", "on", ">pw", "~*", "+ping"],
     ):
@@ -54,9 +58,52 @@ async def test_permissions(make_redis_server: MakeServer, ends_at: MakeEnds) -> 
     some = await check("some")
     assert "INFO" in some
     assert "may not run HINCRBY, XDEL on" in some
+    mute = await check("mute")
+    assert "may not run ZCOUNT, PUBSUB on" in mute
+    assert "may not SUBSCRIBE to channels like {test-" in mute
+    assert mute.count("SUBSCRIBE") == 1
     assert "does not permit" in await check("keys")
     assert "does not permit" in await check("none")
     assert "pw" not in some
+
+
+async def test_the_user_that_is_just_enough(make_redis_server: MakeServer, ends_at: MakeEnds) -> None:
+    server = await asyncio.to_thread(make_redis_server)
+    host = server.url.removeprefix("redis://")
+    ends = ends_at(f"redis://enough:pw@{host}")
+    commands = sorted({"+" + name for name in commands_of_scripts() - {"pubsub"}})
+    user = ["enough", "on", ">pw", f"~{{{ends.prefix}*", f"&{{{ends.prefix}*", *commands]
+    # Those that are sent outside of scripts, and by the driver.
+    user += [
+        "+pubsub|numsub",
+        "+subscribe",
+        "+ping",
+        "+eval",
+        "+evalsha",
+        "+xread",
+        "+wait",
+        "+select",
+        "+client",
+    ]
+    await asyncio.to_thread(server.command, "ACL", "SETUSER", *user)
+    assert await ends.broker().check() == []
+
+
+def commands_of_scripts() -> set[str]:
+    """Return the commands in all of our scripts."""
+    texts = [
+        found.text
+        for module in (fleet, lease_scripts, scripts)
+        for found in vars(module).values()
+        if isinstance(found, Script)
+    ]
+    assert len(texts) > 10
+    return {name.lower() for text in texts for name in re.findall(r"redis\.p?call\('(\w+)'", text)}
+
+
+def test_all_commands_of_scripts_are_checked() -> None:
+    checked = set(re.findall(r"try\('(\w+)'", permissions.DENIED.text))
+    assert commands_of_scripts() - checked == {"info"}  # whose lack is said in other words
 
 
 @pytest.mark.parametrize(

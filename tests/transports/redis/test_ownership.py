@@ -32,6 +32,12 @@ def end_lease(raw: redis.Redis, ends: Ends, number: int = 0) -> None:
     assert raw.delete(f"{{{ends.prefix}:{number}}}:lease") == 1
 
 
+def end_owner(raw: redis.Redis, ends: Ends, number: int = 0) -> None:
+    """Do what death does to an owner: nobody subscribes to its channel, and time ends its lease."""
+    raw.hset(f"{{{ends.prefix}:{number}}}:owner", "channel", "nobody's")
+    end_lease(raw, ends, number)
+
+
 def is_careful(partition: Partition) -> bool:
     """Ask anew: nothing is concluded from what it was before."""
     return partition.careful
@@ -42,7 +48,7 @@ async def crash(raw: redis.Redis, ends: Ends, consumer: ConsumingEnd, count: int
     partition = await owned(consumer)
     if count:
         await read(partition, count)
-    end_lease(raw, ends)
+    end_owner(raw, ends)
 
 
 def test_a_lease_is_over_before_the_broker_ends_it() -> None:
@@ -194,7 +200,7 @@ async def test_crashes_with_progress_between_them(ends: Ends, raw: redis.Redis) 
         partition = await owned(ends.consuming())
         assert not partition.careful
         await partition.settle(await read(partition, 1))
-        end_lease(raw, ends)
+        end_owner(raw, ends)
     assert not (await owned(ends.consuming())).careful
 
 
@@ -227,7 +233,7 @@ async def test_care_after_three_crashes(
         (poison,) = await partition.read(1, 1)
         assert poison.data == b"poison"
         assert await partition.begin(poison)
-        end_lease(raw, ends)
+        end_owner(raw, ends)
         partition = await owned(ends.consuming())
         assert is_careful(partition)
     (poison,) = await partition.read(1, 1)

@@ -1,0 +1,103 @@
+"""Whether a process lives can be asked of the server, whatever happens to its connection."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from prefactor_core.exceptions import BrokerError
+from prefactor_redis.links import Links
+from prefactor_redis.presence import Presence
+from prefactor_redis.servers import servers_of
+from prefactor_redis.target import Target, read_target
+from tests.support.brokers.proxy import Proxy
+from tests.support.brokers.redis_server import RedisServer
+from tests.transports.redis.conftest import Ends, eventually, held_against, owned, read
+
+MakeEnds = Callable[[str], Ends]
+
+
+@asynccontextmanager
+async def shown(url: str) -> AsyncIterator[tuple[Presence, Target]]:
+    """Subscribe to the channel ``here``."""
+    target = read_target(url)
+    links = Links(servers_of(target), target.access, size=1, patience=0.5)
+    presence = Presence(links, "here", interval=0.2, patience=0.5)
+    try:
+        assert await presence.ensure(target.addresses[0])
+        yield presence, target
+    finally:
+        await presence.close()
+        await links.close()
+
+
+def subscribers(server: RedisServer) -> int:
+    _, count = server.command("PUBSUB", "NUMSUB", "here")
+    return int(count)
+
+
+async def test_a_subscription_that_is_cut_is_renewed(redis_server: RedisServer) -> None:
+    async with shown(redis_server.url) as (presence, target):
+        assert subscribers(redis_server) == 1
+        for _ in range(3):
+            redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+            await eventually(lambda: subscribers(redis_server) == 1, "it is there again")
+        assert await presence.ensure(target.addresses[0])
+        assert subscribers(redis_server) == 1
+    await eventually(lambda: subscribers(redis_server) == 0, "it is gone")
+
+
+async def test_a_server_that_was_restarted_is_subscribed_at_again(redis_server: RedisServer) -> None:
+    async with shown(redis_server.url) as (presence, target):
+        await asyncio.to_thread(redis_server.kill)
+        with pytest.raises(BrokerError):  # once it is noticed
+            for _ in range(100):
+                await presence.ensure(target.addresses[0])
+                await asyncio.sleep(0.05)
+        await asyncio.to_thread(redis_server.start)
+        await eventually(lambda: subscribers(redis_server) == 1, "it is there again")
+
+
+async def test_a_connection_that_carries_nothing_is_replaced(redis_server: RedisServer) -> None:
+    async with Proxy.before(redis_server.url) as proxy, shown(proxy.url(redis_server.url)):
+        proxy.swallow()
+        redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")  # which the other side does not hear of
+        assert subscribers(redis_server) == 0
+        await eventually(lambda: proxy.accepted > 2, "others are tried")
+        await proxy.normal()
+        await eventually(lambda: subscribers(redis_server) == 1, "one of them goes through")
+
+
+async def test_a_slow_server_does_not_miss_anybody(redis_server: RedisServer) -> None:
+    async with shown(redis_server.url):
+        for _ in range(3):
+            redis_server.freeze()
+            await asyncio.sleep(0.6)  # long enough for the connection to be doubted
+            redis_server.thaw()
+            until = asyncio.get_running_loop().time() + 0.3
+            while asyncio.get_running_loop().time() < until:
+                assert subscribers(redis_server) >= 1
+                await asyncio.sleep(0)
+
+
+async def test_a_user_without_channels(
+    redis_server: RedisServer, ends_at: MakeEnds, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis_server.command("ACL", "SETUSER", "some", "on", ">pw", "~*", "+@all", "resetchannels")
+    host = redis_server.url.removeprefix("redis://")
+    ends = ends_at(f"redis://some:pw@{host}")
+    await ends.publishing().publish(0, [b"1"])
+    owner, successor = ends.consuming("lease=1"), ends.consuming("lease=1")
+    await owner.partitions()
+    await owned(owner, 1)
+    await read(await owned(owner), 1)
+    said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(said) == 1
+    assert "ACL SETUSER" in said[0]
+    await asyncio.to_thread(redis_server.command, "DEL", f"{{{ends.prefix}:0}}:lease")
+    await owned(successor)  # it counts, as nobody can say that it must not
+    assert len((await held_against(redis_server, ends.prefix))[1]) == 1
+    await owner.disconnect()
+    assert await held_against(redis_server, ends.prefix) == ({}, {})

@@ -1,0 +1,126 @@
+"""A consumer's place in the fleet: two sorted sets, of who takes part and who stands aside."""
+
+import logging
+from typing import Final
+
+from prefactor_core.broker.driver import Fleet
+from prefactor_core.exceptions import BrokerError
+from prefactor_redis.keys import Keys
+from prefactor_redis.links import Links
+from prefactor_redis.replies import integer, items
+from prefactor_redis.script import ALWAYS, LOOKING, Script
+
+logger = logging.getLogger("prefactor_redis")
+
+_NOW: Final = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+_ENTER: Final = (
+    _NOW
+    + """
+local function enter(set, other, token, milliseconds)
+  redis.call('ZREM', other, token)
+  redis.call('ZREMRANGEBYSCORE', set, '-inf', now)
+  redis.call('ZADD', set, now + milliseconds, token)
+  redis.call('PEXPIRE', set, milliseconds)
+end
+"""
+)
+
+JOIN: Final = Script(
+    ALWAYS
+    + _ENTER
+    + """
+local workers, token = KEYS[1], ARGV[1]
+enter(workers, KEYS[2], token, tonumber(ARGV[2]))
+-- Whoever emptied the server emptied this, too; agents that know the number go on by it.
+if ARGV[3] ~= '' then redis.call('SET', KEYS[3], ARGV[3], 'NX') end
+local members = redis.call('ZRANGE', workers, 0, -1)
+table.sort(members)
+for i, member in ipairs(members) do
+  if member == token then return {#members, i - 1} end
+end
+"""
+)
+"""``KEYS``: workers, aside, partitions. ``ARGV``: token, milliseconds, number of partitions or ''.
+
+Returns the size of the fleet and one's place in it, from 0.
+"""
+
+STAND_ASIDE: Final = Script(
+    ALWAYS + _ENTER + "enter(KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]))\nreturn 1\n"
+)
+"""``KEYS``: aside, workers. ``ARGV``: token, milliseconds."""
+
+ASIDE: Final = Script(LOOKING + _NOW + "return redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf')\n")
+"""``KEYS``: aside."""
+
+LEAVE: Final = Script(
+    ALWAYS + "return redis.call('ZREM', KEYS[1], ARGV[1]) + redis.call('ZREM', KEYS[2], ARGV[1])\n"
+)
+"""``KEYS``: workers, aside. ``ARGV``: token."""
+
+
+class Membership:
+    """One consumer's place in the fleet.
+
+    Args:
+        links: Connections.
+        keys: The keys under the prefix.
+        token: Names the consumer.
+        seconds: For how long it is counted without saying anything.
+    """
+
+    def __init__(self, links: Links, keys: Keys, token: str, seconds: float) -> None:
+        self._links = links
+        self._keys = keys
+        self._token = token
+        self._milliseconds = int(seconds * 1_000)
+        self._entered = False
+
+    async def join(self, partitions: int | None) -> Fleet:
+        """Be counted among those that take part, and count them.
+
+        Args:
+            partitions: Their number, where it is known; it is recorded again if the server has lost it.
+
+        Raises:
+            BrokerError: The broker is unavailable.
+        """
+        link = await self._links.of(self._keys.workers)
+        self._entered = True  # even without an answer
+        keys = (self._keys.workers, self._keys.aside, self._keys.partitions)
+        known = "" if partitions is None else partitions
+        size, rank = items(await link.run(JOIN, keys, (self._token, self._milliseconds, known)))
+        return Fleet(integer(size), integer(rank))
+
+    async def stand_aside(self) -> None:
+        """Be counted among those that stand aside, and no longer among those that take part.
+
+        Raises:
+            BrokerError: The broker is unavailable.
+        """
+        link = await self._links.of(self._keys.aside)
+        self._entered = True
+        await link.run(STAND_ASIDE, (self._keys.aside, self._keys.workers), (self._token, self._milliseconds))
+
+    async def standing_aside(self) -> int:
+        """Return how many stand aside; changes nothing.
+
+        Raises:
+            BrokerError: The broker is unavailable.
+        """
+        link = await self._links.of(self._keys.aside)
+        return integer(await link.run(ASIDE, [self._keys.aside]))
+
+    async def leave(self) -> None:
+        """Be counted no longer. What cannot be told runs out by itself."""
+        if not self._entered:
+            return
+        self._entered = False
+        try:
+            link = await self._links.of(self._keys.workers)
+            await link.run(LEAVE, (self._keys.workers, self._keys.aside), [self._token])
+        except BrokerError as error:
+            logger.debug("the fleet was not told of a worker that left: %s", error)
