@@ -57,7 +57,7 @@ class RedisBroker(Broker):
             await links.close()
 
     async def clear(self) -> None:
-        """Delete every key under the prefix.
+        """Delete every key under the prefix, but those by which answers go back: they expire within an hour.
 
         Raises:
             BrokerError: The broker is away.

@@ -5,11 +5,12 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from prefactor_core.broker.driver import ConsumingEnd, Fleet, Partition, PartitionState
 from prefactor_core.exceptions import BrokerError
+from prefactor_redis.answers import send
 from prefactor_redis.checks import losses
 from prefactor_redis.fleet import Membership
 from prefactor_redis.keys import Keys
@@ -113,6 +114,14 @@ class RedisConsumingEnd(ConsumingEnd):
             BrokerError: The broker is unavailable.
         """
         return await self._membership.standing_aside()
+
+    async def answer(self, address: str, answers: Sequence[bytes]) -> None:
+        """Add answers to the list of a reader that has opened one, as long as that is not full.
+
+        Raises:
+            BrokerError: They may not have arrived.
+        """
+        await send(self._links, self._keys, address, answers)
 
     async def acquire(self, partition: int, max_items: int) -> Partition | None:  # noqa: ARG002 -- reads say it
         """Take the partition's lease, unless there is one.

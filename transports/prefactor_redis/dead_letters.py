@@ -1,9 +1,13 @@
 """The end that operators look after dead letters through."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from prefactor_core.broker.driver import DeadLetterEnd, StoredLetter
+from prefactor_core.exceptions import BrokerError
+from prefactor_redis.answers import AnswerBox
 from prefactor_redis.chunks import chunks
 from prefactor_redis.keys import Keys
 from prefactor_redis.links import Links
@@ -13,9 +17,12 @@ from prefactor_redis.scripts import REMOVE_DEAD
 from prefactor_redis.servers import servers_of
 from prefactor_redis.target import Target
 
+logger = logging.getLogger("prefactor_redis")
+
 _CONNECTIONS: Final = 2
 _PAGE: Final = 100
 _IDS_AT_ONCE: Final = 500
+_LEAVING_SECONDS: Final = 3.0
 
 
 class RedisDeadLetterEnd(DeadLetterEnd):
@@ -26,6 +33,7 @@ class RedisDeadLetterEnd(DeadLetterEnd):
         self._links = Links(
             servers_of(target), target.access, size=_CONNECTIONS, patience=target.options.timeout
         )
+        self._box: AnswerBox | None = None
 
     async def read(self) -> AsyncIterator[StoredLetter]:
         """Yield every record, a page in memory at a time; nothing where nobody has published yet.
@@ -76,6 +84,34 @@ class RedisDeadLetterEnd(DeadLetterEnd):
                 link = await self._links.of(key)
                 await link.run(REMOVE_DEAD, [key], chunk)
 
+    async def open_answers(self) -> str:
+        """Open the list that workers add answers to, and return its address.
+
+        Raises:
+            BrokerError: The broker is unavailable.
+        """
+        if self._box is None:
+            box = AnswerBox(self._links, self._keys)
+            await box.open()
+            self._box = box
+        return self._box.address
+
+    async def answers(self) -> list[bytes]:
+        """Return the answers that have arrived, each once; none after about a second without any.
+
+        Raises:
+            BrokerError: The broker is unavailable.
+        """
+        return [] if self._box is None else await self._box.take()
+
     async def disconnect(self) -> None:
-        """Close all connections."""
-        await self._links.close()
+        """Close the list of answers and all connections."""
+        box, self._box = self._box, None
+        try:
+            if box is not None:
+                async with asyncio.timeout(_LEAVING_SECONDS):
+                    await box.close()
+        except (BrokerError, TimeoutError) as error:
+            logger.debug("a list of answers was not deleted, and will expire: %s", error)
+        finally:
+            await self._links.close()

@@ -38,6 +38,19 @@ class PartitionKeys:
         return (self.lease, self.operations, self.attempts, self.owner, self.blame)
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerKeys:
+    """The keys of the way back to one reader of answers. They expire when it reads no longer.
+
+    Attributes:
+        taken: Number of answers that the reader has taken. Nobody adds answers where it is missing.
+        answers: List of those that it has not taken.
+    """
+
+    taken: bytes
+    answers: bytes
+
+
 class Keys:
     """The keys under a prefix."""
 
@@ -55,6 +68,11 @@ class Keys:
         tag = f"{{{self._prefix}:{partition}}}"
         names = ("operations", "lease", "owner", "attempts", "blame", "dead")
         return PartitionKeys(*(f"{tag}:{name}".encode() for name in names))
+
+    def answers(self, address: str) -> AnswerKeys:
+        """Return the keys of the way back to the reader with this address."""
+        tag = f"{{{self._prefix}:answers:{address}}}"
+        return AnswerKeys(f"{tag}:taken".encode(), f"{tag}:answers".encode())
 
     def alive(self, member: str) -> str:
         """Return the channel that a consumer subscribes to as long as it lives; no key."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from prefactor_redis import fleet, lease_scripts, permissions, scripts
+from prefactor_redis import answers, fleet, lease_scripts, permissions, scripts
 from prefactor_redis.checks import Facts
 from prefactor_redis.script import Script
 from tests.support.brokers.redis_server import RedisServer
@@ -44,7 +44,7 @@ async def test_permissions(make_redis_server: MakeServer, ends_at: MakeEnds) -> 
     for user in (
         ["full", "on", ">pw", "~*", "+@all", "&*"],
         ["some", "on", ">pw", "~*", "+@all", "&*", "-xdel", "-hincrby", "-info"],
-        ["mute", "on", ">pw", "~*", "+@all", "-pubsub", "-zcount"],
+        ["mute", "on", ">pw", "~*", "+@all", "-pubsub", "-rpush", "-zcount"],
         ["keys", "on", ">pw", "~others:*", "+@all"],
         ["none", "on", ">pw", "~*", "+ping"],
     ):
@@ -59,7 +59,7 @@ async def test_permissions(make_redis_server: MakeServer, ends_at: MakeEnds) -> 
     assert "INFO" in some
     assert "may not run HINCRBY, XDEL on" in some
     mute = await check("mute")
-    assert "may not run ZCOUNT, PUBSUB on" in mute
+    assert "may not run RPUSH, ZCOUNT, PUBSUB on" in mute
     assert "may not SUBSCRIBE to channels like {test-" in mute
     assert mute.count("SUBSCRIBE") == 1
     assert "does not permit" in await check("keys")
@@ -93,11 +93,11 @@ def commands_of_scripts() -> set[str]:
     """Return the commands in all of our scripts."""
     texts = [
         found.text
-        for module in (fleet, lease_scripts, scripts)
+        for module in (answers, fleet, lease_scripts, scripts)
         for found in vars(module).values()
         if isinstance(found, Script)
     ]
-    assert len(texts) > 10
+    assert len(texts) > 15
     return {name.lower() for text in texts for name in re.findall(r"redis\.p?call\('(\w+)'", text)}
 
 
