@@ -37,12 +37,14 @@ class Outgoing:
         routing_key: The queue, or the key that it is bound by.
         body: Its data.
         headers: Its headers.
+        mandatory: Whether it is an error if there is no queue for it. If not, it is dropped, and confirmed.
     """
 
     exchange: str
     routing_key: str
     body: bytes
     headers: Mapping[str, FieldValue] = field(default_factory=dict)
+    mandatory: bool = True
 
 
 class ConfirmingChannel:
@@ -116,7 +118,7 @@ class ConfirmingChannel:
     def _frames(self, message: Outgoing, message_id: str) -> list[bytes]:
         number = self._channel.number
         publish = commands.Basic.Publish(
-            exchange=message.exchange, routing_key=message.routing_key, mandatory=True
+            exchange=message.exchange, routing_key=message.routing_key, mandatory=message.mandatory
         )
         properties = commands.Basic.Properties(
             content_type="application/json",

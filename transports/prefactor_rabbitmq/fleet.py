@@ -1,4 +1,7 @@
-"""The fleet: everybody who consumes from one queue into which nothing is ever put."""
+"""A roll: everybody who consumes from one queue into which nothing is ever put.
+
+One has the fleet on it, another the workers that stand aside.
+"""
 
 import asyncio
 
@@ -6,20 +9,22 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp import commands
 
-from prefactor_rabbitmq.link import Link
+from prefactor_rabbitmq.link import Link, close_channel
 
 _DURABLE_FROM = (4, 0)
 
 
 class Roll:
-    """This process's place in the fleet; the broker removes the queue with its last consumer.
+    """This process's place on a roll; the broker removes the queue with its last consumer.
 
     Args:
         queue: Its name.
+        what: What messages call those on it.
     """
 
-    def __init__(self, queue: str) -> None:
+    def __init__(self, queue: str, what: str) -> None:
         self._queue = queue
+        self._what = what
         self._link: Link | None = None
         self._channel: AbstractChannel | None = None
         self._lock = asyncio.Lock()
@@ -28,9 +33,9 @@ class Roll:
         """Join, or stay, and return how many there are.
 
         Raises:
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
         """
-        async with self._lock, link.bounded("joining the fleet"):
+        async with self._lock, link.bounded(f"joining {self._what}"):
             try:
                 return await self._count(link)
             except ChannelNotFoundEntity:
@@ -38,19 +43,46 @@ class Roll:
                 self._channel = None
                 return await self._count(link)
 
+    async def leave(self) -> None:
+        """Be counted no more, and hear so.
+
+        Raises:
+            BrokerError: The broker is unavailable.
+        """
+        async with self._lock:
+            link, channel, self._channel = self._link, self._channel, None
+            # With a lost connection the broker has removed this process by itself.
+            if link is not None and channel is not None and link.sound:
+                async with link.bounded(f"leaving {self._what}"):
+                    await close_channel(channel)
+
+    async def look(self, link: Link) -> int:
+        """Return how many there are, without joining.
+
+        Raises:
+            BrokerError: The broker is unavailable.
+        """
+        async with link.bounded(f"counting {self._what}"):
+            try:
+                async with link.brief_channel() as channel:
+                    declared = await channel.queue_declare(self._queue, passive=True)
+            except ChannelNotFoundEntity:
+                return 0
+        return declared.consumer_count or 0
+
     async def _count(self, link: Link) -> int:
         channel = self._channel
         if channel is None or channel.is_closed or self._link is not link:
             channel = await link.channel()
             # Not durable, for its node may go; RabbitMQ 4 no longer likes such queues.
             await channel.queue_declare(self._queue, durable=link.version >= _DURABLE_FROM, auto_delete=True)
-            channel.on_consumer_cancel_callbacks.add(self._leave)
+            channel.on_consumer_cancel_callbacks.add(self._on_cancel)
             await channel.basic_consume(self._queue, _ignore, no_ack=True)
             self._channel, self._link = channel, link
         declared = await channel.queue_declare(self._queue, passive=True)
         return max(1, declared.consumer_count or 0)
 
-    def _leave(self, _: commands.Basic.Cancel) -> None:
+    def _on_cancel(self, _: commands.Basic.Cancel) -> None:
         self._channel = None
 
 

@@ -1,6 +1,11 @@
 """What everything on the broker is called."""
 
+import re
+import secrets
 from dataclasses import dataclass
+from typing import Final
+
+_ADDRESS: Final = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +34,19 @@ class Names:
         return f"{self.prefix}.workers"
 
     @property
+    def aside(self) -> str:
+        """The queue whose consumers are the workers that stand aside."""
+        return f"{self.prefix}.aside"
+
+    @property
     def dead(self) -> str:
         """The queue of dead letters."""
         return f"{self.prefix}.dead"
+
+    @property
+    def dead_reader(self) -> str:
+        """The queue that only the reader of the dead letters has: it dies with the connection."""
+        return f"{self.prefix}.dead.reader"
 
     def partition(self, number: int) -> str:
         """Return the queue of a partition."""
@@ -41,10 +56,19 @@ class Names:
         """Return the queue that only a partition's owner has: it dies with the connection."""
         return f"{self.prefix}.{number}.owner"
 
-    def trials(self, number: int) -> str:
-        """Return the queue that counts how often suspect messages of a partition were handled alone."""
+    def attempts(self, number: int) -> str:
+        """Return the queue with the log of attempts at a partition's messages that were handled alone."""
         return f"{self.prefix}.{number}.trials"
 
     def handover(self, number: int) -> str:
         """Return the queue with the note that the last owner of a partition left for the next one."""
         return f"{self.prefix}.{number}.handover"
+
+    def answers(self, address: str) -> str | None:
+        """Return the queue for the answers to an address; ``None`` if it is not of the form of our own."""
+        return f"{self.prefix}.answers.{address}" if _ADDRESS.fullmatch(address) else None
+
+
+def new_address() -> str:
+    """Return an address for answers that nobody can guess."""
+    return secrets.token_hex(16)
