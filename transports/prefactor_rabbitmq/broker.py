@@ -62,17 +62,22 @@ class RabbitBroker(Broker):
             await connector.disconnect()
 
     async def clear(self) -> None:
-        """Delete every queue and the exchange."""
+        """Delete every queue and the exchange.
+
+        What is exclusive to a connection goes with that: leases, the lock of who reads the dead letters, and
+        the queues of answers. Nobody else may delete those.
+        """
         connector = self._connector("clearing")
         try:
             link = await connector.link()
             count = await self._topology().recorded(link) or 0
             async with link.bounded("deleting the queues", CLEARING_SECONDS), link.brief_channel() as channel:
                 for number in range(count):
-                    await channel.queue_delete(self._names.trials(number))
+                    await channel.queue_delete(self._names.attempts(number))
                     await channel.queue_delete(self._names.handover(number))
                     await channel.queue_delete(self._names.partition(number))
-                for queue in (self._names.dead, self._names.workers, self._names.record):
+                names = self._names
+                for queue in (names.dead, names.workers, names.aside, names.record):
                     await channel.queue_delete(queue)
                 await channel.exchange_delete(self._names.exchange)
         finally:

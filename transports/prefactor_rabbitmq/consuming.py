@@ -10,6 +10,8 @@ from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
 from pamqp import commands
 
 from prefactor_core.broker.driver import ConsumingEnd, Fleet, PartitionState
+from prefactor_rabbitmq.attempts import Withdrawals
+from prefactor_rabbitmq.confirming import Outgoing
 from prefactor_rabbitmq.connector import Connector
 from prefactor_rabbitmq.fleet import Roll
 from prefactor_rabbitmq.link import CLOSE_SECONDS, Link
@@ -30,7 +32,7 @@ class RabbitConsumingEnd(ConsumingEnd):
 
     Args:
         connector: Makes the connection.
-        outlet: Where dead letters are published, through a connection of its own.
+        outlet: Where dead letters, records and answers are published, through a connection of its own.
         topology: Names, and what is declared.
         clock: Steady clock, in seconds.
     """
@@ -43,7 +45,9 @@ class RabbitConsumingEnd(ConsumingEnd):
         self._topology = topology
         self._clock = clock
         self._memory = Memory()
-        self._roll = Roll(topology.names.workers)
+        self._withdrawals = Withdrawals(topology.names, outlet)
+        self._workers = Roll(topology.names.workers, "the fleet")
+        self._aside = Roll(topology.names.aside, "the workers that stand aside")
         self._owned: dict[int, RabbitPartition] = {}
         self._retiring: dict[int, asyncio.Task[None]] = {}
 
@@ -53,7 +57,30 @@ class RabbitConsumingEnd(ConsumingEnd):
 
     async def fleet(self) -> Fleet:
         """Join the fleet, or stay in it; places in it the broker does not tell."""
-        return Fleet(await self._roll.size(await self._connector.link()))
+        link = await self._connector.link()
+        await self._aside.leave()
+        size = await self._workers.size(link)
+        await self._withdrawals.try_to_flush()
+        return Fleet(size)
+
+    async def stand_aside(self) -> None:
+        """Leave the fleet's queue, and consume from the one of those that stand aside."""
+        link = await self._connector.link()
+        await self._workers.leave()
+        await self._aside.size(link)
+
+    async def standing_aside(self) -> int:
+        """Return how many consume from the queue of those that stand aside."""
+        return await self._aside.look(await self._connector.link())
+
+    async def answer(self, address: str, answers: Sequence[bytes]) -> None:
+        """Publish answers to the queue of an address; where there is none, the broker drops them.
+
+        An address that ``open_answers`` cannot have returned is nobody's: it names no queue.
+        """
+        queue = self._topology.names.answers(address)
+        if queue is not None and answers:
+            await self._outlet.publish([Outgoing("", queue, body, mandatory=False) for body in answers])
 
     async def acquire(self, partition: int, max_items: int) -> RabbitPartition | None:  # noqa: ARG002 -- see below
         """Declare the partition's exclusive queue, which only one connection can, and begin to consume.
@@ -67,9 +94,12 @@ class RabbitConsumingEnd(ConsumingEnd):
             await asyncio.wait({retiring})
         link = await self._connector.link()
         await self._topology.ensure(link)
+        await self._withdrawals.try_to_flush()
         if await self._is_consumed(link, partition):
             return None
-        setting = Setting(link, self._topology, self._memory, self._outlet, self._retire, self._clock)
+        setting = Setting(
+            link, self._topology, self._memory, self._withdrawals, self._outlet, self._retire, self._clock
+        )
         acquired = RabbitPartition(partition, setting)
         try:
             if not await self._take_lease(link, partition):
@@ -108,6 +138,7 @@ class RabbitConsumingEnd(ConsumingEnd):
         try:
             if tasks:
                 await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+            await self._withdrawals.try_to_flush()
         finally:
             await self._connector.disconnect()
             await self._outlet.disconnect()

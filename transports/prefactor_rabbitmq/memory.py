@@ -24,7 +24,6 @@ class Memory:
         self.read_bytes = _USUAL_BYTES
         """What a read has asked for: what a partition goes by until it is read itself."""
         self._survived = _Counter()
-        self._trials = _Counter()
         self._stamp = 0
 
     def stamp(self) -> int:
@@ -48,22 +47,9 @@ class Memory:
         """Return whether a message that came back so often may be what crashes its owners."""
         return returns - self._survived.get(fingerprint) >= SUSPECT_AFTER
 
-    def try_alone(self, fingerprint: str) -> None:
-        """Note that this process has recorded the begin of a suspect."""
-        self._trials.add(fingerprint)
-
-    def survived_trials(self, fingerprint: str) -> int:
-        """Return how many recorded begins of a suspect did not crash: those of this process."""
-        return self._trials.get(fingerprint)
-
-    def withdraw_trials(self, fingerprint: str) -> None:
-        """Note that this process has taken its records of a suspect back."""
-        self._trials.pop(fingerprint)
-
     def forget(self, fingerprint: str) -> None:
         """Forget a message that is gone from the broker."""
         self._survived.pop(fingerprint)
-        self._trials.pop(fingerprint)
 
 
 class _Counter:

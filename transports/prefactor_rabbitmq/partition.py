@@ -12,6 +12,7 @@ from pamqp import commands
 
 from prefactor_core.broker.driver import Message, Partition
 from prefactor_core.exceptions import BrokerError
+from prefactor_rabbitmq.attempts import Attempts, Withdrawals
 from prefactor_rabbitmq.confirming import Outgoing
 from prefactor_rabbitmq.errors import describe
 from prefactor_rabbitmq.handover import HandoverNote
@@ -20,7 +21,6 @@ from prefactor_rabbitmq.link import Link, close_channel
 from prefactor_rabbitmq.memory import Memory
 from prefactor_rabbitmq.publishing import Outlet
 from prefactor_rabbitmq.topology import Topology
-from prefactor_rabbitmq.trials import Trials
 
 logger = logging.getLogger("prefactor_rabbitmq")
 
@@ -43,6 +43,7 @@ class Setting:
         link: The connection; it holds the lease.
         topology: The names, and where to say that something is gone.
         memory: What the process remembers.
+        withdrawals: The attempts that it has survived.
         outlet: Where dead letters and records are published.
         retire: Called once when the partition is not held any more; returns the task that hands it over.
         clock: Steady clock, in seconds.
@@ -51,6 +52,7 @@ class Setting:
     link: Link
     topology: Topology
     memory: Memory
+    withdrawals: Withdrawals
     outlet: Outlet
     retire: Callable[["RabbitPartition"], "asyncio.Task[None]"]
     clock: Callable[[], float]
@@ -70,7 +72,7 @@ class RabbitPartition(Partition):
         self._setting = setting
         self._link = setting.link
         self._memory = setting.memory
-        self._trials = Trials(number, setting.topology, setting.link, setting.outlet, setting.memory)
+        self._attempts = Attempts(number, setting.topology, setting.link, setting.outlet, setting.withdrawals)
         self._note = HandoverNote(number, setting.topology, setting.link, setting.outlet, setting.memory)
         self._channel: AbstractChannel | None = None
         self._lost: str | None = None
@@ -130,17 +132,23 @@ class RabbitPartition(Partition):
         """Return how often a suspect was begun by owners that crashed; others never were."""
         receipt = self._receipt(message)
         self._require_held()
-        return (
-            0 if receipt is None or not receipt.suspect else await self._trials.attempts(receipt.fingerprint)
-        )
+        if receipt is None or not receipt.suspect:
+            return 0
+        return await self._attempts.attempts(receipt.fingerprint)
 
     async def begin(self, message: Message) -> bool:
-        """Record that a suspect is handled; others are not recorded."""
+        """Record an attempt at a suspect; those at others are not recorded."""
         receipt = self._receipt(message)
         self._require_held()
         if receipt is None or not receipt.suspect:
             return True
-        return await self._trials.begin(receipt.fingerprint)
+        return await self._attempts.begin(receipt.fingerprint)
+
+    async def withdraw(self, message: Message) -> None:
+        """Take an attempt back, unless the partition is lost: then that is done with it."""
+        receipt = self._receipt(message)
+        if receipt is not None and self.held:
+            await self._attempts.withdraw(receipt.fingerprint)
 
     async def settle(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Acknowledge messages; those of a lost channel the broker has back already."""
@@ -158,7 +166,7 @@ class RabbitPartition(Partition):
             async with self._link.bounded("settling"):
                 for tag, all_below in self.inbox.settle(ours):
                     await self._channel.basic_ack(tag, multiple=all_below, wait=False)
-        await self._trials.end(ours, more=self.inbox.suspects > 0)
+        await self._attempts.end(ours, more=self.inbox.suspects > 0)
         for receipt in ours:
             self._memory.forget(receipt.fingerprint)
         if self.inbox.exhausted:
@@ -192,20 +200,26 @@ class RabbitPartition(Partition):
 
     async def hand_over(self) -> None:
         """Close the channel, leave a note, let the lease go: the next owner begins where this one settled."""
+        try:
+            if self._link.sound:
+                with suppress(BrokerError):
+                    await self._hand_over()
+        finally:
+            # This process goes on, so that none of its attempts has crashed it, whatever could not be told.
+            self._attempts.abandon()
+
+    async def _hand_over(self) -> None:
         link, channel = self._link, self._channel
-        if not link.sound:
-            return
-        with suppress(BrokerError):
-            async with link.bounded("giving a partition up"):
-                if channel is not None:
-                    await close_channel(channel)
-            if self._deleted:
-                await self._note.remove()
-            else:
-                await self._note.leave(self.inbox.returns)
-            async with link.bounded("letting a partition go"), link.brief_channel() as brief:
-                await brief.queue_delete(self._setting.topology.names.owner(self.number))
-            await self._trials.withdraw()
+        async with link.bounded("giving a partition up"):
+            if channel is not None:
+                await close_channel(channel)
+        if self._deleted:
+            await self._note.remove()
+        else:
+            await self._note.leave(self.inbox.returns)
+        await self._attempts.withdraw_all()
+        async with link.bounded("letting a partition go"), link.brief_channel() as brief:
+            await brief.queue_delete(self._setting.topology.names.owner(self.number))
 
     @property
     def _in_doubt(self) -> bool:

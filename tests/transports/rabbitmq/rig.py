@@ -117,8 +117,9 @@ class Rig:
     async def close(self) -> None:
         """Leave nothing behind."""
         await self.disconnect()
-        await self.delete("partitions", "dead", "workers", *map(str, range(_MOST_PARTITIONS)))
-        await self.delete(*(f"{number}.handover" for number in range(_MOST_PARTITIONS)))
+        await self.delete("partitions", "dead", "workers", "aside", *map(str, range(_MOST_PARTITIONS)))
+        for what in ("handover", "trials"):
+            await self.delete(*(f"{number}.{what}" for number in range(_MOST_PARTITIONS)))
         async with self.channel() as channel:
             await channel.exchange_delete(f"{self.prefix}.operations")
 
@@ -157,6 +158,24 @@ async def read(partition: Partition, count: int) -> list[Message]:
         messages += await partition.read(count - len(messages), 1 << 20)
         assert time.monotonic() < deadline, f"{len(messages)} of {count} messages came"
     return messages
+
+
+async def crash_often(rig: Rig, times: int, count: int = 3) -> None:
+    """Let owners of partition 0 crash with so many messages in hand."""
+    for _ in range(times):
+        end = rig.consuming()
+        await read(await own(end), count)
+        cut(end)
+
+
+async def first(end: ConsumingEnd) -> tuple[RabbitPartition, list[Message]]:
+    """Own partition 0 and read, with as many changes of mind about suspects as that takes."""
+
+    async def attempt() -> tuple[RabbitPartition, list[Message]]:
+        owner = await own(end)
+        return owner, await owner.read(10, 1 << 20)
+
+    return await until(attempt, "messages")
 
 
 def names(messages: Sequence[Message]) -> list[str]:

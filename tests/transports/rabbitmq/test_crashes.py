@@ -2,34 +2,15 @@
 
 import pytest
 
-from prefactor_core.broker.driver import Message
 from prefactor_core.exceptions import BrokerError
 from prefactor_rabbitmq import partition as partition_module
 from prefactor_rabbitmq.consuming import RabbitConsumingEnd
-from prefactor_rabbitmq.partition import RabbitPartition
-from tests.transports.rabbitmq.rig import Rig, cut, names, own, read, until
+from tests.transports.rabbitmq.rig import Rig, crash_often, cut, first, names, own, read, until
 
 
 @pytest.fixture(autouse=True)
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition_module, "READ_SECONDS", 0.3)
-
-
-async def _first(end: RabbitConsumingEnd) -> tuple[RabbitPartition, list[Message]]:
-    """Own partition 0 and read, with as many changes of mind about the prefetch as that takes."""
-
-    async def attempt() -> tuple[RabbitPartition, list[Message]]:
-        owner = await own(end)
-        return owner, await owner.read(10, 1 << 20)
-
-    return await until(attempt, "messages")
-
-
-async def _crash_often(rig: Rig, times: int) -> None:
-    for _ in range(times):
-        end = rig.consuming()
-        await read(await own(end), 3)
-        cut(end)
 
 
 async def _drain(end: RabbitConsumingEnd) -> list[str]:
@@ -54,11 +35,11 @@ async def _drain(end: RabbitConsumingEnd) -> list[str]:
 
 async def test_a_killer_is_tried_alone_three_times_and_its_neighbours_live(rig: Rig) -> None:
     await rig.publish("abc")
-    await _crash_often(rig, 3)
+    await crash_often(rig, 3)
     trials = 0
     while True:
         end = rig.consuming()
-        owner, (message,) = await _first(end)
+        owner, (message,) = await first(end)
         assert owner.careful
         assert names([message]) == ["a"]
         if not await owner.begin(message):
@@ -72,7 +53,7 @@ async def test_a_killer_is_tried_alone_three_times_and_its_neighbours_live(rig: 
     assert await _drain(end) == ["b", "c"]
     assert not await rig.exists("0.trials")
     await rig.publish("def")
-    owner, messages = await _first(end)
+    owner, messages = await first(end)
     assert not owner.careful
     assert [letter.data async for letter in rig.dead_letters().read()] == [b"record"]
     del messages
@@ -80,8 +61,8 @@ async def test_a_killer_is_tried_alone_three_times_and_its_neighbours_live(rig: 
 
 async def test_two_crashes_are_no_reason_for_care(rig: Rig) -> None:
     await rig.publish("abc")
-    await _crash_often(rig, 2)
-    owner, messages = await _first(rig.consuming())
+    await crash_often(rig, 2)
+    owner, messages = await first(rig.consuming())
     assert not owner.careful
     assert len(messages) == 3
     assert all([await owner.begin(message) for message in messages])
@@ -101,15 +82,15 @@ async def test_clean_ends_are_not_held_against_a_message(rig: Rig) -> None:
 
 async def test_clean_ends_in_the_middle_of_a_trial_do_not_count(rig: Rig) -> None:
     await rig.publish("abc")
-    await _crash_often(rig, 3)
+    await crash_often(rig, 3)
     for _ in range(5):
         end = rig.consuming()
-        owner, (message,) = await _first(end)
+        owner, (message,) = await first(end)
         assert await owner.begin(message)
         await owner.release()
     end = rig.consuming()
     for _ in range(5):  # and neither do connections that this process has survived
-        owner, (message,) = await _first(end)
+        owner, (message,) = await first(end)
         assert await owner.begin(message)
         cut(end)
     assert await _drain(end) == ["a", "b", "c"]
@@ -117,9 +98,9 @@ async def test_clean_ends_in_the_middle_of_a_trial_do_not_count(rig: Rig) -> Non
 
 async def test_care_ends_with_the_last_suspect(rig: Rig) -> None:
     await rig.publish("abc")
-    await _crash_often(rig, 3)
+    await crash_often(rig, 3)
     await rig.publish(map(str, range(30)))
-    owner, messages = await _first(rig.consuming())
+    owner, messages = await first(rig.consuming())
     settled: list[str] = []
     careful: list[bool] = []
     while len(settled) < 33:
@@ -138,7 +119,7 @@ async def test_care_ends_with_the_last_suspect(rig: Rig) -> None:
 
 async def test_begin_needs_the_partition(rig: Rig) -> None:
     await rig.publish("a")
-    owner, (message,) = await _first(rig.consuming())
+    owner, (message,) = await first(rig.consuming())
     assert await owner.begin(message)
     await owner.release()
     with pytest.raises(BrokerError):

@@ -1,0 +1,198 @@
+"""Attempts at suspects: those of owners that crashed stand, and those that were taken back do not."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import pytest
+
+from prefactor_core.broker.driver import MAX_ATTEMPTS, Message
+from prefactor_rabbitmq import attempts as attempts_module
+from prefactor_rabbitmq import partition as partition_module
+from prefactor_rabbitmq.confirming import Outgoing
+from prefactor_rabbitmq.consuming import RabbitConsumingEnd
+from prefactor_rabbitmq.inbox import Receipt
+from prefactor_rabbitmq.partition import RabbitPartition
+from tests.support.brokers.rabbitmq_server import RabbitServer
+from tests.transports.rabbitmq.rig import Rig, crash_often, cut, first, outlet, read, until
+
+
+@pytest.fixture(autouse=True)
+def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition_module, "READ_SECONDS", 0.3)
+
+
+@pytest.fixture
+async def own_rig(rabbit_server: RabbitServer, amqp_prefix: str) -> AsyncIterator[Rig]:
+    """Brokers on a server that may be broken."""
+    rig = Rig(rabbit_server.url, amqp_prefix)
+    yield rig
+    await asyncio.to_thread(rabbit_server.heal)
+    await rig.disconnect()
+
+
+async def _suspect(rig: Rig) -> None:
+    await rig.publish("ab")
+    await crash_often(rig, 3, 2)
+
+
+async def _own_suspect(rig: Rig) -> tuple[RabbitConsumingEnd, RabbitPartition, Message]:
+    end = rig.consuming()
+    owner, (message,) = await first(end)
+    assert owner.careful
+    return end, owner, message
+
+
+async def _crash_in_attempts(rig: Rig, times: int) -> list[RabbitConsumingEnd]:
+    """Let owners begin and lose their connections; they have crashed, unless they are asked for anything."""
+    ends: list[RabbitConsumingEnd] = []
+    for _ in range(times):
+        end, owner, message = await _own_suspect(rig)
+        assert await owner.begin(message)
+        cut(end)
+        ends.append(end)
+    return ends
+
+
+async def test_a_crash_of_an_owner_that_waits_does_not_count(rig: Rig) -> None:
+    await _suspect(rig)
+    for _ in range(2 * MAX_ATTEMPTS):
+        end, owner, message = await _own_suspect(rig)
+        assert await owner.attempts(message) == 0
+        for _ in range(2):
+            assert await owner.begin(message)
+            await owner.withdraw(message)
+        await owner.withdraw(message)  # there is none left of this owner's
+        cut(end)
+
+
+async def test_attempts_of_owners_that_crashed_stand_whoever_withdraws(rig: Rig) -> None:
+    await _suspect(rig)
+    for crashes in range(MAX_ATTEMPTS):
+        end, owner, message = await _own_suspect(rig)
+        assert await owner.attempts(message) == crashes
+        await owner.withdraw(message)
+        assert await owner.begin(message)
+        await owner.withdraw(message)
+        assert await owner.begin(message)
+        assert await owner.begin(message)  # the same attempt
+        assert await owner.attempts(message) == crashes
+        cut(end)
+    for crashes in (MAX_ATTEMPTS, MAX_ATTEMPTS + 1):
+        end, owner, message = await _own_suspect(rig)
+        assert await owner.attempts(message) == crashes
+        assert not await owner.begin(message)
+        cut(end)  # that attempt is recorded all the same
+
+
+async def test_who_has_survived_says_so_once_it_is_connected_again(rig: Rig) -> None:
+    await _suspect(rig)
+    survivors = await _crash_in_attempts(rig, MAX_ATTEMPTS)
+    _, owner, message = await _own_suspect(rig)
+    assert await owner.attempts(message) == MAX_ATTEMPTS
+    for end in survivors:
+        await until(end.fleet, "a fleet")
+        await end.fleet()
+    # It has read the log before they said so, and reads it again before it refuses.
+    assert await owner.begin(message)
+    assert await owner.attempts(message) == 0
+
+
+async def test_one_who_has_survived_begins_again_without_a_blemish(rig: Rig) -> None:
+    await _suspect(rig)
+    end = rig.consuming()
+    for _ in range(2 * MAX_ATTEMPTS):
+        owner, (message,) = await first(end)
+        assert await owner.attempts(message) == 0
+        assert await owner.begin(message)
+        cut(end)
+    await end.disconnect()
+    _, owner, message = await _own_suspect(rig)
+    assert await owner.attempts(message) == 0
+
+
+async def test_a_clean_hand_over_takes_the_attempt_back(rig: Rig) -> None:
+    await _suspect(rig)
+    await _crash_in_attempts(rig, 1)
+    for _ in range(MAX_ATTEMPTS):
+        _, owner, message = await _own_suspect(rig)
+        assert await owner.attempts(message) == 1
+        assert await owner.begin(message)
+        await owner.release()
+
+
+async def test_a_log_that_is_gone_needs_no_withdrawal(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    await _suspect(rig)
+    (survivor,) = await _crash_in_attempts(rig, 1)
+    _, owner, message = await _own_suspect(rig)
+    assert not await owner.settle([message])
+    assert not await owner.settle(await read(owner, 1))
+    await owner.release()
+    assert not await rig.exists("0.trials")
+    caplog.clear()
+    await until(survivor.fleet, "a fleet")
+    await survivor.fleet()
+    assert len(survivor._withdrawals._pending) == 0
+    assert survivor._topology._count is not None
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert not await rig.exists("0.trials")
+
+
+async def test_records_of_an_earlier_release_count_as_attempts(rig: Rig) -> None:
+    await _suspect(rig)
+    end, owner, message = await _own_suspect(rig)
+    assert await owner.attempts(message) == 0
+    receipt = message.receipt
+    assert isinstance(receipt, Receipt)
+    publishing = rig.publishing()
+    await publishing.partitions()
+    body = receipt.fingerprint.encode()
+    await outlet(publishing).publish([Outgoing("", f"{rig.prefix}.0.trials", body)] * MAX_ATTEMPTS)
+    cut(end)
+    _, owner, message = await _own_suspect(rig)
+    assert await owner.attempts(message) == MAX_ATTEMPTS
+    assert not await owner.begin(message)
+
+
+async def test_the_log_stays_short_and_keeps_what_stands(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts_module, "_STALE", 10)
+    await _suspect(rig)
+    (survivor,) = await _crash_in_attempts(rig, 1)
+    await _crash_in_attempts(rig, 1)
+    end, owner, message = await _own_suspect(rig)
+    for _ in range(30):
+        assert await owner.begin(message)
+        await owner.withdraw(message)
+    assert await owner.begin(message)
+    assert await rig.depth("0.trials") <= 12
+    assert await owner.attempts(message) == 2
+    cut(end)
+    await until(survivor.fleet, "a fleet")  # its record has been written anew
+    await survivor.fleet()
+    _, owner, message = await _own_suspect(rig)
+    assert await owner.attempts(message) == 2
+
+
+async def test_what_is_no_suspect_has_no_attempts(rig: Rig) -> None:
+    await rig.publish("a")
+    owner, (message,) = await first(rig.consuming())
+    assert await owner.begin(message)
+    await owner.withdraw(message)
+    assert await owner.attempts(message) == 0
+    assert not await rig.exists("0.trials")
+
+
+async def test_restarts_of_the_broker_are_no_crashes(own_rig: Rig, rabbit_server: RabbitServer) -> None:
+    await _suspect(own_rig)
+    one, other = own_rig.consuming(), own_rig.consuming()
+    for _ in range(MAX_ATTEMPTS):
+        owner, (message,) = await first(one)
+        assert await owner.begin(message)
+        await asyncio.to_thread(rabbit_server.kill)
+        await asyncio.to_thread(rabbit_server.start)
+    await until(one.fleet, "the survivor to be back", 30)
+    await until(other.fleet, "the other one to be back", 30)
+    owner, (message,) = await first(other)
+    assert owner.careful
+    assert await owner.attempts(message) == 0
+    assert await owner.begin(message)
