@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Final
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
@@ -10,13 +11,15 @@ from pamqp import commands
 
 from prefactor_core.broker.driver import DeadLetterEnd, StoredLetter
 from prefactor_core.exceptions import BrokerError
+from prefactor_rabbitmq.answers import AnswerBox
 from prefactor_rabbitmq.connector import Connector
-from prefactor_rabbitmq.link import Link, close_channel
+from prefactor_rabbitmq.dead_reader import DeadReader
+from prefactor_rabbitmq.link import CLOSE_SECONDS, Link, close_channel
 from prefactor_rabbitmq.memory import fingerprint
 from prefactor_rabbitmq.names import Names
 
 _AT_ONCE: Final = 16
-"""Records given back together: of more than 32 under way the broker forgets the order."""
+"""Records given back or removed together: of more than 32 under way the broker forgets the order, or some."""
 _ROUNDS: Final = 5
 _LOOKS: Final = 100
 _PAUSE: Final = 0.01
@@ -24,6 +27,9 @@ _PAUSE: Final = 0.01
 
 class RabbitDeadLetterEnd(DeadLetterEnd):
     """Gets records one by one; those not removed go back when the channel closes.
+
+    What one reader has got is hidden from all others. So there is one at a time: the next one waits until
+    this end is disconnected.
 
     A quorum queue takes many records back in no order at all. They have their times with them, and whoever
     finds records that came back puts all of them in order before anything is shown.
@@ -38,15 +44,23 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
         self._connector = connector
         self._queue = names.dead
         self._name = name
+        self._reader = DeadReader(names, name)
+        self._answers = AnswerBox(names, name)
         self._link: Link | None = None
         self._channel: AbstractChannel | None = None
         self._tags: dict[str, int] = {}
+        self._unheard = 0
         self._lock = asyncio.Lock()
 
     async def read(self) -> AsyncIterator[StoredLetter]:
-        """Yield what is there now. Reading again begins at the front, and forgets nothing that was read."""
+        """Yield what is there now. Reading again begins at the front, and forgets nothing that was read.
+
+        Raises:
+            BrokerError: The broker is unavailable, or another reader has not finished within half a minute.
+        """
+        link = await self._connector.link()
+        await self._reader.acquire(link)
         async with self._lock:
-            link = await self._connector.link()
             channel = await self._open(link)
             left = await self._count(link, channel)
             message = await self._get(link, channel) if left else None
@@ -62,7 +76,10 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
             message = await self._get(link, channel) if left else None
 
     async def count(self) -> int:
-        """Return how many records wait to be read."""
+        """Return how many records wait to be read. It never waits for a reader.
+
+        It does not see what somebody is reading now: that is counted again once the reader is disconnected.
+        """
         link = await self._connector.link()
         async with link.bounded("counting dead letters"), link.brief_channel() as channel:
             return await self._count(link, channel)
@@ -73,28 +90,65 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
             link, channel = self._link, self._channel
             if link is None or channel is None or channel.is_closed or not link.sound:
                 raise BrokerError(f"{self._name}: the connection was lost since the dead letters were read")
+            for start in range(0, len(letters), _AT_ONCE):
+                async with link.bounded("removing dead letters"):
+                    for letter in letters[start : start + _AT_ONCE]:
+                        tag = self._tags.pop(str(letter.receipt), None)
+                        if tag is not None:
+                            await channel.basic_ack(tag, wait=False)
+                            self._unheard += 1
+                    if self._unheard >= _AT_ONCE:
+                        await self._hear_of_removals(channel)
+                        self._unheard = 0
             async with link.bounded("removing dead letters"):
-                for letter in letters:
-                    tag = self._tags.pop(str(letter.receipt), None)
-                    if tag is not None:
-                        await channel.basic_ack(tag, wait=False)
                 # An acknowledgement has no answer; this call, behind it on the same channel, does.
                 await channel.basic_qos(prefetch_count=0)
 
+    async def open_answers(self) -> str:
+        """Return the address of a queue that lives as long as this end's connection."""
+        return await self._answers.open(await self._connector.link())
+
+    async def answers(self) -> list[bytes]:
+        """Return what has arrived; a lost connection took the queue with it."""
+        return await self._answers.take()
+
     async def disconnect(self) -> None:
-        """Close the channel: what was read and not removed goes back, in its order."""
+        """Close the channel: what was read and not removed goes back, in its order. Then let others read."""
         async with self._lock:
-            self._channel = None
+            link, channel, self._channel = self._link, self._channel, None
             self._tags.clear()
-            await self._connector.disconnect()
+            try:
+                if link is not None and channel is not None and link.sound:
+                    # The lock goes with the connection. Before that, all must be back that others are to see.
+                    with suppress(BrokerError):
+                        async with link.bounded("giving dead letters back", CLOSE_SECONDS):
+                            await close_channel(channel)
+            finally:
+                await self._connector.disconnect()
 
     async def _open(self, link: Link) -> AbstractChannel:
-        async with link.bounded("opening the dead letters"):
-            if self._channel is not None:
+        async with link.bounded("closing the dead letters"):
+            if self._channel is not None and self._link is link:
                 await close_channel(self._channel)
             self._tags.clear()
+            self._unheard = 0
+        await self._reader.wait_for_returns(link)
+        async with link.bounded("opening the dead letters"):
             self._channel, self._link = await link.channel(), link
             return self._channel
+
+    async def _hear_of_removals(self, channel: AbstractChannel) -> None:
+        """Wait until the queue has removed what was acknowledged; to be called inside ``bounded``.
+
+        Of more acknowledgements than the queue takes at a time a channel keeps some back, and forgets them
+        when it closes: what they were for would be read again.
+        """
+        while True:
+            declared = await channel.queue_declare(self._queue, passive=True)
+            # Each record that was got and is not removed counts as a consumer.
+            if (declared.consumer_count or 0) <= len(self._tags):
+                return
+            await asyncio.sleep(_PAUSE)
 
     async def _count(self, link: Link, channel: AbstractChannel) -> int:
         async with link.bounded("counting dead letters"):
