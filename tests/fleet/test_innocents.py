@@ -1,0 +1,208 @@
+"""The API or the broker unavailable again and again: nothing is dead-lettered, whatever ends meanwhile.
+
+An operation that crashes its workers must be found, and an outage must not look like one: workers are killed
+in it, leases run out and connections break while operations are in flight, over and over, and none of it is
+an operation's fault. A single partition makes it hard: its first operation is in flight each time.
+``PREFACTOR_TEST_FULL=1`` has more operations, and all of it with sixteen partitions too.
+"""
+
+import asyncio
+import signal
+import sys
+import uuid
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from prefactor_emulator import verify
+from prefactor_emulator.model import OperationType
+from prefactor_emulator.verify_files import read_effects, read_puts
+from tests.fleet.test_poison import ATTEMPTS, KILLED, short, stopped, supervised
+from tests.support.brokers.rabbitmq_server import RabbitServer
+from tests.support.brokers.redis_server import RedisServer
+from tests.support.fleet import Figures, Fleet, running_fleet, until
+from tests.support.watching import FULL, Probed, dead_letters, fault_hits, probed_worker, set_faults
+
+OUTAGES = 9
+"""More than the three crashes and three attempts after which an operation is dead-lettered."""
+INSTANCES, SPANS = (60, 40) if FULL else (24, 8)
+OPERATIONS = INSTANCES * (3 + 2 * SPANS)
+BEGUN_SECONDS = 1.0
+"""For what a worker does once it owns its partitions: it begins operations."""
+LEASE_SECONDS = 1.0
+UNAVAILABLE = "error:status=503"
+"""The API answers nothing else, so that no outage of the broker ends with progress."""
+
+Outage = Callable[[Probed], Awaitable[None]]
+
+pytestmark = [
+    pytest.mark.timeout(400 if FULL else 150),
+    pytest.mark.parametrize("partitions", [1, 16] if FULL else [1]),
+]
+
+
+async def publish(fleet: Fleet) -> None:
+    """Have an agent put everything, and end."""
+    count = ("--instances", str(INSTANCES), "--tasks", str(INSTANCES), "--spans", str(SPANS))
+    report = await fleet.report(await fleet.agent(*count))
+    assert (report["delivered"], report["left"], report["dropped"]) == (OPERATIONS, 0, {})
+
+
+async def owned(worker: Probed, good: Callable[[float], bool]) -> bool:
+    """Whether a worker answers, and owns as many partitions as it should."""
+    if not await worker.answers("/healthz", 200):
+        return False
+    return await worker.metric_is("prefactor_partitions_owned", good)
+
+
+async def has_begun(fleet: Fleet, worker: Probed) -> None:
+    """Wait until a worker owns everything, and has begun what it found."""
+    partitions = int(fleet.url.rpartition("=")[2])
+    await until(lambda: owned(worker, lambda number: number == partitions), 30, "it owns all partitions")
+    await asyncio.sleep(BEGUN_SECONDS)
+
+
+async def check(fleet: Fleet) -> None:
+    """Nothing is a dead letter, and everything has its one effect in its order."""
+    letters = await dead_letters(fleet)
+    figures = fleet.figures()
+    # Figures, not timed tests: shown with -rP.
+    reasons = sorted({letter.reason for letter in letters})
+    sys.stdout.write(f"{len(letters)} dead letters {reasons}, {figures}\n")
+    assert letters == []
+    assert figures == Figures(OPERATIONS, lost=0, doubled=0, out_of_order=0, unexpected=0)
+
+
+async def killed_in_the_outage(fleet: Fleet, outages: int) -> None:
+    """Have workers killed at an API that answers 503, each of them once it has begun operations."""
+    await set_faults(fleet.emulator, UNAVAILABLE)
+    for _ in range(outages):
+        worker = await probed_worker(fleet)
+        (before,) = await fault_hits(fleet.emulator)
+        await has_begun(fleet, worker)
+        await until(partial(asked_again, fleet, before), 30, "it asks the API")
+        await worker.child.kill()
+    await set_faults(fleet.emulator)
+
+
+async def asked_again(fleet: Fleet, before: int) -> bool:
+    """Whether the API has refused more requests than before."""
+    return (await fault_hits(fleet.emulator))[0] > before
+
+
+async def test_workers_killed_while_the_api_is_unavailable(
+    transport_url: str, tmp_path: Path, partitions: int
+) -> None:
+    async with running_fleet(f"{short(transport_url)}&partitions={partitions}", tmp_path) as fleet:
+        await publish(fleet)
+        await killed_in_the_outage(fleet, OUTAGES)
+        await fleet.drain()
+        await check(fleet)
+
+
+async def test_an_outage_does_not_hide_what_crashes_its_workers(
+    transport_url: str, tmp_path: Path, partitions: int
+) -> None:
+    """The control: after the same outage, one poison operation is found, and it alone."""
+    async with running_fleet(f"{short(transport_url)}&partitions={partitions}", tmp_path) as fleet:
+        await publish(fleet)
+        puts = list(read_puts(str(fleet._puts[0])))
+        poison = next(put for put in puts[100:] if put.type is OperationType.FINISH_SPAN)
+        await killed_in_the_outage(fleet, 2)
+        worker, deaths = await supervised(fleet, poison.key, OPERATIONS)
+        await stopped(worker.child)
+        (letter,) = await dead_letters(fleet)
+        found = verify.compare(puts, read_effects(str(fleet.emulator.database)))
+    sys.stdout.write(f"killed {len(deaths)} workers, at {deaths} of {OPERATIONS} effects\n")
+    envelope = letter.read()
+    assert envelope is not None
+    assert envelope.operation.idempotency_key == poison.key
+    assert (letter.reason, letter.attempts) == (KILLED, ATTEMPTS)
+    assert (found.lost, found.doubled, found.out_of_order, found.unexpected) == (1, 0, 0, 0)
+
+
+# -- one worker, which never ends
+
+
+async def survives(fleet: Fleet, outage: Outage) -> None:
+    """Have one worker meet an outage over and over, at an API that is unavailable too; then all is well."""
+    await publish(fleet)
+    await set_faults(fleet.emulator, UNAVAILABLE)
+    worker = await probed_worker(fleet)
+    for _ in range(OUTAGES):
+        await has_begun(fleet, worker)
+        await outage(worker)
+    await has_begun(fleet, worker)
+    await set_faults(fleet.emulator)
+    await until(lambda: drained(fleet), 60, "everything is delivered, or a dead letter")
+    await stopped(worker.child)
+    await check(fleet)
+
+
+async def drained(fleet: Fleet) -> bool:
+    """Whether the broker holds no operation."""
+    queue = fleet.queue()
+    try:
+        return await queue.depth() == 0
+    finally:
+        await queue.disconnect()
+
+
+def with_lease(server: RedisServer, partitions: int) -> str:
+    prefix = f"innocents-{uuid.uuid4().hex[:8]}"
+    return f"{server.url}?prefix={prefix}&lease={LEASE_SECONDS:.0f}&partitions={partitions}"
+
+
+async def lost_everything(worker: Probed) -> None:
+    """Wait until a worker knows that it owns nothing."""
+    await until(lambda: owned(worker, lambda number: number == 0), 30, "it notices")
+
+
+async def test_redis_frozen_longer_than_the_lease(
+    redis_server: RedisServer, tmp_path: Path, partitions: int
+) -> None:
+    async def frozen(worker: Probed) -> None:
+        redis_server.freeze()
+        await lost_everything(worker)
+        await asyncio.sleep(LEASE_SECONDS)
+        redis_server.thaw()
+
+    async with running_fleet(with_lease(redis_server, partitions), tmp_path) as fleet:
+        await survives(fleet, frozen)
+
+
+async def test_redis_restarted(redis_server: RedisServer, tmp_path: Path, partitions: int) -> None:
+    async def restarted(worker: Probed) -> None:
+        await asyncio.to_thread(redis_server.kill)
+        await lost_everything(worker)
+        await asyncio.sleep(LEASE_SECONDS)
+        await asyncio.to_thread(redis_server.start)
+
+    async with running_fleet(with_lease(redis_server, partitions), tmp_path) as fleet:
+        await survives(fleet, restarted)
+
+
+async def test_a_worker_frozen_longer_than_its_lease(
+    redis_server: RedisServer, tmp_path: Path, partitions: int
+) -> None:
+    async def frozen(worker: Probed) -> None:
+        worker.child.signal(signal.SIGSTOP)
+        await asyncio.sleep(2 * LEASE_SECONDS)
+        worker.child.signal(signal.SIGCONT)
+
+    async with running_fleet(with_lease(redis_server, partitions), tmp_path) as fleet:
+        await survives(fleet, frozen)
+
+
+async def test_rabbitmq_restarted(rabbit_server: RabbitServer, tmp_path: Path, partitions: int) -> None:
+    async def restarted(worker: Probed) -> None:
+        await asyncio.to_thread(rabbit_server.kill)
+        await lost_everything(worker)
+        await asyncio.to_thread(rabbit_server.start)
+
+    prefix = f"innocents-{uuid.uuid4().hex[:8]}"
+    url = f"{rabbit_server.url}?prefix={prefix}&heartbeat=2&partitions={partitions}"
+    async with running_fleet(url, tmp_path) as fleet:
+        await survives(fleet, restarted)
