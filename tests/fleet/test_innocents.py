@@ -142,10 +142,14 @@ async def survives(fleet: Fleet, outage: Outage) -> None:
 
 
 async def drained(fleet: Fleet) -> bool:
-    """Whether the broker holds no operation."""
+    """Whether everything has taken effect, or something is a dead letter and nothing waits."""
+    effects = await fleet.effects()
+    if effects >= OPERATIONS:
+        return True
     queue = fleet.queue()
     try:
-        return await queue.depth() == 0
+        # A broker may count only what no worker has read yet, so that alone tells too little.
+        return await queue.depth() == 0 and effects + len(await dead_letters(fleet)) >= OPERATIONS
     finally:
         await queue.disconnect()
 

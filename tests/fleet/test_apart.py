@@ -1,0 +1,118 @@
+"""Instances that the API rejects, many of them: the good ones beside them go on, and dead letters are few.
+
+``python -m benchmarks.rejections`` has the figures.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+
+from prefactor_core import Operation
+from prefactor_core.broker.queue import BrokerQueue
+from tests.fleet.test_rejections import key_of
+from tests.support.fleet import Fleet, until
+from tests.support.lives import rejected, whole
+from tests.support.watching import FULL, Probed, dead_letters, fault_hits, probed_worker, set_faults
+
+BAD = 300 if FULL else 100
+GOOD = 40 if FULL else 10
+OPERATIONS = 20
+BEHIND_SECONDS = 30.0
+"""How much later than alone the good ones may be."""
+PROBING_SECONDS = 20.0 if FULL else 8.0
+LETTERS = 20
+"""Rejections without a success after which nothing more is dead-lettered."""
+COUNTED = 5
+"""Bad instances whose requests are counted."""
+
+
+async def put(queue: BrokerQueue, lives: Sequence[Sequence[Operation]], pace: float = 0.0) -> set[str]:
+    """Put all operations, one of each instance after the other; return their keys."""
+    for turn in range(max(map(len, lives))):
+        for life in lives:
+            if turn < len(life):
+                await queue.put(life[turn])
+        await asyncio.sleep(pace)
+    return {one.idempotency_key or "" for life in lives for one in life}
+
+
+async def done(fleet: Fleet) -> set[str]:
+    return {effect["key"] for effect in await fleet.emulator.effects()}
+
+
+async def ready(fleet: Fleet) -> Probed:
+    worker = await probed_worker(fleet)
+    await until(lambda: worker.answers("/readyz", 200), 30, "it is ready")
+    return worker
+
+
+async def test_good_instances_go_on_beside_many_unknown_ones(fleet: Fleet) -> None:
+    """Nobody has registered the bad ones: each is lost as a whole, for very few requests."""
+    await ready(fleet)
+    bad = [rejected("unknown", OPERATIONS) for _ in range(BAD)]
+    good = [whole(OPERATIONS) for _ in range(GOOD)]
+    # These do nothing but count requests that hold something of an instance.
+    await set_faults(
+        fleet.emulator, *(f"latency:ms=1,instance={one[0].instance_id}" for one in bad[:COUNTED])
+    )
+    queue = fleet.queue(buffer_operations=100_000)
+    lost, kept = await asyncio.gather(put(queue, bad), put(queue, good, 0.1))
+    began = time.monotonic()
+
+    async def all_good() -> bool:
+        return kept <= await done(fleet)
+
+    async def all_bad() -> bool:
+        return len(await dead_letters(fleet)) >= len(lost)
+
+    await until(all_good, BEHIND_SECONDS, "the good ones are done")
+    behind = time.monotonic() - began
+    await until(all_bad, 60, "the bad ones are dead letters")
+    letters = await dead_letters(fleet)
+    hits = await fault_hits(fleet.emulator)
+    await queue.close()
+    await queue.disconnect()
+    # Figures, not timed tests: shown with -rP.
+    sys.stdout.write(f"the good ones were done {behind:.1f} s after their last put; requests {hits}\n")
+    assert await done(fleet) == kept
+    assert {key_of(letter) for letter in letters} == lost
+    # The bulk request that found it and one more, and as many again in case other errors cut bulks short.
+    assert sum(hits) <= 4 * COUNTED
+
+
+async def test_when_everything_is_rejected_few_are_lost_and_the_rest_waits(fleet: Fleet) -> None:
+    """As with a wrong base URL: after 20 dead letters only probes, and a success frees what waits."""
+    await ready(fleet)
+    await set_faults(fleet.emulator, "reject:status=404")
+    queue = fleet.queue(buffer_operations=100_000)
+    keys = await put(queue, [whole(OPERATIONS) for _ in range(BAD)])
+
+    async def some() -> bool:
+        return bool(await dead_letters(fleet))
+
+    await until(some, 30, "some are dead letters")
+    await asyncio.sleep(PROBING_SECONDS)
+    (before,) = await fault_hits(fleet.emulator)
+    await asyncio.sleep(PROBING_SECONDS)
+    (after,) = await fault_hits(fleet.emulator)
+    letters = await dead_letters(fleet)
+    rate = (after - before) / PROBING_SECONDS
+    keys |= await put(queue, [whole(OPERATIONS)])
+    await set_faults(fleet.emulator)
+
+    async def accounted_for() -> bool:
+        return len(await done(fleet)) + len(await dead_letters(fleet)) >= len(keys)
+
+    await until(accounted_for, 60, "what waited is delivered")
+    in_the_end = await dead_letters(fleet)
+    await queue.close()
+    await queue.disconnect()
+    # Figures, not timed tests: shown with -rP.
+    sys.stdout.write(
+        f"{len(letters)} dead letters, then {rate:.1f} rejections/s; {len(in_the_end)} in the end\n"
+    )
+    assert len(letters) <= LETTERS
+    # What was in flight when it was mended may still be rejected, with its dependents.
+    assert len(in_the_end) <= LETTERS + 4 * OPERATIONS
+    assert await done(fleet) == keys - {key_of(letter) for letter in in_the_end}
