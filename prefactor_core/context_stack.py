@@ -1,24 +1,25 @@
 """The stack of spans that are open in the current context, innermost last.
 
 Each asyncio task has its own stack, beginning with what was open where the task was created. A span may be
-entered in one task and left in another, so entries are removed by id, wherever they stand.
+entered in one task and left in another, so what was finished elsewhere is passed over, wherever it stands.
+
+Every call but those that return or search the whole stack costs the same however many spans are open.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Final, Self, TypeAlias
 from weakref import WeakMethod
 
-# A context variable is the one place that follows a task; the tuple keeps tasks from changing each other's.
-_stack: Final[ContextVar[tuple[str, ...]]] = ContextVar("prefactor_span_stack", default=())
-
+_SHORT: Final = 64
+"""Up to this depth a stack is not swept."""
 
 TellsOpen: TypeAlias = WeakMethod[Callable[[str], bool]]
 """Tells of a span's id whether it is open, without keeping alive who knows."""
 
 
 class StackedSpan(str):
-    """A span's id that knows whether the span is still open.
+    """A span's id that knows whether the span is still open. A span that was finished stays so.
 
     Args:
         span_id: The id.
@@ -41,64 +42,135 @@ class StackedSpan(str):
         return is_open is not None and is_open(self)
 
 
+class _Node:
+    """One span on top of a stack. Tasks share what is below, so no node ever changes what its stack holds.
+
+    Only finished spans are cut out in place: they are finished for everybody.
+
+    Args:
+        span_id: The span.
+        below: The rest of the stack.
+    """
+
+    __slots__ = ("below", "depth", "span_id", "swept")
+
+    def __init__(self, span_id: str, below: "_Node | None") -> None:
+        self.span_id = span_id
+        self.below = below
+        self.depth: int = 1 if below is None else below.depth + 1
+        """Nodes from here on down, with those that were finished since the last sweep."""
+        self.swept: int = _SHORT if below is None else below.swept
+        """How many there were after the last sweep."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the span was finished. A plain id stays until it is removed."""
+        return isinstance(self.span_id, StackedSpan) and not self.span_id.is_open
+
+
+# A context variable is the one place that follows a task.
+_stack: Final[ContextVar[_Node | None]] = ContextVar("prefactor_span_stack", default=None)
+
+
+def _open_from(node: _Node | None) -> _Node | None:
+    """Return the first node from ``node`` on down whose span is not finished."""
+    found = node
+    while found is not None and found.finished:
+        found = found.below
+    # What was passed over leads there directly from now on: other tasks may begin at any of it.
+    while node is not found and node is not None:
+        node.below, node = found, node.below
+    return found
+
+
+def _nodes() -> Iterator[_Node]:
+    node = _open_from(_stack.get())
+    while node is not None:
+        yield node
+        below = node.below = _open_from(node.below)
+        node = below
+
+
+def _sweep(top: _Node) -> None:
+    """Cut out what was finished from ``top`` on down, and count what is left."""
+    kept: list[_Node] = []
+    node: _Node | None = top
+    while node is not None:
+        kept.append(node)
+        below = node.below = _open_from(node.below)
+        node = below
+    for number, node in enumerate(reversed(kept), 1):
+        # In place, so that other tasks on the same stack need not sweep it again.
+        node.depth, node.swept = number, max(len(kept), _SHORT)
+
+
 class SpanContextStack:
-    """The ids of the spans that are open here."""
+    """The ids of the spans that are open here. What was finished, here or elsewhere, is not among them."""
 
     @classmethod
     def get_stack(cls) -> list[str]:
         """Return the ids, outermost first."""
-        return list(_stack.get())
+        return [node.span_id for node in _nodes()][::-1]
 
     @classmethod
     def push(cls, span_id: str) -> None:
         """Make a span the innermost one."""
-        _stack.set((*_stack.get(), span_id))
+        node = _Node(span_id, _open_from(_stack.get()))
+        if node.depth > 2 * node.swept:
+            _sweep(node)
+        _stack.set(node)
 
     @classmethod
     def pop(cls) -> str | None:
         """Remove the innermost span and return its id, ``None`` if there is none."""
-        stack = _stack.get()
-        if not stack:
-            return None
-        _stack.set(stack[:-1])
-        return stack[-1]
+        top = _open_from(_stack.get())
+        _stack.set(None if top is None else top.below)
+        return None if top is None else top.span_id
 
     @classmethod
     def peek(cls) -> str | None:
         """Return the id of the innermost span, ``None`` if there is none."""
-        stack = _stack.get()
-        return stack[-1] if stack else None
+        top = _open_from(_stack.get())
+        return None if top is None else top.span_id
 
     @classmethod
     def depth(cls) -> int:
         """Return how many spans are on the stack."""
-        return len(_stack.get())
+        return sum(1 for _ in _nodes())
 
     @classmethod
     def is_empty(cls) -> bool:
         """Whether no span is on the stack."""
-        return not _stack.get()
+        return _open_from(_stack.get()) is None
 
     @classmethod
     def remove(cls, span_id: str) -> None:
         """Remove a span wherever it stands; one that is not there is no error."""
-        stack = _stack.get()
-        if stack and stack[-1] == span_id:
-            _stack.set(stack[:-1])
-        elif span_id in stack:
-            _stack.set(tuple(entry for entry in stack if entry != span_id))
+        above: list[str] = []
+        for node in _nodes():
+            if node.span_id == span_id:
+                below = node.below
+                break
+            above.append(node.span_id)
+        else:
+            return
+        for other in reversed(above):  # anew: other tasks still have the span below theirs
+            below = _Node(other, below)
+        _stack.set(below)
 
     @classmethod
     def innermost(cls, accept: Callable[[str], bool]) -> str | None:
         """Return the innermost span that ``accept`` takes, ``None`` if it takes none."""
-        for span_id in reversed(_stack.get()):
-            if accept(span_id):
-                return span_id
-        return None
+        return next((node.span_id for node in _nodes() if accept(node.span_id)), None)
+
+    @classmethod
+    def uncover(cls) -> None:
+        """Let go of finished spans on top of the innermost one that is open."""
+        _stack.set(_open_from(_stack.get()))
 
     @classmethod
     def prune(cls) -> None:
-        """Remove the spans that were finished in another task, of whatever client."""
-        _stack.set(
-            tuple(entry for entry in _stack.get() if not isinstance(entry, StackedSpan) or entry.is_open)
-        )
+        """Let go of all finished spans, of whatever client."""
+        cls.uncover()
+        for _ in _nodes():  # which cuts them out
+            pass

@@ -24,8 +24,6 @@ logger = logging.getLogger("prefactor_core")
 
 SPAN_END_STATUSES: Final = frozenset({"complete", "failed", "cancelled"})
 
-_LONGEST_STACK: Final = 64
-"""Past this depth the stack is cleared of spans that were finished in another task."""
 _OPEN_KEPT: Final = 100_000
 """Spans that can be open at once; then the oldest are forgotten, as spans that will never be finished."""
 _ORPHANS_KEPT: Final = 10_000
@@ -60,7 +58,8 @@ class SpanManager:
         self._ids = ids
         self._now = now
         self._start_if_pending = start_if_pending
-        self._open: dict[str, Span] = {}
+        # Ordered by a list of its own: the first of a plain dictionary is slow to find among many removed.
+        self._open: OrderedDict[str, Span] = OrderedDict()
         self._of_instance: dict[str, set[str]] = {}
         self._orphans: OrderedDict[str, None] = OrderedDict()
         self._warned: set[tuple[str, str]] = set()
@@ -212,11 +211,10 @@ class SpanManager:
 
     def instance_finished(self, instance_id: str) -> None:
         """Let go, in time, of spans that the instance left open."""
-        for span_id in self._of_instance.pop(instance_id, ()):
+        for span_id in self._of_instance.get(instance_id, ()):
             self._orphans[span_id] = None
         while len(self._orphans) > _ORPHANS_KEPT:
-            forgotten, _ = self._orphans.popitem(last=False)
-            self._open.pop(forgotten, None)
+            self._remove(self._open[next(iter(self._orphans))])
 
     @property
     def open_spans(self) -> int:
@@ -244,6 +242,8 @@ class SpanManager:
 
     def _parent(self, instance_id: str, explicit: str | None) -> str | None:
         if explicit is None:
+            if instance_id not in self._of_instance:
+                return None  # the usual case of a first span, without a look at every other instance's
             return SpanContextStack.innermost(lambda span_id: self._is_open_in(span_id, instance_id))
         require_pfid(explicit, "parent_span_id")
         known = self._open.get(explicit)
@@ -263,8 +263,6 @@ class SpanManager:
             self._forget_oldest()
         self._open[span.id] = span
         self._of_instance.setdefault(span.instance_id, set()).add(span.id)
-        if SpanContextStack.depth() >= _LONGEST_STACK:
-            SpanContextStack.prune()
         SpanContextStack.push(StackedSpan(span.id, self._tells_open))
 
     def _forget_oldest(self) -> None:
@@ -284,7 +282,7 @@ class SpanManager:
             if not siblings:
                 del self._of_instance[span.instance_id]
         self._orphans.pop(span.id, None)
-        SpanContextStack.remove(span.id)
+        SpanContextStack.uncover()
 
     def _creates(
         self,

@@ -1,6 +1,7 @@
 """The stack of open spans: one for each task, with removal by id."""
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from weakref import WeakMethod
 
@@ -111,3 +112,104 @@ async def test_a_span_entered_in_one_task_is_removed_in_another() -> None:
 async def test_a_thread_of_the_loop_sees_the_stack_of_its_caller() -> None:
     push("a")
     assert await asyncio.to_thread(Stack.get_stack) == ["a"]
+
+
+class Counting:
+    """Knows which spans are open, and counts how often it is asked: a measure of the work that calls take."""
+
+    def __init__(self) -> None:
+        self.open: set[str] = set()
+        self.asked = 0
+
+    def is_open(self, span_id: str) -> bool:
+        self.asked += 1
+        return span_id in self.open
+
+    def enter(self, name: str) -> None:
+        self.open.add(name)
+        Stack.push(StackedSpan(name, WeakMethod(self.is_open)))
+
+    def leave(self, name: str) -> None:
+        self.open.remove(name)
+        Stack.uncover()
+
+
+def test_a_finished_span_is_nowhere() -> None:
+    spans = Counting()
+    for name in "abcde":
+        spans.enter(name)
+    spans.open -= {"b", "c", "e"}  # in other tasks
+    assert (Stack.get_stack(), Stack.peek(), Stack.depth()) == (["a", "d"], "d", 2)
+    Stack.push("plain")
+    spans.open.clear()
+    assert (Stack.get_stack(), Stack.pop(), Stack.pop(), Stack.is_empty()) == (["plain"], "plain", None, True)
+
+
+async def test_what_one_task_finds_finished_is_finished_for_all_and_no_more_than_that() -> None:
+    spans = Counting()
+    for name in "abc":
+        spans.enter(name)
+    spans.open.remove("b")
+
+    async def inside() -> list[str]:
+        Stack.push("inner")
+        Stack.remove("a")
+        return Stack.get_stack()
+
+    assert await asyncio.create_task(inside()) == ["c", "inner"]
+    assert Stack.get_stack() == ["a", "c"]
+
+
+async def _asked(spans: int, order: str) -> float:
+    """Return how often it was asked whether a span is open, for each of so many opened and finished."""
+
+    async def life() -> float:
+        counting = Counting()
+        names = [f"{number}" for number in range(spans)]
+        for name in names:
+            counting.enter(name)
+            Stack.peek()
+        if order == "elsewhere":
+            # Those below are finished in other tasks while new ones come and go on top.
+            for name in names:
+                counting.open.remove(name)
+                counting.enter(f"later {name}")
+        else:
+            for name in names if order == "oldest first" else reversed(names):
+                counting.leave(name)
+            assert Stack.is_empty()
+        return counting.asked / spans
+
+    return await asyncio.create_task(life())
+
+
+@pytest.mark.parametrize("order", ["oldest first", "newest first", "elsewhere"])
+async def test_a_span_costs_the_same_among_many(order: str) -> None:
+    few, many = await _asked(2_000, order), await _asked(20_000, order)
+    assert many < 1.5 * few, f"{few:.1f} looks a span among 2,000, {many:.1f} among 20,000"
+
+
+async def test_what_is_finished_below_an_open_span_is_let_go() -> None:
+    spans = Counting()
+    spans.enter("0")
+    for number in range(1, 10_000):
+        spans.enter(f"{number}")  # on top before the one below is finished
+        spans.open.remove(f"{number - 1}")
+    kept = sum(isinstance(held, StackedSpan) for held in gc.get_objects(generation=None))
+    assert Stack.get_stack() == ["9999"]
+    assert kept < 200
+
+
+async def test_many_tasks_on_one_deep_stack_do_not_all_sweep_it() -> None:
+    spans = Counting()
+    for number in range(128):  # one more is swept
+        spans.enter(f"{number}")
+    spans.asked = 0
+
+    async def inside() -> None:
+        spans.enter("inner")
+        spans.leave("inner")
+
+    for _ in range(1_000):
+        await asyncio.create_task(inside())
+    assert spans.asked < 10_000
