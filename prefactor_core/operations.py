@@ -39,6 +39,9 @@ OPERATION_ID: Final = "operation_id"
 SEQUENCE: Final = "sequence"
 """Under this name it has its place among what that producer put for the instance, likewise."""
 
+ANSWER_TO: Final = "answer_to"
+"""Under this name a replayed operation's metadata has the address at which its outcome is awaited."""
+
 _SHORT: Final = 1_000
 """Characters up to which what a string takes as JSON need not be counted to the byte."""
 

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Final, TypeAlias, TypeVar
 
+from prefactor_core.broker.answers import Answers
 from prefactor_core.broker.driver import ConsumingEnd, Message, PartitionState
 from prefactor_core.broker.inbox import Inbox
 from prefactor_core.broker.letters import Record, encode_record
@@ -52,6 +53,7 @@ class Consumer:
         self._tenures: dict[int, Tenure] = {}
         self._inbox = Inbox()
         self._reader = Reader(self._inbox)
+        self._answers = Answers(end)
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._partitions = 0
@@ -105,7 +107,9 @@ class Consumer:
         async def settle(tenure: Tenure, messages: list[Message]) -> Sequence[Message]:
             return await tenure.partition.settle(messages)
 
-        return await self._dispose(deliveries, settle)
+        refused = await self._dispose(deliveries, settle)
+        self._answers.tell("delivered", ((one.item, None) for one in deliveries if _is_done(one)))
+        return refused
 
     async def dead_letter(
         self, letters: Sequence[tuple[Delivery[Operation], DeadLetter[Operation]]]
@@ -126,7 +130,9 @@ class Consumer:
                 records.append((message, encode_record(record)))
             return await tenure.partition.dead_letter(records)
 
-        return await self._dispose([delivery for delivery, _ in letters], bury)
+        refused = await self._dispose([delivery for delivery, _ in letters], bury)
+        self._answers.tell("kept", ((one.item, letter.reason) for one, letter in letters if _is_done(one)))
+        return refused
 
     async def release(self, deliveries: Sequence[Delivery[Operation]]) -> None:
         """Take deliveries back: to be handed out again, or left to the partition's next owner."""
@@ -173,6 +179,7 @@ class Consumer:
         await asyncio.gather(*(_give_up(tenure) for tenure in self._tenures.values()))
         self._tenures.clear()
         self._inbox.clear()
+        await self._answers.close()
         await self._end.disconnect()
 
     # -- keeping a fair share
@@ -302,6 +309,10 @@ async def _give_up(tenure: Tenure) -> None:
     except Exception:
         # The driver is somebody else's code; what it did not give up runs out by itself.
         logger.exception("giving up partition %d failed", tenure.partition.number)
+
+
+def _is_done(delivery: Delivery[Operation]) -> bool:
+    return delivery.receipt is Disposed.DONE
 
 
 def _by_tenure(deliveries: Iterable[Delivery[Operation]]) -> dict[Tenure, list[Delivery[Operation]]]:

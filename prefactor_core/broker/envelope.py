@@ -11,6 +11,7 @@ Version 1 is an object with these names::
     key       its idempotency key, or null
     sdk       the agent's SDK header
     replayed  true once it was replayed from the dead letters; otherwise absent
+    answer_to where whoever replayed it waits for its outcome; absent if nobody does
     body      the operation's payload
 
 **The version rule.** A release reads the versions that it knows, and adds optional names without a new one.
@@ -26,7 +27,14 @@ from typing import Any, Final
 from pydantic_core import from_json, to_json
 
 from prefactor_core.exceptions import InvalidInputError
-from prefactor_core.operations import OPERATION_ID, SDK_HEADER, SEQUENCE, Operation, OperationType
+from prefactor_core.operations import (
+    ANSWER_TO,
+    OPERATION_ID,
+    SDK_HEADER,
+    SEQUENCE,
+    Operation,
+    OperationType,
+)
 from prefactor_core.payloads import MAX_OPERATION_BYTES, EncodedJson, encode_object
 
 VERSION: Final = 1
@@ -36,6 +44,7 @@ MAX_ENVELOPE_BYTES: Final = MAX_OPERATION_BYTES + 16 * 1024
 
 _TYPES: Final = {kind.value: kind for kind in OperationType}
 _LONGEST_KEY: Final = 64
+_LONGEST_ADDRESS: Final = 256
 _IDS: Final = ("instance_id", "span_id", "parent_span_id")
 _TEXT_OR_NONE: Final = (str, NoneType)
 
@@ -54,6 +63,7 @@ class Envelope:
         operation: What is to be done.
         sdk_header: The SDK header of the agent that made it.
         replayed: Whether it comes from the dead letters, so that it may have had its effect.
+        answer_to: Where whoever replayed it waits for its outcome; ``None`` if nobody does.
     """
 
     id: str
@@ -61,6 +71,7 @@ class Envelope:
     operation: Operation
     sdk_header: str = ""
     replayed: bool = False
+    answer_to: str | None = None
 
 
 def check(operation: Operation) -> None:
@@ -98,6 +109,8 @@ def encode(envelope: Envelope) -> bytes:
     }
     if envelope.replayed:
         head["replayed"] = True
+    if envelope.answer_to is not None:
+        head["answer_to"] = envelope.answer_to
     plain: dict[str, Any] = {}
     encoded: list[bytes] = []
     for name, value in operation.payload.items():
@@ -132,12 +145,14 @@ def decode(data: bytes) -> Envelope:
     identity, sequence = fields.get("id"), fields.get("seq")
     if type(identity) is not str or not identity or type(sequence) is not int:
         raise UnreadableEnvelopeError("an envelope without id or seq")
+    address = _address(fields)
     return Envelope(
         identity,
         sequence,
-        _operation_of(fields, identity, sequence),
+        _operation_of(fields, identity, sequence, address),
         _text(fields, "sdk") or "",
         fields.get("replayed") is True,
+        address,
     )
 
 
@@ -151,7 +166,7 @@ def _read_object(data: bytes) -> dict[str, Any]:
     return fields
 
 
-def _operation_of(fields: dict[str, Any], identity: str, sequence: int) -> Operation:
+def _operation_of(fields: dict[str, Any], identity: str, sequence: int, address: str | None) -> Operation:
     kind = _TYPES.get(str(fields.get("type")))
     if kind is None:
         raise UnreadableEnvelopeError("an unknown operation type")
@@ -174,7 +189,9 @@ def _operation_of(fields: dict[str, Any], identity: str, sequence: int) -> Opera
             for name, value in body.items()
         }
         at = datetime.fromisoformat(_text(fields, "at") or "")
-        metadata = {OPERATION_ID: identity, SEQUENCE: sequence, SDK_HEADER: header}
+        metadata: dict[str, Any] = {OPERATION_ID: identity, SEQUENCE: sequence, SDK_HEADER: header}
+        if address is not None:
+            metadata[ANSWER_TO] = address
         return Operation(kind, payload, at, key, metadata)
     except InvalidInputError as error:
         # The path of a value may name what somebody else wrote.
@@ -182,6 +199,14 @@ def _operation_of(fields: dict[str, Any], identity: str, sequence: int) -> Opera
         raise UnreadableEnvelopeError(f"body: {problem}") from None
     except ValueError:
         raise UnreadableEnvelopeError("at: no time") from None
+
+
+def _address(fields: dict[str, Any]) -> str | None:
+    """Return where the outcome is awaited; an operation is not held up by an address that is none."""
+    value = fields.get("answer_to")
+    if type(value) is not str or not 1 <= len(value) <= _LONGEST_ADDRESS:
+        return None
+    return value if value.isascii() and value.isprintable() else None
 
 
 def _text(fields: dict[str, Any], name: str) -> str | None:

@@ -70,7 +70,8 @@ class GarbageContract(Contract):
             await handle(queue, 1, transport.patience)
             (record,) = await quarantined(queue, 1, transport.patience)
             assert "version 2" in record.reason
-            assert await queue.dead_letters.replay(Selection()) == (0, 1)
+            replay = await queue.dead_letters.replay(Selection())
+            assert (replay.replayed, replay.unreadable, list(replay.gone)) == (0, 1, [])
             (kept,) = await listed(queue)
             assert kept.envelope == newer
             assert await queue.dead_letters.purge(Selection(ids={kept.id})) == 1

@@ -223,7 +223,8 @@ async def test_what_depends_on_a_killer_is_set_aside_unsent_and_can_be_replayed(
         # Mended, they are replayed, and the worker that has buried them carries them out.
         (fleet.folder / "poison").write_text("")
         queue = fleet.queue()
-        assert await queue.dead_letters.replay(Selection()) == (len(doomed), 0)
+        replay = await queue.dead_letters.replay(Selection())
+        assert (replay.replayed, replay.unreadable) == (len(doomed), 0)
         await queue.disconnect()
         await until(lambda: fleet.effects_are(len(notes.operations)), 30, "what was replayed")
         assert all(hits > 0 for hits in await fault_hits(fleet.emulator))

@@ -123,6 +123,11 @@ class FakeBroker(Broker):
         self.careful_until: Counter[int] = Counter()
         self.members: dict[object, float] = {}
         self.aside: dict[object, float] = {}
+        """Who stands aside, and until when without another word."""
+        self.answers: dict[str, list[bytes]] = {}
+        """By open address: what has arrived there and was not read."""
+        self.tells_outcomes = True
+        """Whether a replay can be answered."""
         self.calls: Counter[str] = Counter()
         self.grants: list[tuple[float, int, FakeConsumingEnd]] = []
         self.wrongs: list[str] = []
@@ -456,17 +461,26 @@ class FakeConsumingEnd(ConsumingEnd):
         return await self._call("fleet", join)
 
     async def stand_aside(self) -> None:
-        def aside() -> None:
+        def leave() -> None:
             self._broker.members.pop(self, None)
             self._broker.aside[self] = now() + self._broker.lease_seconds
 
-        await self._call("stand_aside", aside)
+        if any(partition.held for partition in self.owned):
+            self._broker.wrongs.append("an owner of partitions stands aside")
+        await self._call("stand_aside", leave)
 
     async def standing_aside(self) -> int:
-        def count() -> int:
+        def look() -> int:
             return sum(until > now() for until in self._broker.aside.values())
 
-        return await self._call("standing_aside", count)
+        return await self._call("standing_aside", look)
+
+    async def answer(self, address: str, answers: Sequence[bytes]) -> None:
+        def arrive() -> None:
+            if address in self._broker.answers:
+                self._broker.answers[address] += answers
+
+        await self._call("answer", arrive)
 
     async def acquire(self, partition: int, max_items: int) -> Partition | None:
         assert max_items > 0
@@ -513,6 +527,7 @@ class FakeConsumingEnd(ConsumingEnd):
 
         def leave() -> None:
             self._broker.members.pop(self, None)
+            self._broker.aside.pop(self, None)
             for number, token in self._tokens.items():
                 if self._broker.owner_is(number, token):
                     del self._broker.leases[number]
@@ -528,6 +543,7 @@ class FakeConsumingEnd(ConsumingEnd):
 class FakeDeadLetterEnd(DeadLetterEnd):
     def __init__(self, broker: FakeBroker) -> None:
         self._broker = broker
+        self._address: str | None = None
 
     async def count(self) -> int:
         return len(self._broker.letters)
@@ -544,8 +560,31 @@ class FakeDeadLetterEnd(DeadLetterEnd):
 
         await self._broker.call("remove", forget)
 
+    async def open_answers(self) -> str | None:
+        if not self._broker.tells_outcomes:
+            return None
+        self._address = f"answers-{id(self)}"
+        await self._broker.call(
+            "open_answers", lambda: self._broker.answers.update({self._address or "": []})
+        )
+        return self._address
+
+    async def answers(self) -> list[bytes]:
+        address = self._address
+        assert address is not None
+
+        def take() -> list[bytes]:
+            arrived, self._broker.answers[address] = self._broker.answers[address], []
+            return arrived
+
+        until = now() + 1.0
+        while not (arrived := await self._broker.call("answers", take)) and now() < until:
+            await asyncio.sleep(0.05)
+        return arrived
+
     async def disconnect(self) -> None:
-        pass
+        if self._address is not None:
+            self._broker.answers.pop(self._address, None)
 
 
 def now() -> float:

@@ -18,7 +18,7 @@ from prefactor_core.broker.envelope import (
     encode,
 )
 from prefactor_core.exceptions import InvalidPayloadError
-from prefactor_core.operations import OPERATION_ID, SDK_HEADER, Operation, OperationType
+from prefactor_core.operations import ANSWER_TO, OPERATION_ID, SDK_HEADER, Operation, OperationType
 from prefactor_core.payloads import MAX_OPERATION_BYTES, MAX_PAYLOAD_BYTES, EncodedJson, encode_object
 from tests.unit.samples import AT, PAYLOADS, operation
 
@@ -68,6 +68,19 @@ def fields_of(kind: OperationType = OperationType.CREATE_SPAN) -> dict[str, Any]
 
 
 # -- round trips
+
+
+def test_where_an_outcome_is_awaited_makes_the_round_trip() -> None:
+    before = Envelope("p-1", 1, operation(OperationType.CREATE_SPAN), "sdk@1", answer_to="{a:1}:answers-5")
+    after = decode(encode(before))
+    assert after.answer_to == after.operation.metadata[ANSWER_TO] == "{a:1}:answers-5"
+
+
+@pytest.mark.parametrize("address", ["", "a" * 257, "a\n", "\x1b[31m", "é", 5, None, ["a"], {}])
+def test_an_address_that_is_none_is_passed_over(address: object) -> None:
+    after = decode(to_json(fields_of() | {"answer_to": address}))
+    assert after.answer_to is None
+    assert ANSWER_TO not in after.operation.metadata
 
 
 @pytest.mark.parametrize("kind", OperationType)

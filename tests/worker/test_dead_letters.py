@@ -2,16 +2,23 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
+from prefactor_core.broker.dead_letters import Replay
 from prefactor_core.broker.envelope import Envelope, encode
 from prefactor_core.broker.letters import Record
+from prefactor_core.broker.queue import BrokerQueue
+from prefactor_core.queue.base import DeadLetter
 from prefactor_worker.operate.letter_view import summary, summary_lines, whole, whole_lines
+from prefactor_worker.operate.replay_view import replay_lines
 from tests.support.operations import WHEN, create, finish_span, register, start
 from tests.support.ports import free_port
 from tests.worker.commands import REASON, REPLY, Done, bury, command, open_queue
 
+AGAIN = "conflict: HTTP 409 invalid_action"
 PAYLOAD = {"answer": "a secret of the payload"}
 TYPES = ["register_agent_instance", "start_agent_instance", "create_span", "finish_span"]
 
@@ -93,12 +100,13 @@ async def test_what_people_read(redis_transport: str) -> None:
 async def test_replay_by_id_and_by_instance(filled: str) -> None:
     left = await _left(filled)
     first, *others = [one for one, instance in left.items() if instance == "first"]
-    done = await _letters(filled, "replay", first, "no-such-one", first)
+    done = await _letters(filled, "replay", first, "no-such-one", first, "--wait", "0")
     assert (done.status, done.output) == (1, "1 dead letter replayed.\n")
     assert done.errors == "prefactor-worker: not among the dead letters: no-such-one\n"
-    done = await _letters(filled, "replay", "--instance", "second", "--json")
+    done = await _letters(filled, "replay", "--instance", "second", "--json", "--wait", "0")
     assert (done.status, done.errors) == (0, "")
-    assert done.document == {"replayed": 4, "unreadable": 0, "not_found": []}
+    nobody_asked = dict.fromkeys(["delivered", "kept", "kept_by_reason", "pending"])
+    assert done.document == {"replayed": 4, "unreadable": 0, "gone": [], "not_found": [], **nobody_asked}
     assert list(await _left(filled)) == others
     keys = await _waiting(filled)
     assert [key for key in keys if key.startswith("second")] == [
@@ -118,11 +126,67 @@ async def test_new_keys_only_with_a_yes(redis_transport: str) -> None:
     assert "Replay 2 dead letters with new idempotency keys?" in refused.errors
     assert "needs --yes" in refused.errors
     assert len(await _left(redis_transport)) == 2
-    done = await _letters(redis_transport, "replay", "--all", "--new-key", "--yes")
+    done = await _letters(redis_transport, "replay", "--all", "--new-key", "--yes", "--wait", "0")
     assert (done.status, done.output, done.errors) == (0, "2 dead letters replayed.\n", "")
     keys = await _waiting(redis_transport)
     assert len(set(keys)) == 2
     assert not set(keys) & {"only:register", "only:starting"}
+
+
+@asynccontextmanager
+async def _refusing(url: str, *keys: str) -> AsyncIterator[None]:
+    """Settle what comes but what has one of these keys, as a worker whose API refuses those."""
+
+    async def work(queue: BrokerQueue) -> None:
+        while True:
+            got = await queue.receive(100, 1 << 20)
+            refused = [one for one in got if one.item.idempotency_key in keys]
+            await queue.settle([one for one in got if one not in refused])
+            await queue.dead_letter([(one, DeadLetter(one.item, AGAIN, 1, REPLY)) for one in refused])
+
+    async with open_queue(url) as queue:
+        working = asyncio.create_task(work(queue))
+        try:
+            yield
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+
+async def test_replay_says_what_was_delivered_and_what_was_kept(filled: str) -> None:
+    async with _refusing(filled, "first-span:create", "first-span:finish"):
+        done = await _letters(filled, "replay", "--instance", "first")
+        kept = list(await _left(filled))
+        assert (done.status, done.errors) == (1, "")
+        told, reason = done.output.splitlines()
+        assert told == "4 dead letters replayed: 2 delivered, 2 kept."
+        assert reason.startswith(f"  2 kept: {AGAIN}; for example ")
+        assert reason.rpartition(" ")[2] in kept
+        assert "secret" not in done.output
+        done = await _letters(filled, "replay", "--all", "--json")
+        assert (done.status, done.errors) == (1, "")
+        document = done.document
+        assert (document["replayed"], document["delivered"], document["kept"]) == (6, 4, 2)
+        (by_reason,) = document["kept_by_reason"]
+        assert (by_reason["reason"], by_reason["count"]) == (AGAIN, 2)
+        assert sorted(by_reason["ids"]) == sorted(await _left(filled))
+        assert (document["pending"], document["unreadable"], document["gone"]) == (0, 0, [])
+    async with _refusing(filled):
+        done = await _letters(filled, "replay", "--all")
+        assert (done.status, done.output, done.errors) == (
+            *(0, "2 dead letters replayed: 2 delivered, 0 kept.\n"),
+            "",
+        )
+        assert await _left(filled) == {}
+
+
+async def test_replay_says_what_waits_for_a_worker(filled: str) -> None:
+    done = await _letters(filled, "replay", "--instance", "first", "--wait", "1")
+    assert (done.status, done.errors) == (1, "")
+    assert done.output == (
+        "4 dead letters replayed: 0 delivered, 0 kept, 4 pending.\n"
+        "  4 wait at the broker for a worker: no news for 1 s\n"
+    )
 
 
 async def test_purge_takes_a_yes_and_only_what_was_named(filled: str) -> None:
@@ -168,6 +232,29 @@ async def test_a_mistake_or_an_outage_is_told_in_one_line() -> None:
         assert words in one.errors
         assert one.errors.count("\n") == 1
         assert "secret" not in one.errors
+
+
+# -- what is shown
+
+
+def _shown(replay: Replay, *, known: bool, wait: float = 30.0) -> list[str]:
+    return list(replay_lines(replay, wait, known=known))
+
+
+def test_what_a_replay_says() -> None:
+    kept = {"one \x1b[31m": ["a", "b"], "other": ["c"]}
+    assert _shown(Replay(6, 1, ("d", "e"), 2, kept), known=True) == [
+        "6 dead letters replayed: 2 delivered, 3 kept, 1 pending.",
+        "  2 kept: one  [31m; for example a",
+        "  1 kept: other; for example c",
+        "  1 wait at the broker for a worker: no news for 30 s",
+        "  2 gone by then, replayed or purged by somebody else; for example d",
+    ]
+    assert _shown(Replay(1), known=False, wait=0) == ["1 dead letter replayed."]
+    unknown, why = _shown(Replay(1, answers=False), known=False)
+    assert unknown == "1 dead letter replayed."
+    assert "The outcome is not known: this transport does not tell it." in why
+    assert _shown(Replay(0, gone=("a",)), known=True)[0] == "0 dead letters replayed."
 
 
 # -- what cannot be read

@@ -8,11 +8,12 @@ from typing import Annotated, Any, TypeAlias
 import typer
 from rich.console import Console
 
-from prefactor_core.broker.dead_letters import DeadLetters, Selection
+from prefactor_core.broker.dead_letters import DeadLetters, Replay, Selection
 from prefactor_core.broker.letters import Record
 from prefactor_worker.operate.closing import closing
 from prefactor_worker.operate.common import AsJson, Transport, carry_out, open_broker, write_json, write_line
 from prefactor_worker.operate.letter_view import summary, summary_lines, whole, whole_lines
+from prefactor_worker.operate.replay_view import replay_json, replay_lines
 from prefactor_worker.operate.words import count, safe
 
 Ids: TypeAlias = Annotated[
@@ -76,15 +77,22 @@ def _replay(
         typer.Option("--new-key", help="With new idempotency keys: what had its effect before has it again."),
     ] = False,
     yes: Yes = False,
+    wait: Annotated[
+        float,
+        typer.Option(
+            min=0, max=86_400, metavar="SECONDS", help="Wait so long for news of the outcome; 0: do not."
+        ),
+    ] = 30.0,
     json_document: AsJson = False,
 ) -> int:
-    """Send operations once more, each instance's in their sequence.
+    """Send operations once more, each instance's in their sequence, and say what became of them.
 
     They keep their idempotency keys, so that nothing takes effect twice; with --new-key it may, and you are
-    asked first.
+    asked first. What the API refuses again is kept with the new reason. The exit status is 1 if anything was
+    kept, or was not delivered while this command waited.
     """
     wanted = _Wanted.of(ids, instance, everything=everything)
-    return carry_out(_do_replay(transport, wanted, new_key=new_key, yes=yes, json=json_document))
+    return carry_out(_do_replay(transport, wanted, new_key=new_key, yes=yes, wait=wait, json=json_document))
 
 
 def _purge(
@@ -209,10 +217,12 @@ async def _record(letters: DeadLetters, operation_id: str) -> Record | None:
     return None
 
 
-async def _do_replay(transport: str, wanted: _Wanted, *, new_key: bool, yes: bool, json: bool) -> int:
+async def _do_replay(
+    transport: str, wanted: _Wanted, *, new_key: bool, yes: bool, wait: float, json: bool
+) -> int:
     letters = open_broker(transport).dead_letters
     found = await wanted.find(letters)
-    replayed = unreadable = 0
+    replay = Replay()
     if found.ids:
         question = (
             f"Replay {count(len(found.ids), _LETTER)} with new idempotency keys? What has had its effect "
@@ -220,14 +230,19 @@ async def _do_replay(transport: str, wanted: _Wanted, *, new_key: bool, yes: boo
         )
         if new_key and not yes and not _agreed(question):
             return 1
-        replayed, unreadable = await letters.replay(found.selection, new_key=new_key)
+        replay = await letters.replay(found.selection, new_key=new_key, wait=wait)
+    known = wait > 0 and replay.answers
     if json:
-        write_json({"replayed": replayed, "unreadable": unreadable, "not_found": found.missing})
+        write_json(replay_json(replay, known=known) | {"not_found": found.missing})
+    elif not found.ids:
+        write_line(_nothing("replayed"))
     else:
-        write_line(_told("replayed", replayed, len(found.ids) - unreadable))
-    if unreadable:
-        _warn(f"{count(unreadable, _LETTER)} cannot be read by this release, and stay where they are")
-    return _not_found(found.missing) or int(unreadable > 0)
+        for line in replay_lines(replay, wait, known=known):
+            write_line(line)
+    if replay.unreadable:
+        _warn(f"{count(replay.unreadable, _LETTER)} cannot be read by this release, and stay where they are")
+    failed = replay.unreadable > 0 or replay.kept_count > 0 or (known and replay.pending > 0)
+    return _not_found(found.missing) or int(failed)
 
 
 async def _do_purge(transport: str, wanted: _Wanted, *, yes: bool, json: bool) -> int:
@@ -248,9 +263,13 @@ async def _do_purge(transport: str, wanted: _Wanted, *, yes: bool, json: bool) -
 
 def _told(done: str, number: int, of: int) -> str:
     if not of:
-        return f"Nothing {done}: there are no such dead letters."
+        return _nothing(done)
     gone = f"; {of - number} were gone by then" if number < of else ""
     return f"{count(number, _LETTER)} {done}{gone}."
+
+
+def _nothing(done: str) -> str:
+    return f"Nothing {done}: there are no such dead letters."
 
 
 def _agreed(question: str) -> bool:

@@ -1,0 +1,200 @@
+"""Answers: what workers tell whoever replayed dead letters.
+
+An answer is a JSON object: ``id`` (the operation's), ``outcome`` (``delivered`` or ``kept``) and ``reason``,
+that of the new dead letter or null. It holds no payload and no reply.
+
+They are a courtesy: no disposal waits for them, and what cannot be told is not.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from pydantic_core import from_json, to_json
+
+from prefactor_core.broker.driver import ConsumingEnd, DeadLetterEnd
+from prefactor_core.exceptions import BrokerError
+from prefactor_core.operations import ANSWER_TO, OPERATION_ID, Operation
+
+logger = logging.getLogger("prefactor_core.broker")
+
+Outcome: TypeAlias = Literal["delivered", "kept"]
+
+_LONGEST_REASON: Final = 300
+_LONGEST_ID: Final = 256
+"""Characters of an id beyond which it is none of a client's, and no answer stays small."""
+_KEPT: Final = 10_000
+"""Answers that can wait to be told; further ones are not told."""
+_AT_ONCE: Final = 200
+_SECONDS: Final = 5.0
+"""What the broker has for one telling."""
+_PAUSE: Final = 1.0
+"""Seconds after which a broker that failed is asked for answers again."""
+_ENDING: Final = 2.0
+"""Seconds that the last answers have before the connections end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one replayed operation.
+
+    Attributes:
+        id: The operation's id.
+        outcome: ``delivered``: settled. ``kept``: dead-lettered again.
+        reason: Why it was kept.
+    """
+
+    id: str
+    outcome: Outcome
+    reason: str | None = None
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """Return the answer as bytes; a long reason is cut."""
+    reason = None if answer.reason is None else answer.reason[:_LONGEST_REASON]
+    return to_json({"id": answer.id, "outcome": answer.outcome, "reason": reason})
+
+
+def decode_answer(data: bytes) -> Answer | None:
+    """Return the answer that ``data`` holds, ``None`` if it holds none: anybody may have written it."""
+    try:
+        fields = from_json(data)
+    except ValueError:
+        return None
+    if not isinstance(fields, dict) or not isinstance(fields.get("id"), str):
+        return None
+    reason = fields.get("reason")
+    if fields.get("outcome") == "delivered":
+        return Answer(fields["id"], "delivered")
+    if fields.get("outcome") == "kept":
+        text = reason if isinstance(reason, str) else "no reason given"
+        return Answer(fields["id"], "kept", text[:_LONGEST_REASON])
+    return None
+
+
+class Answers:
+    """Tells the outcomes of replayed operations, in a task of its own.
+
+    Args:
+        end: The broker.
+    """
+
+    def __init__(self, end: ConsumingEnd) -> None:
+        self._end = end
+        self._waiting: deque[tuple[str, bytes]] = deque()
+        self._teller: asyncio.Task[None] | None = None
+
+    def tell(self, outcome: Outcome, disposed: Iterable[tuple[Operation, str | None]]) -> None:
+        """Have the outcome of those told whose replayer waits for it. Never waits and never fails.
+
+        Args:
+            outcome: What became of all of them.
+            disposed: The operations, each with the reason why it was kept.
+        """
+        for operation, reason in disposed:
+            address, id_ = operation.metadata.get(ANSWER_TO), operation.metadata.get(OPERATION_ID)
+            if not isinstance(address, str) or not isinstance(id_, str) or len(id_) > _LONGEST_ID:
+                continue
+            if len(self._waiting) < _KEPT:
+                self._waiting.append((address, encode_answer(Answer(id_, outcome, reason))))
+        if self._waiting and (self._teller is None or self._teller.done()):
+            self._teller = asyncio.get_running_loop().create_task(self._tell(), name="prefactor-answers")
+
+    async def close(self) -> None:
+        """Give the last answers a moment, and end."""
+        if self._teller is None:
+            return
+        await asyncio.wait([self._teller], timeout=_ENDING)
+        self._teller.cancel()
+        await asyncio.gather(self._teller, return_exceptions=True)
+
+    async def _tell(self) -> None:
+        while self._waiting:
+            address = self._waiting[0][0]
+            batch: list[bytes] = []
+            while self._waiting and self._waiting[0][0] == address and len(batch) < _AT_ONCE:
+                batch.append(self._waiting.popleft()[1])
+            try:
+                async with asyncio.timeout(_SECONDS):
+                    await self._end.answer(address, batch)
+            except (BrokerError, TimeoutError) as error:
+                logger.debug("%d outcomes of replayed operations were not told: %s", len(batch), error)
+            except Exception:
+                # The driver is somebody else's code; telling goes on.
+                logger.exception("telling the outcomes of replayed operations failed")
+
+
+class Outcomes:
+    """Takes the answers about one replay.
+
+    Args:
+        end: Where they arrive.
+        expected: The ids of what is replayed; it may grow. Nothing else is counted.
+    """
+
+    def __init__(self, end: DeadLetterEnd, expected: Collection[str]) -> None:
+        self._end = end
+        self._expected = expected
+        self._found: dict[str, Answer] = {}
+        self._missing: set[str] = set()
+        self._news = asyncio.Event()
+
+    @asynccontextmanager
+    async def collecting(self) -> AsyncIterator[None]:
+        """Take answers for the length of an ``async with``. A broker that fails meanwhile is asked again."""
+        collector = asyncio.get_running_loop().create_task(self._collect(), name="prefactor-outcomes")
+        try:
+            yield
+        finally:
+            collector.cancel()
+            await asyncio.gather(collector, return_exceptions=True)
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until every expected answer is there, or none has come for so many seconds."""
+        self._missing = {*self._expected} - self._found.keys()
+        while self._missing:
+            self._news.clear()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._news.wait()
+            except TimeoutError:
+                return
+
+    @property
+    def delivered(self) -> int:
+        """How many were delivered."""
+        return sum(answer.outcome == "delivered" for answer in self._answers)
+
+    @property
+    def kept(self) -> Mapping[str, Sequence[str]]:
+        """Those that were dead-lettered again: the ids by reason, the most frequent reason first."""
+        found: dict[str, list[str]] = {}
+        for answer in self._answers:
+            if answer.outcome == "kept":
+                found.setdefault(answer.reason or "", []).append(answer.id)
+        return dict(sorted(found.items(), key=lambda one: -len(one[1])))
+
+    async def _collect(self) -> None:
+        while True:
+            try:
+                arrived = await self._end.answers()
+            except BrokerError as error:
+                logger.debug("outcomes of replayed operations could not be read: %s", error)
+                await asyncio.sleep(_PAUSE)
+                continue
+            except Exception:
+                # The driver is somebody else's code; what was replayed is told all the same.
+                logger.exception("outcomes of replayed operations could not be read")
+                return
+            for answer in filter(None, map(decode_answer, arrived)):
+                self._found[answer.id] = answer
+                self._missing.discard(answer.id)
+                self._news.set()
+
+    @property
+    def _answers(self) -> list[Answer]:
+        return [answer for id_, answer in self._found.items() if id_ in self._expected]
