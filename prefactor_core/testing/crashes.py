@@ -1,6 +1,8 @@
 """The contract, part 7: crashes are counted, and a clean end is none."""
 
+from prefactor_core.broker.driver import MAX_ATTEMPTS
 from prefactor_core.testing.base import Contract
+from prefactor_core.testing.drivers import consuming, own, read
 from prefactor_core.testing.letters import listed
 from prefactor_core.testing.operations import by_instance, interleaved, key_of, keys_of, note, notes
 from prefactor_core.testing.receiving import eventually, handle, items, receive
@@ -91,6 +93,32 @@ class CrashContract(Contract):
         async with transport.shared(url) as last:
             assert keys_of(await handle(last, 2, transport.patience)) == keys_of(put)
             assert await listed(last) == []
+
+    async def test_a_withdrawn_attempt_does_not_count(self, transport: Transport) -> None:
+        """Given a message in isolation, when attempts at it are withdrawn, then they are not counted."""
+        url = transport.at(partitions=1)
+        put = notes("instance", 2)
+        await transport.put(*put, url=url)
+        for _ in range(3):
+            async with Worker.running(url, die_on=[key_of(put[0])]) as worker:
+                assert await worker.died(transport.patience)
+        async with transport.shared(url) as queue, consuming(queue.broker) as end:
+            partition = await own(end, transport.patience)
+            (message,) = await read(partition, 1)
+            assert partition.careful
+            before = await partition.attempts(message)
+            for _ in range(MAX_ATTEMPTS + 1):
+                await partition.withdraw(message)  # none of this owner's
+                assert await partition.begin(message) is (before < MAX_ATTEMPTS)
+                await partition.withdraw(message)
+            assert await partition.attempts(message) == before
+            await partition.release()
+            again = await own(end, transport.patience)
+            (message,) = await read(again, 1)
+            assert await again.attempts(message) == before
+            assert await again.begin(message) is (before < MAX_ATTEMPTS)
+            assert not await again.settle([message])
+            await again.release()
 
     async def test_one_crash_is_bad_luck(self, transport: Transport) -> None:
         """Given a worker killed once, when its successor handles the same, then that is settled."""

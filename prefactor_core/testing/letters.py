@@ -1,5 +1,9 @@
 """The contract, part 8: looking after dead letters."""
 
+import asyncio
+
+import pytest
+
 from prefactor_core.broker.dead_letters import Selection
 from prefactor_core.broker.letters import Record
 from prefactor_core.broker.queue import BrokerQueue
@@ -109,6 +113,40 @@ class DeadLetterContract(Contract):
             assert [one.item.payload["payload"]["value"] for one in again] == [0, 1]
             assert not any(one.maybe_sent for one in again), "nobody has seen these keys"
             assert not await queue.settle(again)
+
+    async def test_a_replay_is_answered(self, transport: Transport) -> None:
+        """Given dead letters that are replayed, when some are refused again, then the replay says which."""
+        put = notes("instance", 3)
+        async with transport.shared() as queue, transport.shared() as operator:
+            async with operator.broker.dead_letters() as end:
+                if await end.open_answers() is None:
+                    pytest.skip("this transport has no way back to whoever replays")
+            await bury(queue, put, transport.patience)
+            replaying = asyncio.create_task(operator.dead_letters.replay(_ALL, wait=transport.patience))
+            again = await receive(queue, 3, transport.patience)
+            assert not await queue.settle(again[:1])
+            assert not await queue.dead_letter([(one, DeadLetter(one.item, "again")) for one in again[1:]])
+            replay = await replaying
+            kept = [record.id for record in await listed(queue)]
+            assert (replay.replayed, replay.delivered, replay.pending, replay.answers) == (3, 1, 0, True)
+            assert {reason: sorted(ids) for reason, ids in replay.kept.items()} == {"again": sorted(kept)}
+            assert len(kept) == 2
+
+    async def test_an_answer_to_nobody_is_dropped(self, transport: Transport) -> None:
+        """Given an address at which nobody waits, when a worker answers there, then nothing happens."""
+        async with transport.shared() as queue:
+            async with queue.broker.dead_letters() as end:
+                address = await end.open_answers()
+            consuming = queue.broker.consuming()
+            try:
+                for nobody in (address or "none", "written by anybody"):
+                    await consuming.answer(nobody, [b"{}"])
+            finally:
+                await consuming.disconnect()
+        assert transport.leftovers is not None
+        await eventually(
+            transport.leftovers, lambda names: set(names) <= set(transport.keeps), transport.patience
+        )
 
     async def test_purging(self, transport: Transport) -> None:
         """Given dead letters, when some are purged and then all, then those are gone, and not delivered."""

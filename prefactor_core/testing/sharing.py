@@ -113,6 +113,32 @@ class SharingContract(Contract):
         assert sorted(keys_of(one for _, one in log.settled)) == sorted(keys_of(put))
         assert by_instance(one for _, one in log.settled) == by_instance(put)
 
+    async def test_standing_aside(self, transport: Transport) -> None:
+        """Given two consumers, when one stands aside, then the fleet is the other alone until it is back."""
+        url = transport.at(partitions=_PARTITIONS)
+        async with transport.shared(url) as queue:
+            one, other, observer = (queue.broker.consuming() for _ in range(3))
+            try:
+                for end in (one, other):
+                    await end.partitions()
+                    await end.fleet()
+                await eventually(other.fleet, lambda fleet: fleet.size == 2, transport.patience)
+                for _ in range(2):
+                    await one.stand_aside()
+                await eventually(other.fleet, lambda fleet: fleet.size == 1, transport.patience)
+                await eventually(observer.standing_aside, lambda aside: aside == 1, transport.patience)
+                await one.fleet()
+                await eventually(other.fleet, lambda fleet: fleet.size == 2, transport.patience)
+                await eventually(observer.standing_aside, lambda aside: aside == 0, transport.patience)
+                await one.stand_aside()
+            finally:
+                for end in (one, other, observer):
+                    await end.disconnect()
+        assert transport.leftovers is not None
+        await eventually(
+            transport.leftovers, lambda names: set(names) <= set(transport.keeps), transport.patience
+        )
+
     async def test_two_agents(self, transport: Transport) -> None:
         """Given two agents that put at the same time, when all is received, then each kept its order."""
         url = transport.at(partitions=_PARTITIONS)

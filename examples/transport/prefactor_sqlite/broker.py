@@ -1,6 +1,10 @@
 """The broker: what a URL says, and the three ends."""
 
+import asyncio
+import logging
+import secrets
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +14,17 @@ from pydantic import Field
 
 from prefactor_core.broker.driver import Broker, DeadLetterEnd, PublishingEnd, StoredLetter
 from prefactor_core.broker.options import BrokerOptions, split_options
-from prefactor_core.exceptions import TransportError
+from prefactor_core.exceptions import BrokerError, TransportError
 from prefactor_sqlite.consuming import SqliteConsuming
-from prefactor_sqlite.store import Place, Store, now, partitions
+from prefactor_sqlite.store import TABLES, Place, Store, now, partitions
+
+logger = logging.getLogger("prefactor_sqlite")
 
 _PAGE = 100
+_WAIT = 1.0
+_POLL = 0.05
+_ASKING = 60.0
+"""Seconds for which answers are kept for somebody who does not ask any more: a process that was killed."""
 
 
 class SqliteOptions(BrokerOptions):
@@ -68,7 +78,7 @@ class SqliteBroker(Broker):
             await store.close()
 
     def _delete_all(self, file: sqlite3.Connection) -> None:
-        for table in ("operations", "leases", "workers", "dead_letters", "settings"):
+        for table in TABLES:
             file.execute(f"DELETE FROM {table} WHERE prefix = ?", (self._place.prefix,))  # noqa: S608 -- our own names
 
     async def check(self) -> list[str]:
@@ -121,6 +131,7 @@ class SqliteDeadLetters(DeadLetterEnd):
 
     def __init__(self, place: Place) -> None:
         self._store = Store(place)
+        self._address: str | None = None
 
     async def read(self) -> AsyncIterator[StoredLetter]:
         """Yield every record, a page at a time."""
@@ -145,6 +156,56 @@ class SqliteDeadLetters(DeadLetterEnd):
         ids = [(letter.receipt,) for letter in letters]
         await self._store.write(lambda file: file.executemany("DELETE FROM dead_letters WHERE id = ?", ids))
 
+    async def open_answers(self) -> str:
+        """Return an address of this end's own; it lasts for as long as ``answers`` is called."""
+        address = self._address = secrets.token_hex(16)
+
+        def open_(file: sqlite3.Connection) -> None:
+            file.execute("DELETE FROM askers WHERE expires < ?", (now(),))
+            file.execute("DELETE FROM answers WHERE address NOT IN (SELECT address FROM askers)")
+            file.execute("INSERT INTO askers VALUES (?, ?, ?)", (self._prefix, address, now() + _ASKING))
+
+        await self._store.write(open_)
+        return address
+
+    async def answers(self) -> list[bytes]:
+        """Return the answers that have arrived, after a wait of ``_WAIT`` seconds none."""
+        deadline = time.monotonic() + _WAIT
+        while True:
+            arrived = await self._store.write(self._take_answers)
+            if arrived or time.monotonic() >= deadline:
+                return arrived
+            await asyncio.sleep(_POLL)
+
     async def disconnect(self) -> None:
-        """Close the file."""
+        """Close the address and the file."""
+        if self._address is not None:
+            try:
+                await self._store.write(self._close_address)
+            except BrokerError as error:
+                logger.debug("an address for answers was not closed, and will expire: %s", error)
         await self._store.close()
+
+    # -- inside
+
+    @property
+    def _prefix(self) -> str:
+        return self._store.place.prefix
+
+    def _take_answers(self, file: sqlite3.Connection) -> list[bytes]:
+        key = (self._prefix, self._address)
+        file.execute(
+            "UPDATE askers SET expires = ? WHERE prefix = ? AND address = ?", (now() + _ASKING, *key)
+        )
+        rows = file.execute("SELECT data FROM answers WHERE prefix = ? AND address = ? ORDER BY id", key)
+        arrived: list[bytes] = [data for (data,) in rows]
+        if arrived:
+            file.execute("DELETE FROM answers WHERE prefix = ? AND address = ?", key)
+        return arrived
+
+    def _close_address(self, file: sqlite3.Connection) -> None:
+        for table in ("askers", "answers"):
+            file.execute(
+                f"DELETE FROM {table} WHERE prefix = ? AND address = ?",  # noqa: S608 -- our own names
+                (self._prefix, self._address),
+            )

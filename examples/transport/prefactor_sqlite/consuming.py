@@ -7,6 +7,7 @@ import secrets
 import socket
 import sqlite3
 import time
+from collections.abc import Sequence
 from functools import partial
 
 from prefactor_core.broker.driver import ConsumingEnd, Fleet, PartitionState
@@ -47,12 +48,39 @@ class SqliteConsuming(ConsumingEnd):
 
         def join(file: sqlite3.Connection) -> list[str]:
             file.execute("DELETE FROM workers WHERE expires < ?", (now(),))
+            file.execute("DELETE FROM aside WHERE token = ?", (token,))
             file.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?)", (prefix, token, expires))
             rows = file.execute("SELECT token FROM workers WHERE prefix = ? ORDER BY token", (prefix,))
             return [row[0] for row in rows]
 
         tokens = await self._store.write(join)
         return Fleet(len(tokens), tokens.index(token))
+
+    async def stand_aside(self) -> None:
+        """Leave the fleet, and be counted among those that stand aside."""
+        row = (self._place.prefix, self._token, now() + self._place.lease + _ROUND)
+
+        def leave(file: sqlite3.Connection) -> None:
+            file.execute("DELETE FROM workers WHERE token = ?", (self._token,))
+            file.execute("DELETE FROM aside WHERE expires < ?", (now(),))
+            file.execute("INSERT OR REPLACE INTO aside VALUES (?, ?, ?)", row)
+
+        await self._store.write(leave)
+
+    async def standing_aside(self) -> int:
+        """Return how many workers stand aside."""
+        sql, key = "SELECT COUNT(*) FROM aside WHERE prefix = ? AND expires >= ?", (self._place.prefix, now())
+        (number,) = await self._store.read(lambda file: file.execute(sql, key).fetchone())
+        return int(number)
+
+    async def answer(self, address: str, answers: Sequence[bytes]) -> None:
+        """Store answers for whoever waits for them; without anybody they are dropped."""
+        insert = (
+            "INSERT INTO answers (prefix, address, data) SELECT prefix, address, ? FROM askers"
+            " WHERE prefix = ? AND address = ? AND expires >= ?"
+        )
+        rows = [(data, self._place.prefix, address, now()) for data in answers]
+        await self._store.write(lambda file: file.executemany(insert, rows))
 
     async def acquire(self, partition: int, max_items: int) -> SqlitePartition | None:
         """Become the owner of a partition, unless somebody else is."""
@@ -84,15 +112,17 @@ class SqliteConsuming(ConsumingEnd):
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
         try:
-            await self._store.write(
-                lambda file: file.execute("DELETE FROM workers WHERE token = ?", (self._token,))
-            )
+            await self._store.write(self._leave)
         except BrokerError as error:
             logger.debug("leaving the fleet failed, so it will be noticed: %s", error)
         await self._store.close()
         await self._renewals.close()
 
     # -- inside
+
+    def _leave(self, file: sqlite3.Connection) -> None:
+        for table in ("workers", "aside"):
+            file.execute(f"DELETE FROM {table} WHERE token = ?", (self._token,))  # noqa: S608 -- our own names
 
     def _take(self, file: sqlite3.Connection, partition: int, token: str) -> Tenancy | None:
         key = (self._place.prefix, partition)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from prefactor_core.broker.driver import Message, Partition
+from prefactor_core.broker.driver import MAX_ATTEMPTS, Message, Partition
 from prefactor_core.exceptions import BrokerError
 from prefactor_sqlite.store import Store
 
@@ -20,8 +20,6 @@ _SAFE_PART = 0.8
 """Of a lease, what its owner counts on: two clocks do not run at quite the same speed."""
 _WAIT = 2.0
 _POLL = 0.05
-_ATTEMPTS = 3
-"""Times that an operation is begun alone before it is to be dead-lettered."""
 _MINE = "SELECT 1 FROM leases WHERE prefix = ? AND partition = ? AND token = ?"
 
 
@@ -109,14 +107,28 @@ class SqlitePartition(Partition):
         return 0 if row is None else int(row[0])
 
     async def begin(self, message: Message) -> bool:
-        """Count that ``message`` is begun, unless it was begun too often."""
-        take = "UPDATE operations SET begun = begun + 1 WHERE id = ? AND begun < ?"
-        begun = await self._fenced(lambda file: file.execute(take, (message.receipt, _ATTEMPTS)).rowcount)
+        """Record an attempt, also one beyond those that ``message`` has."""
+        id_ = _id_of(message)
+
+        def begin(file: sqlite3.Connection) -> int:
+            file.execute("UPDATE operations SET begun = begun + 1 WHERE id = ?", (id_,))
+            row = file.execute("SELECT begun FROM operations WHERE id = ?", (id_,)).fetchone()
+            return 0 if row is None else int(row[0])
+
+        begun = await self._fenced(begin)
         if begun is None:
             raise self._lost()
-        if begun:
-            self._begun = _id_of(message)
-        return bool(begun)
+        self._begun = id_
+        return begun <= MAX_ATTEMPTS
+
+    async def withdraw(self, message: Message) -> None:
+        """Take back the attempt that this owner recorded last."""
+        if self._begun != _id_of(message):
+            return
+        take_back = "UPDATE operations SET begun = begun - 1 WHERE id = ?"
+        if await self._fenced(lambda file: file.execute(take_back, (message.receipt,)).rowcount) is None:
+            raise self._lost()
+        self._begun = None
 
     async def settle(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Delete messages; all are refused once the partition is another's."""

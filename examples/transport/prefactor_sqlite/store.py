@@ -33,10 +33,23 @@ CREATE TABLE IF NOT EXISTS leases (
 CREATE TABLE IF NOT EXISTS workers (
     prefix TEXT, token TEXT, expires REAL NOT NULL, PRIMARY KEY (prefix, token)
 );
+CREATE TABLE IF NOT EXISTS aside ( -- workers whose token the API refuses
+    prefix TEXT, token TEXT, expires REAL NOT NULL, PRIMARY KEY (prefix, token)
+);
+CREATE TABLE IF NOT EXISTS askers ( -- whoever waits for the outcome of a replay
+    prefix TEXT, address TEXT, expires REAL NOT NULL, PRIMARY KEY (prefix, address)
+);
+CREATE TABLE IF NOT EXISTS answers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, prefix TEXT NOT NULL, address TEXT NOT NULL, data BLOB NOT NULL
+);
 CREATE TABLE IF NOT EXISTS dead_letters (
     id INTEGER PRIMARY KEY AUTOINCREMENT, prefix TEXT NOT NULL, partition INTEGER NOT NULL, data BLOB NOT NULL
 );
 """
+
+
+TABLES = ("settings", "operations", "leases", "workers", "aside", "askers", "answers", "dead_letters")
+"""Their names; each has a column for the prefix."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from prefactor_core.testing import Transport, TransportContract
+from prefactor_sqlite.store import TABLES
 
 
 class TestSqlite(TransportContract):
@@ -18,8 +19,7 @@ class TestSqlite(TransportContract):
 
         async def leftovers() -> list[str]:
             with sqlite3.connect(file) as connection:
-                tables = ("settings", "operations", "leases", "workers", "dead_letters")
-                counts = {table: connection.execute(f"SELECT COUNT(*) FROM {table}") for table in tables}  # noqa: S608
+                counts = {table: connection.execute(f"SELECT COUNT(*) FROM {table}") for table in TABLES}  # noqa: S608
                 found = [table for table, (count,) in ((t, c.fetchone()) for t, c in counts.items()) if count]
             connection.close()
             return found
