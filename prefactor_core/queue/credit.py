@@ -2,8 +2,10 @@
 
 An endpoint that rejects one operation is right. One that rejects everything is the wrong one, or the token is
 of another account; then each dead letter would have to be replayed. So every dead letter that a rejection
-makes, those of its dependents too, spends credit, and every success restores it. Without credit a rejected
-lane is held, and nobody else: all held lanes share a slow pace of retries, and the next success frees them.
+makes spends credit, and every success restores it. Without credit a rejected lane is held, and nobody else:
+all held lanes share a slow pace of retries, and the next success frees them. Dependents spend credit as well,
+until a success has come after the rejection that they follow; half of the credit is kept for rejections.
+
 Where only a few lanes are rejected after all, the fault is theirs: they are believed after a while.
 """
 
@@ -20,7 +22,7 @@ CREDIT: Final = 20
 """Dead letters that rejections may make with no success in between."""
 RETRY_SECONDS: Final = 0.2
 """Seconds between two retries of held lanes, all together."""
-GENERAL: Final = 5
+GENERAL: Final = 20
 """Lanes that have to be rejected, with no success in between, for a fault to be the endpoint's."""
 _DOUBT_SECONDS: Final = 5.0
 """Seconds without credit after which fewer lanes are believed to be at fault themselves."""
@@ -39,6 +41,8 @@ class Credit(Generic[L]):
         self._exhausted_at = math.inf
         self._warned_at = -math.inf
         self._warned = False
+        self.successes = 0
+        """How many there were: what was rejected at an earlier number is confirmed."""
         self.exhausted: str | None = None
         """Why lanes are held, if any were since the last success."""
 
@@ -50,16 +54,17 @@ class Credit(Generic[L]):
         """Whether so many lanes were rejected that the fault must be the endpoint's."""
         return len(self._rejected) >= GENERAL
 
-    def spend(self, lane: L, now: float) -> bool:
-        """Pay for a dead letter of a lane that is rejected, or follows what was; whether it is believed.
+    def spend(self, lane: L, now: float, *, dependent: bool = False) -> bool:
+        """Pay for a dead letter of a lane; whether it is believed.
 
         Args:
             lane: The lane.
             now: Monotonic time in seconds.
+            dependent: Whether it was not rejected itself, and follows what was since the last success.
         """
         if not self.general:
             self._rejected.add(lane)
-        if self._left > 0:
+        if self._left > (CREDIT // 2 if dependent else 0):
             self._left -= 1
             return True
         return not self.general and now - self._exhausted_at >= _DOUBT_SECONDS
@@ -95,6 +100,7 @@ class Credit(Generic[L]):
     def restore(self) -> list[L]:
         """Note a success: credit is whole again, and the lanes that were held are returned."""
         self._left = CREDIT
+        self.successes += 1
         self._rejected.clear()
         if self.exhausted is None:
             return []

@@ -259,11 +259,12 @@ class Lanes(Generic[T]):
             doom = self._doom_of(lane, delivery)
             if doom is None:
                 return True
-            letter, rejected = doom
-            if rejected and not self._credit.spend(lane, now):
+            letter, rejected_at = doom
+            confirmed = rejected_at is None or rejected_at < self._credit.successes
+            if not confirmed and not self._credit.spend(lane, now, dependent=True):
                 self._credit.hold(lane, letter.reason, now)
                 return False
-            dead.append(self._bury(lane, letter, rejected=rejected))
+            dead.append(self._bury(lane, letter, rejected_at=rejected_at))
         del self._lanes[lane.key]
         return False
 
@@ -418,7 +419,8 @@ class Lanes(Generic[T]):
 
     def _bury_tried(self, lane: _Lane[T], dead: Dead) -> tuple[Delivery[T], DeadLetter[T]]:
         letter = DeadLetter(lane.line[0].item, dead.reason, attempts=lane.attempts, reply=dead.reply)
-        return self._bury(lane, letter, fatal=dead.fatal, whole=dead.whole, rejected=dead.rejected)
+        rejected_at = self._credit.successes if dead.rejected else None
+        return self._bury(lane, letter, fatal=dead.fatal, whole=dead.whole, rejected_at=rejected_at)
 
     def _bury(
         self,
@@ -427,13 +429,13 @@ class Lanes(Generic[T]):
         *,
         fatal: bool = True,
         whole: bool = False,
-        rejected: bool = False,
+        rejected_at: int | None = None,
     ) -> tuple[Delivery[T], DeadLetter[T]]:
         """Take the head off the line for good. What depends on it follows when its turn comes."""
         delivery = self._pop(lane)
         # What is another process's by now may have its effect there.
         if self._lineage is not None and fatal and not delivery.revoked:
-            self._lineage.lose(delivery.item, letter.reason, rejected=rejected, whole=whole)
+            self._lineage.lose(delivery.item, letter.reason, rejected_at=rejected_at, whole=whole)
         self._absolve(lane)
         return delivery, letter
 
@@ -442,15 +444,15 @@ class Lanes(Generic[T]):
         lane.failures = lane.shared = lane.attempts = 0
         lane.blame = 0.0
 
-    def _doom_of(self, lane: _Lane[T], delivery: Delivery[T]) -> tuple[DeadLetter[T], bool] | None:
+    def _doom_of(self, lane: _Lane[T], delivery: Delivery[T]) -> tuple[DeadLetter[T], int | None] | None:
         """Return the letter of what must not be sent: given up, or senseless without what was lost.
 
-        Beside it stands whether a rejection is at the beginning of that.
+        Beside it stands after how many successes a rejection began that, if one did.
         """
         if delivery.given_up is not None and not delivery.revoked:  # else its owner gives it up, and knows
-            return delivery.given_up, False
+            return delivery.given_up, None
         loss = self._lineage.loss_of(delivery.item) if self._lineage else None
         if loss is None:
             return None
         reason = loss.reason if loss.reason.startswith(_FOLLOWS) else _FOLLOWS + loss.reason
-        return DeadLetter(delivery.item, reason, attempts=lane.attempts), loss.rejected
+        return DeadLetter(delivery.item, reason, attempts=lane.attempts), loss.rejected_at

@@ -28,11 +28,11 @@ class Loss:
 
     Attributes:
         reason: The words for it.
-        rejected: Whether an endpoint's rejection is at the beginning of it.
+        rejected_at: After how many successes an endpoint's rejection began it; ``None`` if none did.
     """
 
     reason: str
-    rejected: bool = False
+    rejected_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +71,18 @@ class Lineage:
         """Whether anything is remembered: the cheap question before ``loss_of``."""
         return bool(self._instances or self._spans)
 
-    def lose(self, item: object, reason: str, *, rejected: bool = False, whole: bool = False) -> None:
+    def lose(self, item: object, reason: str, *, rejected_at: int | None = None, whole: bool = False) -> None:
         """Remember that ``item`` is lost. Items that are no operations have no dependents.
 
         Args:
             item: What is lost.
             reason: Why.
-            rejected: Whether an endpoint's rejection is at the beginning of it.
+            rejected_at: After how many successes an endpoint's rejection began it; ``None`` if none did.
             whole: Whether the item's instance is lost as a whole, whatever the item is.
         """
         if not isinstance(item, Operation) or item.instance_id is None:
             return
-        loss = Loss(reason, rejected)
+        loss = Loss(reason, rejected_at)
         if whole or item.type in INSTANCE_OPENERS:
             if item.instance_id in self._instances:
                 return  # what it follows is what has to be revived
