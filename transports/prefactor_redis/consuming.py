@@ -227,7 +227,8 @@ class RedisConsumingEnd(ConsumingEnd):
         try:
             async with asyncio.timeout(seconds):
                 groups = await self._links.grouped((one.number, one.lease_key) for one in held)
-                await asyncio.gather(*(self._presence.ensure(link.address) for link in groups))
+                for link in groups:
+                    await self._presence.ensure(link.address)
         except (BrokerError, TimeoutError) as error:
             logger.debug("%s: not all servers can see that this worker lives: %s", self._name, error)
 

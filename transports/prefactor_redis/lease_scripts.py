@@ -23,8 +23,8 @@ local function subscribed(channel)
   return found and not found.err and found[2] > 0
 end
 """
-# A crash loop that has nothing to do with what is in the partition must not fill the server: more than the
-# limit are not told apart from it.
+# A crash loop must not fill the server. Beyond the limit no crash is recorded, and the attempt that it ended
+# cannot be taken back.
 _BLAME: Final = """
 local MOST = 64
 local function accuse(token, id, head)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("prefactor_redis")
 
 _RETRY: Final = RetryPolicy(base=0.1, cap=2.0)
-_GIVING_UP_SECONDS: Final = 300.0
+_ABANDONED_SECONDS: Final = 300.0
 """Without a connection; a node that left its cluster never comes back. Who needs it subscribes anew."""
 _CLOSING_SECONDS: Final = 2.0
 
@@ -53,9 +53,9 @@ class Presence:
         Raises:
             BrokerError: The server is unavailable.
         """
-        for known, one in list(self._subscriptions.items()):
-            if one.gave_up:
-                del self._subscriptions[known]
+        for known in [known for known, one in self._subscriptions.items() if one.abandoned]:
+            if (one := self._subscriptions.pop(known, None)) is not None:
+                await one.close()
         subscription = self._subscriptions.get(address)
         if subscription is None:
             link = self._links.to(address)
@@ -90,8 +90,8 @@ class _Subscription:
         self._task: asyncio.Task[None] | None = None
 
     @property
-    def gave_up(self) -> bool:
-        """Whether the server was unavailable for so long that nothing watches it any more."""
+    def abandoned(self) -> bool:
+        """Whether nothing watches it any more: the server was unavailable for too long."""
         return not self._refused and self._task is not None and self._task.done()
 
     async def ensure(self) -> bool:
@@ -157,13 +157,17 @@ class _Subscription:
     async def _watch(self) -> None:
         clock = asyncio.get_running_loop().time
         failures, since = 0, clock()
-        while clock() - since < _GIVING_UP_SECONDS:
+        while clock() - since < _ABANDONED_SECONDS:
             try:
                 if not await self.ensure():
                     return
-                failures, since = 0, clock()
+                subscribed = clock()
                 await self._listen()
                 since = clock()
+                # At once, unless the server ends whatever is subscribed.
+                failures = failures + 1 if since - subscribed < self._interval else 0
+                if failures > 1:
+                    await asyncio.sleep(_RETRY.delay(failures))
             except BrokerError as error:
                 logger.debug("not subscribed to %s: %s", self._channel, error)
                 failures += 1

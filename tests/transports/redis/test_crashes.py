@@ -29,7 +29,7 @@ def is_careful(partition: Partition) -> bool:
     return partition.careful
 
 
-async def suspected(server: RedisServer, ends: Ends, times: int) -> None:
+async def blamed(server: RedisServer, ends: Ends, times: int) -> None:
     """Have owners that nobody hears of any more lose partition 0."""
     for _ in range(times):
         await owned(ends.consuming("lease=600"))
@@ -74,7 +74,7 @@ async def test_an_owner_that_is_cut_off_is_forgiven_when_it_returns(
 ) -> None:
     ends = ends_at(redis_server.url)
     await ends.publishing().publish(0, [b"1"])
-    await suspected(redis_server, ends, 3)
+    await blamed(redis_server, ends, 3)
     async with Proxy.before(redis_server.url) as proxy:
         worker = Ends(proxy.url(ends.url), ends.prefix).consuming(OPTIONS)
         try:
@@ -98,12 +98,12 @@ async def test_an_owner_that_is_cut_off_is_forgiven_when_it_returns(
             await worker.disconnect()
 
 
-async def test_care_ends_with_the_suspicion_that_began_it(
+async def test_isolation_ends_with_the_blame_that_began_it(
     redis_server: RedisServer, ends_at: MakeEnds
 ) -> None:
     ends = ends_at(redis_server.url)
     await ends.publishing().publish(0, [b"1", b"2"])
-    await suspected(redis_server, ends, 2)
+    await blamed(redis_server, ends, 2)
     async with Proxy.before(redis_server.url) as proxy:
         worker = Ends(proxy.url(ends.url), ends.prefix).consuming(OPTIONS)
         try:

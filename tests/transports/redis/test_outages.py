@@ -65,24 +65,24 @@ async def test_outages_of_the_server(
     workers = [ends.consuming(OPTIONS) for _ in range(2)]
     clock = asyncio.get_running_loop().time
     partition = await owned(workers[0])
-    dead_letters, suspected = int(not await begun(partition)), 0
+    dead_letters, blamed = int(not await begun(partition)), 0
     for number in range(1, OUTAGES + 1):
         async with outage(redis_server):
-            over = clock() + 1.2
+            over = clock() + 1.1
             await lost(partition)
             await partition.release()  # which cannot be told
             await asyncio.sleep(max(0.0, over - clock()))  # the broker ends it later than its owner
         await tell(workers[number % 2])
         successor = await owned(workers[number % 2])
         dead_letters += not await begun(successor)
-        suspected += bool((await held_against(redis_server, ends.prefix))[1])
+        blamed += bool((await held_against(redis_server, ends.prefix))[1])
         await tell(workers[(number + 1) % 2])  # the owner is back
         partition = successor
     await partition.release()
     left = await held_against(redis_server, ends.prefix)
     last = await owned(workers[0])
     # Figures, not timed tests: shown with -rP.
-    sys.stdout.write(f"{OUTAGES} outages: {dead_letters} dead letters, {suspected} suspicions, left {left}\n")
+    sys.stdout.write(f"{OUTAGES} outages: {dead_letters} dead letters, {blamed} times blamed, left {left}\n")
     assert dead_letters == 0
     assert left == ({}, {})
     assert not last.careful

@@ -72,7 +72,7 @@ async def test_a_connection_that_carries_nothing_is_replaced(redis_server: Redis
 
 async def test_a_slow_server_does_not_miss_anybody(redis_server: RedisServer) -> None:
     async with shown(redis_server.url):
-        for _ in range(3):
+        for _ in range(2):
             redis_server.freeze()
             await asyncio.sleep(0.6)  # long enough for the connection to be doubted
             redis_server.thaw()
