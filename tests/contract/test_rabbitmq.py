@@ -17,7 +17,9 @@ class TestRabbitMQ(TransportContract):
         names = [
             "partitions",
             "workers",
+            "aside",
             "dead",
+            "dead.reader",
             *numbers,
             *(f"{number}.{what}" for number in numbers for what in ("owner", "trials", "handover")),
         ]

@@ -1,14 +1,15 @@
-"""The attempts at suspect messages, recorded where a crash cannot reach.
+"""The attempts at messages in isolation, recorded where a crash cannot reach.
 
-The broker's own count of deliveries rises for everything that an owner holds when it crashes; it tells who
-is suspect, and cannot tell who is guilty. So each partition has a log, a queue with two kinds of small
-records. One says that an attempt at a message has begun. The other takes an attempt back: its owner lets the
-message wait, gives the partition up, or has lost its connection and finds that it has not crashed. The
-attempts that stand are those that nobody took back. Each has a token of its own, so that recording it twice,
-or taking back what was never recorded, changes nothing.
+The broker's own count of deliveries rises for everything that an owner holds when it crashes. It tells which
+messages may have crashed their owners, and cannot tell which one has. So those are handled one at a time, and
+each partition has a log of the attempts at them: a queue with two kinds of small records. One says that an
+attempt has begun. The other takes an attempt back, because its owner lets the message wait, gives the partition
+up, or has lost its connection and finds that it has not crashed. The attempts that stand are those that nobody
+took back. Each has a token of its own, so that recording it twice, or taking back what was never recorded,
+changes nothing.
 
-One suspect is handled at a time, so records of others are of messages that are settled: they mean nothing any
-more, are swept once there are many, and go with the last suspect.
+Records of messages that are settled mean nothing any more. They are swept once there are many, and go with
+the last message that is in isolation.
 """
 
 import asyncio
@@ -187,12 +188,12 @@ class Attempts:
             await self._withdrawals.flush()
 
     async def end(self, receipts: Iterable[Receipt], *, more: bool) -> None:
-        """Note that messages are settled; remove the log when no suspect is left. Else it expires."""
-        suspects = False
+        """Note that messages are settled; remove the log when none in isolation is left. Else it expires."""
+        isolated = False
         for receipt in receipts:
             self._open.pop(receipt.fingerprint, None)
-            suspects |= receipt.suspect
-        if suspects and not more:
+            isolated |= receipt.suspect
+        if isolated and not more:
             with suppress(BrokerError):
                 async with self._link.bounded("removing attempts"), self._link.brief_channel() as channel:
                     await channel.queue_delete(self._queue)

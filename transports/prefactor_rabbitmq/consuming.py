@@ -94,7 +94,6 @@ class RabbitConsumingEnd(ConsumingEnd):
             await asyncio.wait({retiring})
         link = await self._connector.link()
         await self._topology.ensure(link)
-        await self._withdrawals.try_to_flush()
         if await self._is_consumed(link, partition):
             return None
         setting = Setting(

@@ -49,7 +49,8 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
         self._link: Link | None = None
         self._channel: AbstractChannel | None = None
         self._tags: dict[str, int] = {}
-        self._unheard = 0
+        self._got = 0  # records that are neither removed nor back
+        self._unheard = 0  # removals that the queue may not have come to
         self._lock = asyncio.Lock()
 
     async def read(self) -> AsyncIterator[StoredLetter]:
@@ -70,6 +71,7 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
                 message = await self._get(link, channel)
         while message is not None:
             left -= 1
+            self._got += 1
             key = fingerprint(message)
             self._tags[key] = message.delivery_tag or 0
             yield StoredLetter(message.body, _number(message, "partition"), key)
@@ -96,6 +98,7 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
                         tag = self._tags.pop(str(letter.receipt), None)
                         if tag is not None:
                             await channel.basic_ack(tag, wait=False)
+                            self._got -= 1
                             self._unheard += 1
                     if self._unheard >= _AT_ONCE:
                         await self._hear_of_removals(channel)
@@ -131,7 +134,7 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
             if self._channel is not None and self._link is link:
                 await close_channel(self._channel)
             self._tags.clear()
-            self._unheard = 0
+            self._got = self._unheard = 0
         await self._reader.wait_for_returns(link)
         async with link.bounded("opening the dead letters"):
             self._channel, self._link = await link.channel(), link
@@ -146,7 +149,7 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
         while True:
             declared = await channel.queue_declare(self._queue, passive=True)
             # Each record that was got and is not removed counts as a consumer.
-            if (declared.consumer_count or 0) <= len(self._tags):
+            if (declared.consumer_count or 0) <= self._got:
                 return
             await asyncio.sleep(_PAUSE)
 

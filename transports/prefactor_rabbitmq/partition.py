@@ -129,7 +129,7 @@ class RabbitPartition(Partition):
         return messages
 
     async def attempts(self, message: Message) -> int:
-        """Return how often a suspect was begun by owners that crashed; others never were."""
+        """Return how often a message in isolation was begun by owners that crashed; others never were."""
         receipt = self._receipt(message)
         self._require_held()
         if receipt is None or not receipt.suspect:
@@ -137,7 +137,7 @@ class RabbitPartition(Partition):
         return await self._attempts.attempts(receipt.fingerprint)
 
     async def begin(self, message: Message) -> bool:
-        """Record an attempt at a suspect; those at others are not recorded."""
+        """Record an attempt at a message in isolation; those at others are not recorded."""
         receipt = self._receipt(message)
         self._require_held()
         if receipt is None or not receipt.suspect:
@@ -145,7 +145,7 @@ class RabbitPartition(Partition):
         return await self._attempts.begin(receipt.fingerprint)
 
     async def withdraw(self, message: Message) -> None:
-        """Take an attempt back, unless the partition is lost: then that is done with it."""
+        """Take an attempt back; where the partition is lost, that is done with the end of it."""
         receipt = self._receipt(message)
         if receipt is not None and self.held:
             await self._attempts.withdraw(receipt.fingerprint)

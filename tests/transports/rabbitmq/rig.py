@@ -169,7 +169,7 @@ async def crash_often(rig: Rig, times: int, count: int = 3) -> None:
 
 
 async def first(end: ConsumingEnd) -> tuple[RabbitPartition, list[Message]]:
-    """Own partition 0 and read, with as many changes of mind about suspects as that takes."""
+    """Own partition 0 and read, again if what earlier owners told changes what may be read."""
 
     async def attempt() -> tuple[RabbitPartition, list[Message]]:
         owner = await own(end)

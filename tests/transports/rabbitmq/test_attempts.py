@@ -1,4 +1,4 @@
-"""Attempts at suspects: those of owners that crashed stand, and those that were taken back do not."""
+"""Attempts at messages in isolation: those of owners that crashed stand, those that were taken back do not."""
 
 import asyncio
 import logging
@@ -31,12 +31,12 @@ async def own_rig(rabbit_server: RabbitServer, amqp_prefix: str) -> AsyncIterato
     await rig.disconnect()
 
 
-async def _suspect(rig: Rig) -> None:
+async def _isolate(rig: Rig) -> None:
     await rig.publish("ab")
     await crash_often(rig, 3, 2)
 
 
-async def _own_suspect(rig: Rig) -> tuple[RabbitConsumingEnd, RabbitPartition, Message]:
+async def _own_isolated(rig: Rig) -> tuple[RabbitConsumingEnd, RabbitPartition, Message]:
     end = rig.consuming()
     owner, (message,) = await first(end)
     assert owner.careful
@@ -47,7 +47,7 @@ async def _crash_in_attempts(rig: Rig, times: int) -> list[RabbitConsumingEnd]:
     """Let owners begin and lose their connections; they have crashed, unless they are asked for anything."""
     ends: list[RabbitConsumingEnd] = []
     for _ in range(times):
-        end, owner, message = await _own_suspect(rig)
+        end, owner, message = await _own_isolated(rig)
         assert await owner.begin(message)
         cut(end)
         ends.append(end)
@@ -55,9 +55,9 @@ async def _crash_in_attempts(rig: Rig, times: int) -> list[RabbitConsumingEnd]:
 
 
 async def test_a_crash_of_an_owner_that_waits_does_not_count(rig: Rig) -> None:
-    await _suspect(rig)
+    await _isolate(rig)
     for _ in range(2 * MAX_ATTEMPTS):
-        end, owner, message = await _own_suspect(rig)
+        end, owner, message = await _own_isolated(rig)
         assert await owner.attempts(message) == 0
         for _ in range(2):
             assert await owner.begin(message)
@@ -67,9 +67,9 @@ async def test_a_crash_of_an_owner_that_waits_does_not_count(rig: Rig) -> None:
 
 
 async def test_attempts_of_owners_that_crashed_stand_whoever_withdraws(rig: Rig) -> None:
-    await _suspect(rig)
+    await _isolate(rig)
     for crashes in range(MAX_ATTEMPTS):
-        end, owner, message = await _own_suspect(rig)
+        end, owner, message = await _own_isolated(rig)
         assert await owner.attempts(message) == crashes
         await owner.withdraw(message)
         assert await owner.begin(message)
@@ -79,16 +79,16 @@ async def test_attempts_of_owners_that_crashed_stand_whoever_withdraws(rig: Rig)
         assert await owner.attempts(message) == crashes
         cut(end)
     for crashes in (MAX_ATTEMPTS, MAX_ATTEMPTS + 1):
-        end, owner, message = await _own_suspect(rig)
+        end, owner, message = await _own_isolated(rig)
         assert await owner.attempts(message) == crashes
         assert not await owner.begin(message)
         cut(end)  # that attempt is recorded all the same
 
 
 async def test_who_has_survived_says_so_once_it_is_connected_again(rig: Rig) -> None:
-    await _suspect(rig)
+    await _isolate(rig)
     survivors = await _crash_in_attempts(rig, MAX_ATTEMPTS)
-    _, owner, message = await _own_suspect(rig)
+    _, owner, message = await _own_isolated(rig)
     assert await owner.attempts(message) == MAX_ATTEMPTS
     for end in survivors:
         await until(end.fleet, "a fleet")
@@ -98,8 +98,8 @@ async def test_who_has_survived_says_so_once_it_is_connected_again(rig: Rig) -> 
     assert await owner.attempts(message) == 0
 
 
-async def test_one_who_has_survived_begins_again_without_a_blemish(rig: Rig) -> None:
-    await _suspect(rig)
+async def test_attempts_of_this_process_never_count_against_a_message(rig: Rig) -> None:
+    await _isolate(rig)
     end = rig.consuming()
     for _ in range(2 * MAX_ATTEMPTS):
         owner, (message,) = await first(end)
@@ -107,24 +107,24 @@ async def test_one_who_has_survived_begins_again_without_a_blemish(rig: Rig) -> 
         assert await owner.begin(message)
         cut(end)
     await end.disconnect()
-    _, owner, message = await _own_suspect(rig)
+    _, owner, message = await _own_isolated(rig)
     assert await owner.attempts(message) == 0
 
 
 async def test_a_clean_hand_over_takes_the_attempt_back(rig: Rig) -> None:
-    await _suspect(rig)
+    await _isolate(rig)
     await _crash_in_attempts(rig, 1)
     for _ in range(MAX_ATTEMPTS):
-        _, owner, message = await _own_suspect(rig)
+        _, owner, message = await _own_isolated(rig)
         assert await owner.attempts(message) == 1
         assert await owner.begin(message)
         await owner.release()
 
 
 async def test_a_log_that_is_gone_needs_no_withdrawal(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    await _suspect(rig)
+    await _isolate(rig)
     (survivor,) = await _crash_in_attempts(rig, 1)
-    _, owner, message = await _own_suspect(rig)
+    _, owner, message = await _own_isolated(rig)
     assert not await owner.settle([message])
     assert not await owner.settle(await read(owner, 1))
     await owner.release()
@@ -139,8 +139,8 @@ async def test_a_log_that_is_gone_needs_no_withdrawal(rig: Rig, caplog: pytest.L
 
 
 async def test_records_of_an_earlier_release_count_as_attempts(rig: Rig) -> None:
-    await _suspect(rig)
-    end, owner, message = await _own_suspect(rig)
+    await _isolate(rig)
+    end, owner, message = await _own_isolated(rig)
     assert await owner.attempts(message) == 0
     receipt = message.receipt
     assert isinstance(receipt, Receipt)
@@ -149,17 +149,17 @@ async def test_records_of_an_earlier_release_count_as_attempts(rig: Rig) -> None
     body = receipt.fingerprint.encode()
     await outlet(publishing).publish([Outgoing("", f"{rig.prefix}.0.trials", body)] * MAX_ATTEMPTS)
     cut(end)
-    _, owner, message = await _own_suspect(rig)
+    _, owner, message = await _own_isolated(rig)
     assert await owner.attempts(message) == MAX_ATTEMPTS
     assert not await owner.begin(message)
 
 
 async def test_the_log_stays_short_and_keeps_what_stands(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempts_module, "_STALE", 10)
-    await _suspect(rig)
+    await _isolate(rig)
     (survivor,) = await _crash_in_attempts(rig, 1)
     await _crash_in_attempts(rig, 1)
-    end, owner, message = await _own_suspect(rig)
+    end, owner, message = await _own_isolated(rig)
     for _ in range(30):
         assert await owner.begin(message)
         await owner.withdraw(message)
@@ -169,11 +169,11 @@ async def test_the_log_stays_short_and_keeps_what_stands(rig: Rig, monkeypatch: 
     cut(end)
     await until(survivor.fleet, "a fleet")  # its record has been written anew
     await survivor.fleet()
-    _, owner, message = await _own_suspect(rig)
+    _, owner, message = await _own_isolated(rig)
     assert await owner.attempts(message) == 2
 
 
-async def test_what_is_no_suspect_has_no_attempts(rig: Rig) -> None:
+async def test_outside_of_isolation_nothing_is_recorded(rig: Rig) -> None:
     await rig.publish("a")
     owner, (message,) = await first(rig.consuming())
     assert await owner.begin(message)
@@ -183,7 +183,7 @@ async def test_what_is_no_suspect_has_no_attempts(rig: Rig) -> None:
 
 
 async def test_restarts_of_the_broker_are_no_crashes(own_rig: Rig, rabbit_server: RabbitServer) -> None:
-    await _suspect(own_rig)
+    await _isolate(own_rig)
     one, other = own_rig.consuming(), own_rig.consuming()
     for _ in range(MAX_ATTEMPTS):
         owner, (message,) = await first(one)
