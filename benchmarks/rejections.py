@@ -31,13 +31,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from benchmarks.watched_api import WatchedApi, watched_api
 from prefactor_core import Operation
 from prefactor_core.broker.queue import BrokerQueue
 from tests.support.brokers.rabbitmq_server import RabbitServer
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.fleet import Fleet, running_fleet
 from tests.support.lives import PFIDS, finish, register, rejected, span, start, whole
+from tests.support.watched_api import WatchedApi, watched_api
 from tests.support.watching import Probed, dead_letters, probed_worker, set_faults
 
 _PACE: Final = 0.25
@@ -150,8 +150,8 @@ class Result:
         finished: Seconds until the last of them was done; or until measuring stopped.
         complete: Whether they were all done by then.
         rate: Their operations a second.
-        requests: All requests.
-        per_bad: Requests that held something of a bad instance, for each; and the most of one.
+        requests: All writes, in bulk or single.
+        per_bad: Requests that the API answered for a bad instance, on average; and the most for one.
         letters: Dead letters by reason.
         drained: Whether nothing waited in the end.
     """
@@ -171,7 +171,7 @@ def _bad(plan: Plan) -> list[Operation]:
 
 
 class _Bad:
-    """The bad instances, and whom each of their ids belongs to."""
+    """The bad instances, and whom each of their operations belongs to."""
 
     def __init__(self, queue: BrokerQueue) -> None:
         self._queue = queue
@@ -185,7 +185,7 @@ class _Bad:
             self.instances += 1
             for operation in _bad(plan):
                 instance = operation.instance_id or ""
-                self._owners[instance] = self._owners[operation.span_id or instance] = instance
+                self._owners[operation.idempotency_key or ""] = instance
                 self.operations += 1
                 await self._queue.put(operation)
 
@@ -197,17 +197,9 @@ class _Bad:
             await asyncio.sleep(0.05)
 
     def requests(self, api: WatchedApi) -> tuple[float, int]:
-        """Return how many requests there were for each of them, and the most for one."""
-        found = Counter(
-            owner
-            for request in api.requests
-            for owner in {self._owners[one] for one in request.ids if one in self._owners}
-        )
+        """Return how many requests said something of each of them, and the most for one."""
+        found = api.answers(self._owners)
         return found.total() / max(1, self.instances), max(found.values(), default=0)
-
-
-async def _ready(worker: Probed) -> None:
-    assert await _until(lambda: worker.answers("/readyz", 200), time.time() + 30), worker.child.log
 
 
 async def _until(condition: Callable[[], Awaitable[bool]], deadline: float) -> bool:
@@ -215,6 +207,10 @@ async def _until(condition: Callable[[], Awaitable[bool]], deadline: float) -> b
     while not (met := await condition()) and time.time() < deadline:  # noqa: ASYNC110 -- they have no event
         await asyncio.sleep(_LOOK)
     return met
+
+
+async def _ready(worker: Probed) -> None:
+    assert await _until(lambda: worker.answers("/readyz", 200), time.time() + 30), worker.child.log
 
 
 async def _drained(queue: BrokerQueue, worker: Probed) -> bool:
@@ -286,7 +282,7 @@ def _print(name: str, plan: Plan, control: Result, found: Result) -> None:
         f"  {control.rate:.1f} operations/s alone, {found.rate:.1f}: x{found.rate / control.rate:.2f}; "
         f"requests {control.requests} alone, {found.requests}"
     )
-    print(f"  requests for a bad instance {found.per_bad[0]:.1f}, at most {found.per_bad[1]}")
+    print(f"  requests answered for a bad instance {found.per_bad[0]:.1f}, at most {found.per_bad[1]}")
     print(
         f"  {sum(found.letters.values())} dead letters{'' if found.drained else ' when measuring stopped'}:"
     )

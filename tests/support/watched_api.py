@@ -1,9 +1,10 @@
-"""A proxy before the API that notes when each request was made, and which instances and spans it named."""
+"""A proxy before the API that notes when each write was made, and which operations it was about."""
 
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -12,15 +13,16 @@ from pydantic_core import from_json
 
 _HEAD_END: Final = b"\r\n\r\n"
 _LENGTH: Final = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
-_IDS_IN_PATH: Final = re.compile(r"/(?:agent_instance|agent_spans)/([0-9a-z]{32})")
 
 
 class Request(NamedTuple):
     """What was noted of one request."""
 
     at: float
-    ids: frozenset[str]
-    """Of all instances and spans that its operations name; a span's parent is not among them."""
+    held: frozenset[str]
+    """Keys of the operations that it held."""
+    answered: frozenset[str]
+    """Of those, the keys of those that its reply says something of; in bulk, what was not reached is not."""
 
 
 class WatchedApi:
@@ -34,6 +36,18 @@ class WatchedApi:
         self._target = urlsplit(url)
         self.requests: list[Request] = []
 
+    def answers(self, instances: Mapping[str, str]) -> Counter[str]:
+        """Count, for each instance, the requests whose reply says something of an operation of it.
+
+        Args:
+            instances: The instance of each operation, by key; others are not counted.
+        """
+        return Counter(
+            instance
+            for request in self.requests
+            for instance in {instances[key] for key in request.answered if key in instances}
+        )
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass requests on, one at a time, until either side ends."""
         try:
@@ -44,9 +58,13 @@ class WatchedApi:
         try:
             while True:
                 head, body = await _message(reader)
-                self.requests.append(Request(time.time(), _ids(head, body)))
+                at = time.time()
                 back.write(head + body)
-                writer.write(b"".join(await _message(there)))
+                reply_head, reply = await _message(there)
+                if body:
+                    held = _keys(body)
+                    self.requests.append(Request(at, held, _answered(held, reply)))
+                writer.write(reply_head + reply)
                 await writer.drain()
         except (OSError, EOFError):
             pass  # either side has ended, which ends the other
@@ -62,15 +80,18 @@ async def _message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     return head, await reader.readexactly(int(found[1])) if found else b""
 
 
-def _ids(head: bytes, body: bytes) -> frozenset[str]:
-    ids = set(_IDS_IN_PATH.findall(head.split(b" ", 2)[1].decode()))
-    if body:
-        fields = from_json(body)
-        for item in fields.get("items", [fields]):
-            details = item.get("details") or item
-            named = (item.get("agent_instance_id"), item.get("agent_span_id"), details.get("id"))
-            ids.update(one for one in (*named, details.get("agent_instance_id")) if one is not None)
-    return frozenset(ids)
+def _keys(body: bytes) -> frozenset[str]:
+    fields = from_json(body)
+    return frozenset(item["idempotency_key"] for item in fields.get("items", [fields]))
+
+
+def _answered(held: frozenset[str], reply: bytes) -> frozenset[str]:
+    try:
+        fields = from_json(reply)
+    except ValueError:
+        return frozenset()
+    outputs = fields.get("outputs") if isinstance(fields, dict) else None
+    return held & outputs.keys() if isinstance(outputs, dict) else held if len(held) == 1 else frozenset()
 
 
 @asynccontextmanager
