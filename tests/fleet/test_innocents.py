@@ -29,11 +29,13 @@ OUTAGES = 9
 """More than the three crashes and three attempts after which an operation is dead-lettered."""
 RESTARTS = OUTAGES if FULL else 4
 """Of RabbitMQ, which takes its time."""
-INSTANCES, SPANS = (60, 40) if FULL else (24, 8)
+INSTANCES, SPANS = (60, 16) if FULL else (24, 8)
 OPERATIONS = INSTANCES * (3 + 2 * SPANS)
 BEGUN_SECONDS = 1.0
 """For what a worker does once it owns its partitions: it begins operations."""
 LEASE_SECONDS = 1.0
+DRAIN_SECONDS = 200.0 if FULL else 60.0
+"""Generous: isolated partitions are handled one operation at a time."""
 UNAVAILABLE = "error:status=503"
 """The API answers nothing else, so that no outage of the broker ends with progress."""
 
@@ -138,7 +140,7 @@ async def survives(fleet: Fleet, outage: Outage, outages: int = OUTAGES) -> None
         await outage(worker)
     await has_begun(fleet, worker)
     await set_faults(fleet.emulator)
-    await until(lambda: drained(fleet), 60, "everything is delivered, or a dead letter")
+    await until(lambda: drained(fleet), DRAIN_SECONDS, "everything is delivered, or a dead letter")
     await stopped(worker.child)
     await check(fleet)
 
