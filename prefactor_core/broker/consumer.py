@@ -10,6 +10,7 @@ import logging
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from typing import Final, TypeAlias, TypeVar
 
 from prefactor_core.broker.answers import Answers
@@ -58,6 +59,9 @@ class Consumer:
         self._keeper: asyncio.Task[None] | None = None
         self._partitions = 0
         self._closed = False
+        self._aside: str | None = None
+        self._taking_part = False
+        self._woken = asyncio.Event()
         self.problem: str | None = "not connected yet"
         """Why no partitions are looked after now, if they are not."""
 
@@ -158,6 +162,32 @@ class Consumer:
         """
         return await self._end.states()
 
+    def stand_aside(self, reason: str) -> None:
+        """Give all partitions up and leave the fleet, until ``rejoin``. Asking again does nothing.
+
+        What was handed out and is not disposed of within a few seconds is revoked.
+
+        Args:
+            reason: Why this process cannot handle operations now, for the log.
+        """
+        if self._aside is None:
+            self._aside = reason
+            self._taking_part = False
+            self._woken.set()
+            logger.warning(
+                "standing aside from %s, other workers take its partitions: %s", self._name, reason
+            )
+
+    def rejoin(self) -> None:
+        """Take part in the fleet again."""
+        self._aside = None
+        self._woken.set()
+
+    @property
+    def aside(self) -> bool:
+        """Whether this process stands aside."""
+        return self._aside is not None
+
     def close(self) -> None:
         """Hand out nothing more, and read nothing more. What was handed out can still be disposed of."""
         self._closed = True
@@ -191,6 +221,7 @@ class Consumer:
                 await self._look()
             except BrokerError as error:
                 failures += 1
+                self._taking_part = False
                 if failures == 1:
                     logger.warning("%s is away, its partitions wait: %s", self._name, error)
                 self.problem = f"{self._name} is away: {error}"
@@ -202,14 +233,27 @@ class Consumer:
                 failures += 1
                 await asyncio.sleep(BROKER_RETRY.delay(failures))
                 continue
-            if self.problem is not None:
-                self.problem = None
+            self.problem = None
+            if not self._taking_part and self._aside is None:
+                self._taking_part = True
                 logger.info("taking part in the fleet of %s", self._name)
             failures = 0
-            await asyncio.sleep(_ROUND)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait for the next look; it is due at once when this process is to stand aside, or to rejoin."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ROUND):
+                await self._woken.wait()
+        self._woken.clear()
 
     async def _look(self) -> None:
         self._let_go_of_lost()
+        if self._aside is not None:
+            self._give_back([tenure for tenure in self._tenures.values() if tenure.current])
+            if not self._tenures:
+                await self._end.stand_aside()
+            return
         if not self._partitions:
             self._partitions = await self._end.partitions()
         share = share_of(self._partitions, await self._end.fleet())
@@ -218,11 +262,14 @@ class Consumer:
         owned = [tenure for tenure in self._tenures.values() if tenure.current]
         if len(owned) > share:
             owned.sort(key=lambda tenure: tenure.items)
-            for tenure in owned[: len(owned) - share]:
-                tenure.leave()
-                self._own(self._leave(tenure))
+            self._give_back(owned[: len(owned) - share])
         elif len(owned) < share:
             await self._take_more(share - len(owned), share)
+
+    def _give_back(self, tenures: Iterable[Tenure]) -> None:
+        for tenure in tenures:
+            tenure.leave()
+            self._own(self._leave(tenure))
 
     async def _take_more(self, wanted: int, share: int) -> None:
         before = set(self._tenures)
@@ -236,7 +283,7 @@ class Consumer:
         start = self._rng.randrange(self._partitions)
         for offset in range(self._partitions):
             number = (start + offset) % self._partitions
-            if wanted == 0 or self._closed:
+            if wanted == 0 or self._closed or self._aside is not None:
                 return
             if number in self._tenures:
                 continue

@@ -998,3 +998,76 @@ def test_get_passes_over_what_is_another_ones_by_now() -> None:
         await queue.disconnect()
 
     run_virtual(program())
+
+
+# -- standing aside
+
+
+def test_who_stands_aside_leaves_everything_to_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    async def program() -> None:
+        broker = FakeBroker(8)
+        workers = [Worker(broker, 1), Worker(broker, 2)]
+        one, other = (worker.consumer for worker in workers)
+        await until_shares_are(broker, workers, 30)
+        for _ in range(2):
+            one.stand_aside("its API token is refused")
+        assert one.aside
+        began = now()
+        while len(other.owned) < 8:
+            check_owners(broker)
+            await asyncio.sleep(0.05)
+        assert now() - began < 5
+        assert (one.owned, await workers[1].end.standing_aside()) == ([], 1)
+        fill(broker, 3, 10)
+        while broker.unsettled:
+            await asyncio.sleep(0.05)
+        assert (len(workers[1].settled), workers[0].settled) == (10, [])
+        await asyncio.sleep(60)  # it says so again and again
+        assert await workers[1].end.standing_aside() == 1
+        assert one.problem is None
+        one.rejoin()
+        await until_shares_are(broker, workers, 30)
+        assert await workers[1].end.standing_aside() == 0
+        one.stand_aside("once more")
+        await asyncio.sleep(5)
+        for worker in workers:
+            await worker.stop()
+        assert broker.aside == {}, "whoever ends does not stand aside any more"
+        assert broker.wrongs == []
+
+    run_virtual(program())
+    aside = [record for record in caplog.records if "standing aside" in record.getMessage()]
+    assert len(aside) == 2
+
+
+def test_what_was_handed_out_is_revoked_from_who_stands_aside() -> None:
+    async def program() -> None:
+        broker = FakeBroker(1)
+        fill(broker, 0, 5)
+        async with consuming(broker, 1) as one, consuming(broker, 2) as other:
+            held = await receive(one, 3)
+            one.stand_aside("its API token is refused")
+            await asyncio.sleep(0.1)
+            assert all(delivery.revoked for delivery in held)
+            assert numbers(await receive(other, 5)) == [0, 1, 2, 3, 4]
+            assert await one.settle(held) == held
+            await one.release(held)
+            one.rejoin()
+            await nothing_comes(one, 10)
+
+    run_virtual(program())
+
+
+def test_a_broker_that_fails_is_told_again_who_stands_aside() -> None:
+    async def program() -> None:
+        broker = FakeBroker(2)
+        fill(broker, 0, 1)
+        async with consuming(broker) as one:
+            await receive(one, 1)
+            broker.fail("stand_aside", Fault(), Fault())
+            one.stand_aside("its API token is refused")
+            await asyncio.sleep(20)
+            assert await end_of(one).standing_aside() == 1
+            assert one.problem is None
+
+    run_virtual(program())

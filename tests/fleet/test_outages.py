@@ -112,7 +112,7 @@ async def test_the_token_refused_for_a_while(transport_url: str, tmp_path: Path)
         await until(lambda: probed.answers("/readyz", 200), 20, "it is ready")
         file.write_text("revoked-token\n")
         await until(lambda: probed.answers("/readyz", 503), 20, "it notices")
-        assert await probed.ask("/readyz") == (503, "the API refuses the token\n")
+        assert await probed.ask("/readyz") == (503, "the API refuses the token; this worker stands aside\n")
         assert await probed.metric("prefactor_api_token_refused") == 1
         await wait(fleet, probed)
         assert await probed.metric("prefactor_api_token_refused") == 1

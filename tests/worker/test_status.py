@@ -6,6 +6,7 @@ import os
 import pty
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from prefactor_core.broker.driver import PartitionState
 from prefactor_worker.operate.look import Look, Row
-from prefactor_worker.operate.status_view import as_table
+from prefactor_worker.operate.status_view import as_json, as_table
 from prefactor_worker.operate.words import duration
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.operations import life
@@ -208,6 +209,38 @@ def test_partitions_without_an_owner_are_pointed_out() -> None:
     printed = _printed(_look(*states))
     assert "1 partition without an owner: what is in there waits." in printed
     assert "1 worker" in printed
+
+
+@pytest.mark.parametrize(
+    ("aside", "words"),
+    [
+        (1, "1 worker stands aside: the API refuses its token."),
+        (3, "3 workers stand aside: the API refuses their token."),
+    ],
+)
+def test_workers_that_stand_aside_are_pointed_out(aside: int, words: str) -> None:
+    for look in (_look(PartitionState(0, 5, 0, None)), _look()):
+        refused = replace(look, aside=aside)
+        assert words in _printed(refused)
+        assert as_json("a broker", refused)["total"]["standing_aside"] == aside
+        assert "aside" not in _printed(look)
+
+
+async def test_who_stands_aside_is_counted(transport_url: str) -> None:
+    async with open_queue(transport_url) as queue:
+        await publish(queue, life("only"))
+        end = queue.broker.consuming()
+        try:
+            await end.partitions()
+            await end.stand_aside()
+            async with asyncio.timeout(30):
+                while (await _status(transport_url))["total"]["standing_aside"] != 1:
+                    await asyncio.sleep(0.2)
+        finally:
+            await end.disconnect()
+    async with asyncio.timeout(30):
+        while (await _status(transport_url))["total"]["standing_aside"]:
+            await asyncio.sleep(0.2)
 
 
 def test_names_do_not_speak_to_the_terminal() -> None:

@@ -36,11 +36,13 @@ class Look:
         at: When.
         rows: The partitions; none if nobody has used the broker yet.
         dead: All dead letters.
+        aside: Workers that stand aside because the API refuses their token.
     """
 
     at: datetime
     rows: Sequence[Row]
     dead: int
+    aside: int = 0
 
     @property
     def waiting(self) -> int:
@@ -97,11 +99,12 @@ class Observer:
         if self._end is None:
             self._end = self._broker.consuming()
         states = await self._end.states()
+        aside = await self._end.standing_aside()
         now, at = time.monotonic(), datetime.now(UTC)
         rows = [self._row(state, at.timestamp(), now - self._looked_at) for state in states]
         self._waited = {state.number: state.waiting for state in states}
         self._looked_at = now
-        return Look(at, rows, await self._count(states))
+        return Look(at, rows, await self._count(states), aside)
 
     async def close(self) -> None:
         """Let go of the broker."""

@@ -34,6 +34,7 @@ def as_json(broker: str, look: Look) -> dict[str, Any]:
             "partitions": len(look.rows),
             "owned": look.owned,
             "workers": look.workers,
+            "standing_aside": look.aside,
             "waiting": look.waiting,
             "waiting_change_per_second": _rounded(look.change),
             "oldest_seconds": _rounded(look.oldest),
@@ -52,7 +53,8 @@ def as_table(broker: str, look: Look, *, watched: bool, rows: int | None = None)
         rows: Partitions shown at the most: those in which most waits.
     """
     if not look.rows:
-        return Group(_title(broker), Text("No partitions yet: no agent and no worker has used this broker."))
+        nothing = Text("No partitions yet: no agent and no worker has used this broker.")
+        return Group(_title(broker), nothing, *_refused(look))
     shown = look.rows
     if rows is not None and len(shown) > rows:
         busiest = sorted(shown, key=lambda row: (row.state.waiting, row.state.dead or 0), reverse=True)
@@ -93,8 +95,16 @@ def _owners(look: Look) -> str:
     return count(look.workers, "worker")
 
 
+def _refused(look: Look) -> list[Text]:
+    if not look.aside:
+        return []
+    one = look.aside == 1
+    who = "1 worker stands" if one else f"{look.aside:,} workers stand"
+    return [Text(f"{who} aside: the API refuses {'its' if one else 'their'} token.", style="red")]
+
+
 def _notes(look: Look, shown: Sequence[Row]) -> list[Text]:
-    notes: list[Text] = []
+    notes = _refused(look)
     if len(shown) < len(look.rows):
         notes.append(Text(f"{len(look.rows) - len(shown)} quieter partitions are not shown.", style="dim"))
     if look.partly_known:

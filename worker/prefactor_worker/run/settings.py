@@ -19,6 +19,10 @@ class TokenSource(Protocol):
         """Return the token of the moment."""
         ...
 
+    def reread(self) -> None:
+        """Look for a new one now, although nothing may hint at one."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:

@@ -28,6 +28,9 @@ class FixedToken:
         """Return the token."""
         return self._token
 
+    def reread(self) -> None:
+        """Do nothing."""
+
 
 class FileToken:
     """A token in a file, read again whenever the file has changed.
@@ -45,19 +48,28 @@ class FileToken:
         self._path = path
         self._stamp = _stamp(path)
         self._token = _read(path)
+        self._problem: str | None = None
 
     def current(self) -> str:
         """Return the token of the moment. Costs one look at the file's times."""
-        stamp = _stamp(self._path)
-        if stamp != self._stamp:
-            self._stamp = stamp
-            try:
-                self._token = _read(self._path)
-            except TokenError as error:
-                logger.warning("%s; the last token stays in use", error)
-            else:
-                logger.info("the token in %s was read again", self._path)
+        if _stamp(self._path) != self._stamp:
+            self.reread()
         return self._token
+
+    def reread(self) -> None:
+        """Read the file, whatever its times say: a file can be mended without a change of those."""
+        self._stamp = _stamp(self._path)  # first: what is written meanwhile changes it again
+        try:
+            token = _read(self._path)
+        except TokenError as error:
+            if str(error) != self._problem:
+                logger.warning("%s; the last token stays in use", error)
+            self._problem = str(error)
+            return
+        self._problem = None
+        if token != self._token:
+            self._token = token
+            logger.info("there is a new token in %s", self._path)
 
 
 def checked(token: str, source: str) -> str:

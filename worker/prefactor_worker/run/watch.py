@@ -112,7 +112,7 @@ class Watch:
         self._health.paused = state.held
         self._health.waiting_for = None
         if state.token_refused:
-            self._health.waiting_for = "the API refuses the token"
+            self._health.waiting_for = "the API refuses the token; this worker stands aside"
         elif state.away is not None:
             self._health.waiting_for = f"the API is away: {state.away}"
         self._meter.quarantined(self._queue.consumer.quarantined)

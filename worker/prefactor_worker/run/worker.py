@@ -14,6 +14,7 @@ from prefactor_core.api.delivery import ApiDelivery
 from prefactor_core.api.endpoint import Endpoint
 from prefactor_core.api.http import HttpApi
 from prefactor_core.api.packing import BULK_LIMITS
+from prefactor_core.api.replies import Reply
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.client import CORE_SDK_HEADER_ENTRY
 from prefactor_core.exceptions import BrokerError, TransportError
@@ -21,6 +22,7 @@ from prefactor_core.plugins import create_queue, observers
 from prefactor_core.queue.executor import TaskExecutor
 from prefactor_core.queue.lineage import Lineage
 from prefactor_core.queue.retry import RetryPolicy
+from prefactor_worker.run.aside import keep_aside
 from prefactor_worker.run.health import Health
 from prefactor_worker.run.meter import Meter, MeteredApi, MeteredDelivery
 from prefactor_worker.run.settings import RunSettings
@@ -63,7 +65,7 @@ class Worker:
             token=settings.token.current,
         )
         api = MeteredApi(self._api, self.meter)
-        self.endpoint = Endpoint(self._api.ping, retry, latch=False)
+        self.endpoint = Endpoint(self._ping, retry, latch=False)
         limits = replace(BULK_LIMITS, max_items=settings.batch, max_lanes=settings.batch)
         self.executor = TaskExecutor(
             self.queue,
@@ -103,6 +105,7 @@ class Worker:
                 beside = [
                     asyncio.create_task(self._watch.run(), name="watch"),
                     asyncio.create_task(self.endpoint.check(), name="check-token"),
+                    asyncio.create_task(keep_aside(self.queue.consumer, self.endpoint), name="aside"),
                 ]
                 try:
                     await self._wait_for_the_end()
@@ -113,6 +116,11 @@ class Worker:
                     await asyncio.gather(*beside, return_exceptions=True)
         finally:
             await self._api.close()
+
+    async def _ping(self) -> Reply:
+        if self.endpoint.state.token_refused:
+            self._settings.token.reread()
+        return await self._api.ping()
 
     async def _wait_for_the_end(self) -> None:
         ends: list[asyncio.Task[object]] = [asyncio.create_task(self._stop.wait(), name="stop")]
