@@ -23,7 +23,6 @@ async def keep_aside(consumer: Consumer, endpoint: Endpoint) -> None:
         if endpoint.state.token_refused:
             consumer.stand_aside("its API token is refused")
             # Without partitions there is nothing to send, so nobody else may be there to probe.
-            async with endpoint.turn():
-                pass
+            await endpoint.wait()
             consumer.rejoin()
         await asyncio.sleep(_LOOK)

@@ -49,6 +49,7 @@ class Watch:
         self._meter = meter
         self._queue = queue
         self._endpoint = endpoint
+        self._executor = executor
         self._health = health
         self._registry = registry
         self._waiting = Gauge(
@@ -115,6 +116,8 @@ class Watch:
             self._health.waiting_for = "the API refuses the token; this worker stands aside"
         elif state.away is not None:
             self._health.waiting_for = f"the API is away: {state.away}"
+        elif self._executor.holding is not None:
+            self._health.waiting_for = f"the API takes nothing: {self._executor.holding}"
         self._meter.quarantined(self._queue.consumer.quarantined)
         problem = self._queue.consumer.problem
         self._health.broker_problem = problem
