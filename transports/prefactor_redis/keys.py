@@ -19,7 +19,7 @@ class PartitionKeys:
             the server that it subscribed at) and ``begun`` (id of the operation that it recorded an attempt
             at, which has not ended). Of the partition: ``seen`` (last id handed out by any), ``head`` (first
             unsettled id at the last crash) and ``careful_until``.
-        attempts: Hash from id to how often it was begun alone, without an end.
+        attempts: Hash from id to how many attempts in isolation began without an end.
         blame: Hash from the token of each owner that crashed at ``head``, or seems to have, to the id that it
             had begun, empty if none.
         dead: Stream of the dead letters; field ``r`` is the record.
