@@ -3,10 +3,10 @@
 The broker's own count of deliveries rises for everything that an owner holds when it crashes. It tells which
 messages may have crashed their owners, and cannot tell which one has. So those are handled one at a time, and
 each partition has a log of the attempts at them: a queue with two kinds of small records. One says that an
-attempt has begun. The other takes an attempt back, because its owner lets the message wait, gives the partition
-up, or has lost its connection and finds that it has not crashed. The attempts that stand are those that nobody
-took back. Each has a token of its own, so that recording it twice, or taking back what was never recorded,
-changes nothing.
+attempt has begun. The other takes an attempt back, because its owner lets the message wait, gives the
+partition up, or has lost its connection and finds that it has not crashed. The attempts that stand are those
+that nobody took back. Each has a token of its own, so that recording it twice, or taking back what was never
+recorded, changes nothing.
 
 Records of messages that are settled mean nothing any more. They are swept once there are many, and go with
 the last message that is in isolation.

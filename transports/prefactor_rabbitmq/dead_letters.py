@@ -50,6 +50,7 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
         self._channel: AbstractChannel | None = None
         self._tags: dict[str, int] = {}
         self._got = 0  # records that are neither removed nor back
+        self._elsewhere = 0  # records that others have got, as far as that shows
         self._unheard = 0  # removals that the queue may not have come to
         self._lock = asyncio.Lock()
 
@@ -135,7 +136,7 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
                 await close_channel(self._channel)
             self._tags.clear()
             self._got = self._unheard = 0
-        await self._reader.wait_for_returns(link)
+        self._elsewhere = await self._reader.wait_for_returns(link)
         async with link.bounded("opening the dead letters"):
             self._channel, self._link = await link.channel(), link
             return self._channel
@@ -149,7 +150,7 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
         while True:
             declared = await channel.queue_declare(self._queue, passive=True)
             # Each record that was got and is not removed counts as a consumer.
-            if (declared.consumer_count or 0) <= self._got:
+            if (declared.consumer_count or 0) <= self._got + self._elsewhere:
                 return
             await asyncio.sleep(_PAUSE)
 

@@ -1,4 +1,4 @@
-"""Attempts at messages in isolation: those of owners that crashed stand, those that were taken back do not."""
+"""Attempts at messages in isolation: those of crashed owners stand, those that were taken back do not."""
 
 import asyncio
 import logging

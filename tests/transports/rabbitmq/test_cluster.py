@@ -1,10 +1,12 @@
 """A cluster of three nodes, of which one is killed."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 
 from prefactor_core.exceptions import BrokerError
+from prefactor_rabbitmq.confirming import Outgoing
 from tests.support.brokers.rabbitmq_cluster import RabbitCluster
-from tests.transports.rabbitmq.rig import Rig, own, until
+from tests.transports.rabbitmq.rig import Rig, outlet, own, until
 
 
 async def test_the_leader_of_a_partition_is_killed_under_load(
@@ -60,3 +62,30 @@ async def test_the_leader_of_a_partition_is_killed_under_load(
 
     await until(empty, "an empty queue: what was settled is gone")
     await rig.disconnect()
+
+
+async def test_dead_letters_are_read_though_the_node_of_their_last_reader_is_down(
+    rabbit_cluster: RabbitCluster, amqp_prefix: str
+) -> None:
+    queue = f"{amqp_prefix}.dead"
+    first = rabbit_cluster.nodes[0]
+    rig = Rig(first.url, amqp_prefix)
+    publishing = rig.publishing(rig.broker(timeout=10))
+    await publishing.partitions()
+    letters = [b"%03d" % number for number in range(100)]
+    await outlet(publishing).publish(
+        [Outgoing("", queue, data, {"partition": 0, "at": place}) for place, data in enumerate(letters)]
+    )
+    leader = await asyncio.to_thread(rabbit_cluster.leader_of, queue)
+    node = next(node for node in rabbit_cluster.nodes if node is not leader)
+    reading = rig.dead_letters(rig.broker(url=node.url)).read()
+    assert isinstance(reading, AsyncGenerator)
+    for data in letters[:50]:
+        assert (await anext(reading)).data == data
+    await asyncio.to_thread(node.kill)
+    async with rig.dead_letters(rig.broker(url=leader.url, timeout=10)) as end:
+        found = [letter async for letter in end.read()]
+        assert [letter.data for letter in found] == letters
+        await end.remove(found)
+        assert await end.count() == 0
+    await publishing.disconnect()
