@@ -251,10 +251,14 @@ class ApiDelivery:
             return await self._settle_if_over(turn, delivery, reply)
         if verdict in {Verdict.REJECTED, Verdict.TOO_LARGE}:
             self._endpoint.answered(turn)
-            return _dead("rejected", reply, whole=await self._loses_instance(operation, reply))
+            whole = await self._loses_instance(operation, reply)
+            # An API that finds fault with the content of something inside an instance knows the instance.
+            # Where that is the next thing of every instance, nothing could succeed to have it believed.
+            of_content = reply.status == 422 and operation.type is not OperationType.REGISTER_AGENT_INSTANCE
+            return Dead(f"rejected: {reply}", reply.detail, whole=whole, rejected=not of_content)
         if verdict is Verdict.TOKEN:
             if await self._endpoint.refused(turn, reply, operation.type.name) and self._is_refused(wire.key):
-                return _dead("not allowed", reply)
+                return Dead(f"not allowed: {reply}", reply.detail, rejected=True)
             return Again(str(reply), weight=0.0)
         return await self._again(turn, reply, [delivery], first=first, throttled=verdict is Verdict.THROTTLED)
 
@@ -334,10 +338,6 @@ def _sdk_header(batch: Sequence[Delivery[Operation]]) -> str | None:
 def _mark_sent(batch: Sequence[Delivery[Operation]]) -> None:
     for delivery in batch:
         delivery.maybe_sent = True
-
-
-def _dead(reason: str, reply: Reply, *, whole: bool = False) -> Dead:
-    return Dead(f"{reason}: {reply}", reply.detail, whole=whole, rejected=True)
 
 
 def _conflict(operation: Operation, reply: Reply) -> Dead:

@@ -110,6 +110,21 @@ def test_a_first_try_is_never_delayed() -> None:
     run_virtual(program())
 
 
+def test_content_that_is_rejected_in_every_instance_is_believed() -> None:
+    """The API knows these instances; and the next thing of each is rejected, so that nothing can succeed."""
+
+    async def program() -> None:
+        api = FakeApi(latency=lambda: 0.02)
+        api.reject = lambda one: (422, "bad") if one.action == "agent_spans/create" else None
+        bench = make_bench(api)
+        async with running(bench):
+            await bench.put_all(*(life(f"i{number}", 5)[:-1] for number in range(50)))
+            await bench.settle(within=60)
+        assert len(bench.dead) == 50 * 10
+
+    run_virtual(program())
+
+
 def test_few_rejected_lanes_are_at_fault_themselves() -> None:
     """Nothing else is there to succeed, and what is rejected is not held for ever."""
 
