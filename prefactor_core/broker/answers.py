@@ -141,6 +141,7 @@ class Outcomes:
         self._expected = expected
         self._found: dict[str, Answer] = {}
         self._missing: set[str] = set()
+        self._ended = False
         self._news = asyncio.Event()
 
     @asynccontextmanager
@@ -150,6 +151,7 @@ class Outcomes:
         try:
             yield
         finally:
+            self._ended = True
             collector.cancel()
             await asyncio.gather(collector, return_exceptions=True)
 
@@ -179,7 +181,8 @@ class Outcomes:
         return dict(sorted(found.items(), key=lambda one: -len(one[1])))
 
     async def _collect(self) -> None:
-        while True:
+        # A driver's library may swallow a cancellation; this ends all the same.
+        while not self._ended:
             try:
                 arrived = await self._end.answers()
             except BrokerError as error:

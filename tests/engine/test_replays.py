@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -13,7 +13,7 @@ from prefactor_core.broker.envelope import Envelope, encode
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter, Delivery
-from tests.support.fake_broker import FakeBroker, FakeConsumingEnd, Fault, now
+from tests.support.fake_broker import FakeBroker, FakeConsumingEnd, FakeDeadLetterEnd, Fault, now
 from tests.support.operations import key_of, quality
 from tests.support.virtual_time import run_virtual
 
@@ -217,3 +217,24 @@ def test_what_is_no_answer_is_passed_over() -> None:
     assert decode_answer(b'{"id": "a", "outcome": "kept", "reason": 5}') == Answer(
         "a", "kept", "no reason given"
     )
+
+
+def test_a_driver_that_swallows_a_cancellation_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = FakeDeadLetterEnd.answers
+
+    async def deaf(end: FakeDeadLetterEnd) -> list[bytes]:
+        with suppress(asyncio.CancelledError):
+            return await answers(end)
+        return []
+
+    async def program() -> None:
+        monkeypatch.setattr(FakeDeadLetterEnd, "answers", deaf)
+        broker = FakeBroker()
+        async with queue_at(broker) as queue, queue_at(broker) as operator:
+            await with_letters(broker, queue, 1)
+            replay = replaying(operator)
+            assert not await queue.settle(await receive(queue, 1))
+            async with asyncio.timeout(10):
+                assert (await replay).delivered == 1
+
+    run_virtual(program())
