@@ -93,8 +93,8 @@ class Link:
             db=access.database,
             username=access.user,
             password=access.password,
-            # Every use has its own limit of time. The driver's would send inside ``asyncio.wait_for``, which on
-            # Python 3.11 swallows a cancellation that comes as the sending ends.
+            # Every use has its own limit of time. The driver's would send inside ``asyncio.wait_for``, which
+            # on Python 3.11 swallows a cancellation that comes as the sending ends.
             socket_timeout=None,
             socket_connect_timeout=patience,
             socket_read_size=_READ_BYTES,

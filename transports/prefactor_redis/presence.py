@@ -181,7 +181,8 @@ class _Subscription:
             try:
                 reply = await connection.read_response(timeout=self._interval)
                 if reply is None and not asked:
-                    await connection.send_packed_command(connection.pack_command("PING"))
+                    async with asyncio.timeout(self._interval):
+                        await connection.send_packed_command(connection.pack_command("PING"))
                 elif reply is None:
                     logger.debug("%s is silent; subscribing to %s again", self._name, self._channel)
                     self._connection, self._silent = None, connection
