@@ -12,7 +12,7 @@ from prefactor_core.broker import reader
 from prefactor_core.broker.buffer import BufferBounds
 from prefactor_core.broker.consumer import Consumer
 from prefactor_core.broker.dead_letters import DeadLetters
-from prefactor_core.broker.envelope import Envelope, encode
+from prefactor_core.broker.envelope import Envelope, decode, encode
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Delivery
@@ -194,13 +194,15 @@ def test_an_attempt_that_cannot_be_taken_back_is_not_recorded_twice() -> None:
     run_virtual(program())
 
 
-def test_what_crashes_its_workers_while_it_is_decoded_is_set_aside_unread(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_crashes_those_who_decode_it_is_set_aside_unread(monkeypatch: pytest.MonkeyPatch) -> None:
     """The attempt is recorded before: one more than those that are handled, and then nobody decodes it."""
     decoded: list[bytes] = []
-    decode = reader.decode
-    monkeypatch.setattr(reader, "decode", lambda data: decoded.append(data) or decode(data))
+
+    def noted(data: bytes) -> Envelope:
+        decoded.append(data)
+        return decode(data)
+
+    monkeypatch.setattr(reader, "decode", noted)
 
     async def program() -> None:
         broker = broker_with(4)
