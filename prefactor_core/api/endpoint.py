@@ -151,11 +151,13 @@ class Endpoint:
     async def prove(self) -> bool:
         """Return whether the endpoint is well: something was done within the last second, or a ping says so.
 
+        While a trial with a write is due, the ping that made it due says so.
+
         Raises:
             PrefactorTelemetryFailureError: The token is refused, and that is final here.
         """
         if self._away is not None:
-            return False
+            return self._trial_due
         return await self._is_well(asyncio.get_running_loop().time() - _PROOF_LASTS)
 
     @property

@@ -162,6 +162,8 @@ class Partition(ABC):
     async def begin(self, message: Message) -> bool:
         """Record, while ``careful``, an attempt at ``message``: from now on a crash is held against it.
 
+        Begun again by the same owner, without an end or a withdrawal that is sure, it is the same attempt.
+
         Returns:
             Whether it is one of the first ``MAX_ATTEMPTS`` that stand. If not, the operation has been begun
             too often without an end, and is to be dead-lettered; this attempt is recorded all the same.

@@ -7,11 +7,15 @@ other beside it, so that the next crash is held against the poison operation onl
 
 import asyncio
 import logging
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prefactor_core.broker.driver import Message
 from prefactor_core.broker.tenure import Tenure
 from prefactor_core.exceptions import BrokerError
+
+if TYPE_CHECKING:
+    from prefactor_core.operations import Operation
+    from prefactor_core.queue.base import Delivery
 
 logger = logging.getLogger("prefactor_core.broker")
 
@@ -32,8 +36,8 @@ class IsolatedAttempt:
     def __init__(self, isolation: "Isolation", tenure: Tenure, message: Message, *, alone: bool) -> None:
         self.tenure = tenure
         self.alone = alone
-        self.handed_out = False
-        """Whether its delivery is with those who received it."""
+        self.delivery: Delivery[Operation] | None = None
+        """Its delivery, once that is with those who received it."""
         self._isolation = isolation
         self._message = message
         self._recorded = True
@@ -42,7 +46,9 @@ class IsolatedAttempt:
     @property
     def over(self) -> bool:
         """Whether it was disposed of, or is another process's."""
-        return self.handed_out and (not self.tenure.items or not self.tenure.current)
+        if self.delivery is None:
+            return False
+        return self.delivery.receipt is not self._message or not self.tenure.current
 
     async def withdraw(self) -> None:
         """Take the record back, and let others begin."""
@@ -50,16 +56,16 @@ class IsolatedAttempt:
             self._isolation.end(self)
             if not self._recorded or not self.tenure.current:
                 return
+            # Nobody knows whether it stands if that fails; begun again it is still the same attempt.
+            self._recorded = False
             try:
                 await self.tenure.partition.withdraw(self._message)
             except BrokerError as error:
-                # It stands, and is not recorded a second time. Whoever owns the partition next takes it back.
-                logger.debug("an attempt in partition %d stands: %s", self.tenure.partition.number, error)
+                # Whoever owns the partition next takes it back.
+                logger.debug("an attempt in partition %d may stand: %s", self.tenure.partition.number, error)
             except Exception:
                 # The driver is somebody else's code; a record too many does little harm.
-                logger.exception("an attempt in partition %d stands", self.tenure.partition.number)
-            else:
-                self._recorded = False
+                logger.exception("an attempt in partition %d may stand", self.tenure.partition.number)
 
     async def begin(self) -> bool:
         """Record it again; ``False`` while others have to end first, or the broker is unavailable."""

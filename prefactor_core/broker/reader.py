@@ -91,7 +91,7 @@ class Reader:
             else:
                 await self._quarantine(tenure, message, _CRASHED_READING)
         finally:
-            if not attempt.handed_out:
+            if attempt.delivery is None:
                 self._isolation.end(attempt)
 
     async def _hand_out(
@@ -123,9 +123,9 @@ class Reader:
                 await attempt.withdraw()  # it was decoded: a crash would not be its doing
         else:
             delivery.attempt = attempt
+            if attempt is not None:
+                attempt.delivery = delivery
         self._inbox.add(delivery)
-        if attempt is not None:
-            attempt.handed_out = True
 
     async def _quarantine(self, tenure: Tenure, message: Message, reason: str) -> None:
         record = encode_record(Record.of(message.data, tenure.partition.number, reason, 0, None))

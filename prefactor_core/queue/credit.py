@@ -6,12 +6,14 @@ makes spends credit, and every success restores it. Without credit a rejected la
 all held lanes share a slow pace of retries, and the next success frees them. Dependents spend credit as well,
 until a success has come after the rejection that they follow; half of the credit is kept for rejections.
 
-Where only a few lanes are rejected after all, the fault is theirs: they are believed after a while.
+A rejection between two successes that are close together is believed without credit: the endpoint was right
+all the time. Where only a few lanes are rejected after all, the fault is theirs, and they are believed later.
 """
 
 import logging
 import math
 from collections import deque
+from collections.abc import Callable, Hashable
 from typing import Final, Generic, TypeVar
 
 logger = logging.getLogger("prefactor_core.queue")
@@ -26,6 +28,10 @@ GENERAL: Final = 20
 """Lanes that have to be rejected, with no success in between, for a fault to be the endpoint's."""
 _DOUBT_SECONDS: Final = 5.0
 """Seconds without credit after which fewer lanes are believed to be at fault themselves."""
+_CLOSE_SECONDS: Final = 1.0
+"""Seconds between two successes for which the endpoint was right all the time."""
+_EARLY_SECONDS: Final = 1e-6
+"""How much too early a timer may come."""
 _QUIET_SECONDS: Final = 60.0
 """Seconds between two warnings: beside others that succeed, credit comes and goes."""
 
@@ -36,9 +42,10 @@ class Credit(Generic[L]):
     def __init__(self) -> None:
         self._left = CREDIT
         self._held: deque[L] = deque()
-        self._rejected: set[L] = set()
+        self._rejected: set[Hashable] = set()
         self._next_retry = 0.0
         self._exhausted_at = math.inf
+        self._succeeded_at = -math.inf
         self._warned_at = -math.inf
         self._warned = False
         self.successes = 0
@@ -54,16 +61,16 @@ class Credit(Generic[L]):
         """Whether so many lanes were rejected that the fault must be the endpoint's."""
         return len(self._rejected) >= GENERAL
 
-    def spend(self, lane: L, now: float, *, dependent: bool = False) -> bool:
+    def spend(self, key: Hashable, now: float, *, dependent: bool = False) -> bool:
         """Pay for a dead letter of a lane; whether it is believed.
 
         Args:
-            lane: The lane.
+            key: The lane's key.
             now: Monotonic time in seconds.
             dependent: Whether it was not rejected itself, and follows what was since the last success.
         """
         if not self.general:
-            self._rejected.add(lane)
+            self._rejected.add(key)
         if self._left > (CREDIT // 2 if dependent else 0):
             self._left -= 1
             return True
@@ -90,27 +97,46 @@ class Credit(Generic[L]):
         """When the next held lane may be retried, in monotonic seconds; ``None`` if none is held."""
         return self._next_retry if self._held else None
 
-    def retry(self, now: float) -> L | None:
-        """Return the held lane whose retry is due, if one is. It is held no longer."""
-        if not self._held or now < self._next_retry:
-            return None
-        self._next_retry = now + RETRY_SECONDS
-        return self._held.popleft()
+    def retry(self, now: float, is_over: Callable[[L], bool]) -> list[L]:
+        """Free and return the held lane whose retry is due, if one is, and with it those that need none.
 
-    def restore(self) -> list[L]:
-        """Note a success: credit is whole again, and the lanes that were held are returned."""
+        Args:
+            now: Monotonic time in seconds.
+            is_over: Whether there is nothing to retry in a lane: its head is another process's by now.
+        """
+        if not self._held or now < self._next_retry - _EARLY_SECONDS:
+            return []
+        self._next_retry = now + RETRY_SECONDS
+        due = self._held.popleft()
+        over = [lane for lane in self._held if is_over(lane)]
+        if over:
+            self._held = deque(lane for lane in self._held if not is_over(lane))
+        return [due, *over]
+
+    def restore(self, now: float) -> tuple[list[L], bool]:
+        """Note a success: credit is whole again.
+
+        Args:
+            now: Monotonic time in seconds.
+
+        Returns:
+            The lanes that were held, and whether what they were rejected with is believed: the success before
+            this one was only a moment ago.
+        """
+        believed = now - self._succeeded_at <= _CLOSE_SECONDS
+        self._succeeded_at = now
         self._left = CREDIT
         self.successes += 1
         self._rejected.clear()
         if self.exhausted is None:
-            return []
+            return [], believed
         if self._warned:
             self._warned = False
             logger.warning("an operation was taken again: %d held lanes go on", len(self._held))
         self.exhausted = None
         freed = [*self._held]
         self._held.clear()
-        return freed
+        return freed, believed
 
     def clear(self) -> None:
         """Hold nothing."""

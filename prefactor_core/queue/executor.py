@@ -200,7 +200,7 @@ class TaskExecutor:
                 try:
                     self._blocked_getters = 1
                     deliveries = await self._queue.receive(
-                        min(_RECEIVED_AT_ONCE, self._window_items - self.held),
+                        max(1, min(_RECEIVED_AT_ONCE, self._window_items - self.held)),
                         max(1, self._window_bytes - self._lanes.held_bytes),
                     )
                 except QueueClosedError:
@@ -215,11 +215,16 @@ class TaskExecutor:
                 finally:
                     self._blocked_getters = 0
                 failures = 0
+                try:
+                    for delivery in deliveries:
+                        if delivery.attempt is not None:
+                            await delivery.attempt.withdraw()  # until it is handled
+                except asyncio.CancelledError:
+                    self._count(deliveries)
+                    self._disposal.interrupted += deliveries
+                    raise
+                self._count(deliveries)
                 for delivery in deliveries:
-                    self._account.received += 1
-                    delivery.number = self._account.received
-                    if delivery.attempt is not None:
-                        await delivery.attempt.withdraw()  # until it is handled
                     self._lanes.add(delivery)
                 self._wake_one()
                 await asyncio.sleep(0)  # a queue that never suspends must not starve the agent
@@ -233,10 +238,19 @@ class TaskExecutor:
             self._receiving = False
             self._wake_all()
 
+    def _count(self, deliveries: Sequence[Delivery[Any]]) -> None:
+        for delivery in deliveries:
+            self._account.received += 1
+            delivery.number = self._account.received
+
     async def _wait_for_room(self) -> None:
-        while self.held >= self._window_items or self._lanes.held_bytes >= self._window_bytes:
+        while not self._stopping and self._is_full:
             self._room.clear()
             await self._room.wait()
+
+    @property
+    def _is_full(self) -> bool:
+        return self.held >= self._window_items or self._lanes.held_bytes >= self._window_bytes
 
     # -- carrying out
 

@@ -17,7 +17,7 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Generic, TypeVar
 
 from prefactor_core.queue.base import DeadLetter, Delivery
@@ -51,6 +51,7 @@ class _Lane(Generic[T]):
     alone: bool = False
     out_alone: bool = False  # with a handler now, in a call of its own
     limit: int = _NO_LIMIT  # how long a prefix may be
+    verdict: Dead | None = None  # over the head, where it is held since that is not believed
 
 
 @dataclass(slots=True)
@@ -95,7 +96,7 @@ class Lanes(Generic[T]):
         self._lanes: dict[object, _Lane[T]] = {}
         self._most_alone = max(1, calls // 2)
         self._out_alone = 0
-        self._alone_was_last = False
+        self._alone_is_next = False
         self._ready: deque[_Lane[T]] = deque()
         self._ready_alone: deque[_Lane[T]] = deque()
         self._credit: Credit[_Lane[T]] = Credit()
@@ -119,13 +120,11 @@ class Lanes(Generic[T]):
             lane = self._lanes[key] = _Lane(key)
             self._enqueue(lane)
         lane.line.append(delivery)
-        if self._lineage:
-            self._lineage.revive(delivery.item)
         self.held += 1
         self.held_bytes += delivery.size
 
     def revive(self, delivery: Delivery[T]) -> None:
-        """Forget that a delivery was lost: it was refused as a dead letter, and its owner decides anew."""
+        """Forget that a delivery was lost: it was refused as a dead letter, or has had its effect now."""
         if self._lineage:
             self._lineage.revive(delivery.item)
 
@@ -137,11 +136,12 @@ class Lanes(Generic[T]):
             now: Monotonic time in seconds.
         """
         self._wake(now)
-        alone_first = not self._alone_was_last and self._may_go_alone
+        alone_first = self._alone_is_next and self._may_go_alone
         batch = self._take_one_alone(limits, now) if alone_first else []
         if not batch:
             batch = self._take_company(limits, now)
-            self._alone_was_last = False
+            # Those that waited while others went have the next turn.
+            self._alone_is_next = bool(self._ready_alone)
             if not batch and not alone_first:
                 batch = self._take_one_alone(limits, now)
         return batch
@@ -167,8 +167,7 @@ class Lanes(Generic[T]):
         resolution: Resolution[T] = Resolution()
         groups = list(self._by_lane(batch, outcomes))
         if any(isinstance(outcome, Settled) for outcome in outcomes):
-            for lane in self._credit.restore():
-                self._enqueue(lane)
+            self._free_held(resolution, now)
         # Lanes whose turn did not come go before those that had theirs: whoever ends requests early, over
         # and over, must not keep the others from being reached.
         groups.sort(key=lambda group: not isinstance(group[1][0], NotReached))
@@ -238,7 +237,7 @@ class Lanes(Generic[T]):
                 self._hand_out(lane, limits.max_items, limits.max_bytes, batch)
                 lane.out_alone = True
                 self._out_alone += 1
-                self._alone_was_last = True
+                self._alone_is_next = False
         return batch
 
     def _clear_head(
@@ -261,7 +260,7 @@ class Lanes(Generic[T]):
                 return True
             letter, rejected_at = doom
             confirmed = rejected_at is None or rejected_at < self._credit.successes
-            if not confirmed and not self._credit.spend(lane, now, dependent=True):
+            if not confirmed and not self._credit.spend(lane.key, now, dependent=True):
                 self._credit.hold(lane, letter.reason, now)
                 return False
             dead.append(self._bury(lane, letter, rejected_at=rejected_at))
@@ -269,11 +268,7 @@ class Lanes(Generic[T]):
         return False
 
     def _enqueue(self, lane: _Lane[T]) -> None:
-        if lane.alone:
-            self._ready_alone.append(lane)
-            self._alone_was_last = True  # those that it kept waiting go first
-        else:
-            self._ready.append(lane)
+        (self._ready_alone if lane.alone else self._ready).append(lane)
 
     def _hand_out(self, lane: _Lane[T], room_items: int, room_bytes: int, batch: list[Delivery[T]]) -> int:
         """Move the lane's longest prefix that fits into ``batch``; return its bytes, 0 for none.
@@ -297,7 +292,7 @@ class Lanes(Generic[T]):
     def _wake(self, now: float) -> None:
         while self._backing_off and self._backing_off[0][0] <= now:
             self._enqueue(heapq.heappop(self._backing_off)[2])
-        if (lane := self._credit.retry(now)) is not None:
+        for lane in self._credit.retry(now, lambda lane: lane.line[0].revoked):
             self._enqueue(lane)
 
     # -- resolving
@@ -360,15 +355,27 @@ class Lanes(Generic[T]):
     def _lose(self, lane: _Lane[T], dead: Dead, resolution: Resolution[T], now: float) -> bool:
         """Bury the head of a lane, unless that is not believed: then the lane is held."""
         lane.alone = True
-        if dead.rejected and not self._credit.spend(lane, now):
+        if dead.rejected and not self._credit.spend(lane.key, now):
             resolution.retried += 1
+            lane.verdict = dead
             self._credit.hold(lane, dead.reason, now)
             return False
         resolution.dead.append(self._bury_tried(lane, dead))
         return True
 
+    def _free_held(self, resolution: Resolution[T], now: float) -> None:
+        """Let held lanes go on after a success; those whose rejection is believed by now without a retry."""
+        freed, believed = self._credit.restore(now)
+        for lane in freed:
+            verdict, lane.verdict = lane.verdict, None
+            if believed and verdict is not None and not lane.line[0].revoked:
+                resolution.dead.append(self._bury_tried(lane, replace(verdict, rejected=False)))
+            if self._clear_head(lane, resolution.dead, resolution.revoked, now):
+                self._enqueue(lane)
+
     def _settle(self, lane: _Lane[T], outcome: Settled, resolution: Resolution[T]) -> None:
         delivery = self._pop(lane)
+        self.revive(delivery)
         resolution.settled.append(delivery)
         resolution.settled_before += outcome.before
         self._proved(lane)
@@ -442,6 +449,7 @@ class Lanes(Generic[T]):
     def _absolve(self, lane: _Lane[T]) -> None:
         """The head is gone: what was held against it is void."""
         lane.failures = lane.shared = lane.attempts = 0
+        lane.verdict = None
         lane.blame = 0.0
 
     def _doom_of(self, lane: _Lane[T], delivery: Delivery[T]) -> tuple[DeadLetter[T], int | None] | None:

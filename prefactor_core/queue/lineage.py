@@ -40,7 +40,7 @@ class _LostInstance:
     """An instance that is lost, and the operation that lost it."""
 
     kind: OperationType
-    span_id: str | None
+    key: str | None
     sequence: int | None
     loss: Loss
 
@@ -50,7 +50,7 @@ class _LostInstance:
             return True
         if item.type is OperationType.START_AGENT_INSTANCE:
             return self.kind is not OperationType.REGISTER_AGENT_INSTANCE
-        if (item.type, item.span_id) == (self.kind, self.span_id):
+        if (item.type, _name(item)) == (self.kind, self.key):
             return True
         sequence = _sequence(item)
         return sequence is not None and self.sequence is not None and sequence < self.sequence
@@ -86,13 +86,13 @@ class Lineage:
         if whole or item.type in INSTANCE_OPENERS:
             if item.instance_id in self._instances:
                 return  # what it follows is what has to be revived
-            lost = _LostInstance(item.type, item.span_id, _sequence(item), loss)
+            lost = _LostInstance(item.type, _name(item), _sequence(item), loss)
             remember(self._instances, item.instance_id, lost, _INSTANCES_KEPT)
         elif item.type is OperationType.CREATE_SPAN and item.span_id is not None:
             remember(self._spans, (item.instance_id, item.span_id), loss, _SPANS_KEPT)
 
     def revive(self, item: object) -> None:
-        """Forget that ``item`` was lost, now that it is to be tried anew (a replay, another owner)."""
+        """Forget that ``item`` was lost: it has had its effect after all, or another owner decides."""
         if not isinstance(item, Operation) or item.instance_id is None:
             return
         lost = self._instances.get(item.instance_id)
@@ -102,16 +102,23 @@ class Lineage:
             self._spans.pop((item.instance_id, item.span_id or ""), None)
 
     def reason(self, item: object) -> str | None:
-        """Return the words for why ``item`` is lost along with something before it, or ``None``."""
-        loss = self.loss_of(item)
+        """Return why ``item`` is lost along with something, or was itself; ``None`` if it is not."""
+        loss = self._loss_of(item, tried_anew=False)
         return None if loss is None else loss.reason
 
     def loss_of(self, item: object) -> Loss | None:
-        """Return why ``item`` is lost along with something before it, or ``None`` if it is not."""
+        """Return why ``item`` must not be sent, ``None`` if it may be.
+
+        What lost its instance itself, or comes before that, is tried anew: it is replayed, or its owner has
+        changed. Only once it has had its effect does ``revive`` let follow what depends on it.
+        """
+        return self._loss_of(item, tried_anew=True)
+
+    def _loss_of(self, item: object, *, tried_anew: bool) -> Loss | None:
         if not isinstance(item, Operation) or item.instance_id is None:
             return None
         lost = self._instances.get(item.instance_id)
-        if lost is not None:
+        if lost is not None and not (tried_anew and lost.begins_anew_with(item)):
             return lost.loss
         if item.type is OperationType.FINISH_SPAN:
             span_id = item.span_id
@@ -120,6 +127,11 @@ class Lineage:
         else:
             return None
         return None if span_id is None else self._spans.get((item.instance_id, span_id))
+
+
+def _name(item: Operation) -> str | None:
+    """Return what tells an operation from others of its type, whatever key a replay gave it."""
+    return item.idempotency_key if item.span_id is None else item.span_id
 
 
 def _sequence(item: Operation) -> int | None:

@@ -11,10 +11,10 @@ from prefactor_core.queue.handler import BatchLimits
 from prefactor_core.queue.lanes import Lanes
 from prefactor_core.queue.outcome import SETTLED, Apart
 from prefactor_core.queue.retry import RetryPolicy
-from tests.engine.test_lanes import Item, fill, names
+from tests.engine.test_lanes import WIDE, Item, fill, names
 from tests.support.bench import Bench, make_bench, now, running
 from tests.support.fake_api import FakeApi
-from tests.support.operations import create, dice, finish, finish_span, life, quality, register
+from tests.support.operations import create, dice, finish, finish_span, life, quality, register, start
 from tests.support.virtual_time import run_virtual
 
 GOOD = 40
@@ -223,15 +223,13 @@ def test_lanes_that_travel_alone_get_half_of_the_calls_while_others_wait() -> No
     lanes: Lanes[Item] = Lanes(RetryPolicy(rng=dice(1)), lambda item: item.name[0], None, 4)
     few = BatchLimits(2, 1 << 40, 1)
     fill(lanes, "a1 b1 c1 d1")
-    for _ in range(4):
-        lanes.resolve(lanes.take(few, 0), [Apart("x")], 0)
+    lanes.resolve(lanes.take(WIDE, 0), [Apart("x")] * 4, 0)
     fill(lanes, "k1 l1 m1 n1 o1 p1")
     out = [names(lanes.take(few, 0)) for _ in range(4)]
     assert sum(one[0] in "abcd" for one in out) == 2
     lanes = Lanes(RetryPolicy(rng=dice(1)), lambda item: item.name[0], None, 4)
     fill(lanes, "a1 b1 c1 d1")
-    for _ in range(4):
-        lanes.resolve(lanes.take(few, 0), [Apart("x")], 0)
+    lanes.resolve(lanes.take(WIDE, 0), [Apart("x")] * 4, 0)
     assert all(names(lanes.take(few, 0)) for _ in range(4)), "they have all calls where nobody else waits"
 
 
@@ -256,11 +254,12 @@ def test_credit_is_spent_and_restored() -> None:
     assert not credit.spend("another", 0)
     credit.hold("another", "no", 0)
     assert credit.general
-    assert credit.retry(RETRY_SECONDS / 2) is None
-    assert credit.retry(RETRY_SECONDS) == "another"
+    assert credit.retry(RETRY_SECONDS / 2, lambda _: False) == []
+    assert credit.retry(RETRY_SECONDS, lambda _: False) == ["another"]
     credit.hold("another", "no", 1)
-    assert credit.restore() == ["another"]
-    assert credit.spend("another", 1)
+    assert credit.restore(2) == (["another"], False), "there was no success before"
+    assert credit.spend("another", 2)
+    assert credit.restore(2.5) == ([], True), "the one before was only a moment ago"
 
 
 def test_lanes_that_are_held_are_given_back_with_the_rest() -> None:
@@ -277,3 +276,54 @@ def test_lanes_that_are_held_are_given_back_with_the_rest() -> None:
         assert bench.executor.account.given_back == 50 * 5 - CREDIT
 
     run_virtual(program())
+
+
+def test_a_success_that_lanes_are_held_behind_believes_what_was_rejected_just_before() -> None:
+    """Between two successes a moment apart the endpoint was right: those lanes need no further request."""
+
+    async def program() -> None:
+        api = FakeApi(latency=lambda: 0.02)
+        bench = make_bench(api, num_workers=4)
+        async with running(bench, stop_within=1):
+            for number in range(200):
+                await bench.put(create(f"bad{number}", f"bad{number}-1"))
+            await bench.put(register("good"), start("good"))
+            for number in range(60):
+                await bench.put(quality("good", number))
+                await asyncio.sleep(0.1)
+            assert bench.executor.account.dead_lettered == 200
+            singles = [one for request in api.single_requests for one in request.instances if "bad" in one]
+            assert len(singles) < 400, "about one request for each, beside the bulk request that found it"
+
+    run_virtual(program())
+
+
+def test_what_lost_its_instance_is_tried_again_when_it_comes_back_behind_held_operations() -> None:
+    """A replayed registration must not be doomed by the loss that it is to mend."""
+
+    async def program() -> None:
+        api = FakeApi(latency=lambda: 0.02)
+        bench = make_bench(api)
+        async with running(bench, stop_within=1):
+            await bench.put(*(create("a", f"a-{number}") for number in range(3)))
+            await bench.put(*(create(f"bad{number}", f"bad{number}-1") for number in range(40)))
+            await asyncio.sleep(3)
+            await bench.put(register("a"), start("a"), *life("b"))
+            await asyncio.sleep(10)
+            assert {"a:register", "a:starting"} <= set(api.done())
+
+    run_virtual(program())
+
+
+@pytest.mark.parametrize("num_workers", [1, 4])
+def test_lanes_that_travel_alone_are_not_starved_by_new_bad_ones(num_workers: int) -> None:
+    lanes: Lanes[Item] = Lanes(RetryPolicy(rng=dice(1)), lambda item: item.name, None, num_workers)
+    fill(lanes, "good")
+    lanes.resolve(lanes.take(WIDE, 0), [Apart("x")], 0)
+    served = False
+    for number in range(50):
+        fill(lanes, f"bad{number}")
+        batch = lanes.take(BatchLimits(1, 1 << 40, 1), 0)
+        served = served or names(batch) == "good"
+        lanes.resolve(batch, [SETTLED if names(batch) == "good" else Apart("x")], 0)
+    assert served

@@ -148,6 +148,43 @@ def test_what_waits_for_a_retry_has_no_attempt_recorded() -> None:
     run_virtual(program())
 
 
+def test_isolated_operations_are_the_trial_of_a_circuit_that_needs_a_write() -> None:
+    """Pings are answered and writes are not, and only isolated operations are there to find that out."""
+
+    async def program() -> None:
+        api = taking(faults=lambda _: status(503))
+        broker = broker_with(1, 1, 1)
+        async with worker(broker, api):
+            await asyncio.sleep(300)
+            api.faults = None
+            await asyncio.sleep(120)
+            assert broker.unsettled == 0
+        assert [record async for record in DeadLetters(broker).list()] == []
+
+    run_virtual(program())
+
+
+@pytest.mark.parametrize("pace", [20, 100])
+def test_what_has_ended_keeps_no_other_isolated_operation_waiting(pace: int) -> None:
+    """Its partition goes on at full speed, and is never empty."""
+
+    async def program() -> None:
+        api = taking()
+        broker = broker_with(1, 1)
+        broker.careful = {1}
+        broker.careful_until[0] = broker.logs[0][0].number
+        broker.crashes[0] = 0
+        async with worker(broker, api):
+            for number in range(10 * pace):
+                operation = quality("p0", 10 + number)
+                broker.put(0, encode(Envelope(f"more-{number}", 10 + number, operation)))
+                await asyncio.sleep(1 / pace)
+            assert not broker.logs[1], "the other partition's operations were handled meanwhile"
+            await asyncio.sleep(30)
+
+    run_virtual(program())
+
+
 def test_an_attempt_is_recorded_while_it_is_handled() -> None:
     async def program() -> None:
         api = taking()

@@ -390,7 +390,7 @@ class FakePartition(Partition):
         if not self._is_owner():
             raise BrokerError("the partition is lost")
         assert isinstance(message.receipt, Entry)
-        message.receipt.trials += 1
+        message.receipt.trials += self._begun is not message.receipt
         self._begun = message.receipt
         return message.receipt.trials <= MAX_ATTEMPTS
 

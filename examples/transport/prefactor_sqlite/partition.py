@@ -110,8 +110,10 @@ class SqlitePartition(Partition):
         """Record an attempt, also one beyond those that ``message`` has."""
         id_ = _id_of(message)
 
+        more = int(self._begun != id_)  # begun again it is the same attempt
+
         def begin(file: sqlite3.Connection) -> int:
-            file.execute("UPDATE operations SET begun = begun + 1 WHERE id = ?", (id_,))
+            file.execute("UPDATE operations SET begun = begun + ? WHERE id = ?", (more, id_))
             row = file.execute("SELECT begun FROM operations WHERE id = ?", (id_,)).fetchone()
             return 0 if row is None else int(row[0])
 
