@@ -192,7 +192,7 @@ class ApiDelivery:
         if not senseless:
             self._makes_no_sense = False
             return outcomes
-        # Nobody knows what was done of this operation, and of those behind it.
+        # This operation may have been done, and so may those behind it.
         rest = batch[len(outcomes) :]
         reply = self._senseless("has something else than an object for an operation")
         again = await self._again(turn, reply, rest, first=first and not outcomes, throttled=False)

@@ -1,4 +1,4 @@
-"""Answers: what workers tell whoever replayed dead letters.
+"""Answers: what workers tell the command that replayed dead letters.
 
 An answer is a JSON object: ``id`` (the operation's), ``outcome`` (``delivered`` or ``kept``) and ``reason``,
 that of the new dead letter or null. It holds no payload and no reply.

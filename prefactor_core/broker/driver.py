@@ -248,7 +248,7 @@ class ConsumingEnd(End):
         """
 
     async def answer(self, address: str, answers: Sequence[bytes]) -> None:
-        """Tell whoever replayed operations what became of them; the default cannot.
+        """Tell the command that replayed operations what became of them; the default cannot.
 
         Args:
             address: What ``DeadLetterEnd.open_answers`` returned, in another process. Whatever it holds may

@@ -11,7 +11,7 @@ Version 1 is an object with these names::
     key       its idempotency key, or null
     sdk       the agent's SDK header
     replayed  true once it was replayed from the dead letters; otherwise absent
-    answer_to where whoever replayed it waits for its outcome; absent if nobody does
+    answer_to where the command that replayed it waits for its outcome; absent if none does
     body      the operation's payload
 
 **The version rule.** A release reads the versions that it knows, and adds optional names without a new one.
@@ -63,7 +63,7 @@ class Envelope:
         operation: What is to be done.
         sdk_header: The SDK header of the agent that made it.
         replayed: Whether it comes from the dead letters, so that it may have had its effect.
-        answer_to: Where whoever replayed it waits for its outcome; ``None`` if nobody does.
+        answer_to: Where the command that replayed it waits for its outcome; ``None`` if none does.
     """
 
     id: str

@@ -56,7 +56,7 @@ class IsolatedAttempt:
             self._isolation.end(self)
             if not self._recorded or not self.tenure.current:
                 return
-            # Nobody knows whether it stands if that fails; begun again it is still the same attempt.
+            # If that fails it may stand; begun again it is still the same attempt.
             self._recorded = False
             try:
                 await self.tenure.partition.withdraw(self._message)

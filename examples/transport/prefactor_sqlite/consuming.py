@@ -74,7 +74,7 @@ class SqliteConsuming(ConsumingEnd):
         return int(number)
 
     async def answer(self, address: str, answers: Sequence[bytes]) -> None:
-        """Store answers for whoever waits for them; without anybody they are dropped."""
+        """Store answers for the reader that waits for them; without one they are dropped."""
         insert = (
             "INSERT INTO answers (prefix, address, data) SELECT prefix, address, ? FROM askers"
             " WHERE prefix = ? AND address = ? AND expires >= ?"

@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS workers (
 CREATE TABLE IF NOT EXISTS aside ( -- workers whose token the API refuses
     prefix TEXT, token TEXT, expires REAL NOT NULL, PRIMARY KEY (prefix, token)
 );
-CREATE TABLE IF NOT EXISTS askers ( -- whoever waits for the outcome of a replay
+CREATE TABLE IF NOT EXISTS askers ( -- readers that wait for the outcome of a replay
     prefix TEXT, address TEXT, expires REAL NOT NULL, PRIMARY KEY (prefix, address)
 );
 CREATE TABLE IF NOT EXISTS answers (
