@@ -94,8 +94,8 @@ class CrashContract(Contract):
             assert keys_of(await handle(last, 2, transport.patience)) == keys_of(put)
             assert await listed(last) == []
 
-    async def test_a_withdrawn_attempt_does_not_count(self, transport: Transport) -> None:
-        """Given a message in isolation, when attempts at it are withdrawn, then they are not counted."""
+    async def test_only_crashes_count_as_attempts(self, transport: Transport) -> None:
+        """Given a message in isolation, when attempts are withdrawn or released, then none counts."""
         url = transport.at(partitions=1)
         put = notes("instance", 2)
         await transport.put(*put, url=url)
@@ -110,15 +110,20 @@ class CrashContract(Contract):
             for _ in range(MAX_ATTEMPTS + 1):
                 await partition.withdraw(message)  # none of this owner's
                 assert await partition.begin(message) is (before < MAX_ATTEMPTS)
+                assert await partition.attempts(message) == before, "this owner has not crashed"
                 await partition.withdraw(message)
             assert await partition.attempts(message) == before
+            for _ in range(MAX_ATTEMPTS + 1):
+                # The owner ends cleanly without a withdrawal: the release takes the attempt back.
+                assert await partition.begin(message) is (before < MAX_ATTEMPTS), "a released attempt counts"
+                await partition.release()
+                partition = await own(end, transport.patience)
+                (message,) = await read(partition, 1)
+                assert await partition.attempts(message) == before, "a released attempt counts"
+                assert await partition.begin(message) is (before < MAX_ATTEMPTS)
+                await partition.withdraw(message)
+            assert not await partition.settle([message])
             await partition.release()
-            again = await own(end, transport.patience)
-            (message,) = await read(again, 1)
-            assert await again.attempts(message) == before
-            assert await again.begin(message) is (before < MAX_ATTEMPTS)
-            assert not await again.settle([message])
-            await again.release()
 
     async def test_one_crash_is_bad_luck(self, transport: Transport) -> None:
         """Given a worker killed once, when its successor handles the same, then that is settled."""

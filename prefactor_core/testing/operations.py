@@ -94,6 +94,11 @@ def instances_in(partition: int, partitions: int, how_many: int) -> list[str]:
     raise AssertionError("counting never ends")
 
 
+def numbered(name: str, how_many: int) -> list[bytes]:
+    """Return messages that are no envelopes, in order."""
+    return [f"{name}:{number:04}".encode() for number in range(how_many)]
+
+
 def key_of(operation: Operation) -> str:
     """Return what the tests tell operations apart by."""
     assert operation.idempotency_key is not None

@@ -101,15 +101,14 @@ class SqlitePartition(Partition):
         return [Message(data, id_, redelivered=id_ <= self._tenancy.seen) for id_, data in rows]
 
     async def attempts(self, message: Message) -> int:
-        """Return how often ``message`` was begun without an end."""
+        """Return how often ``message`` was begun without an end, by owners before this one."""
         begun = "SELECT begun FROM operations WHERE id = ?"
         row = await self._store.read(lambda file: file.execute(begun, (message.receipt,)).fetchone())
-        return 0 if row is None else int(row[0])
+        return 0 if row is None else int(row[0]) - (self._begun == message.receipt)
 
     async def begin(self, message: Message) -> bool:
         """Record an attempt, also one beyond those that ``message`` has."""
         id_ = _id_of(message)
-
         more = int(self._begun != id_)  # begun again it is the same attempt
 
         def begin(file: sqlite3.Connection) -> int:

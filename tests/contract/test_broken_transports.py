@@ -1,0 +1,83 @@
+"""The contract finds the mistakes that it is there for: the example transport with each of them fails."""
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support.sqlite_example import Change, example_tests, install, outcomes
+
+NUMBERED_BEFORE: Final = """
+        def number(file: sqlite3.Connection) -> int:
+            file.execute("INSERT OR IGNORE INTO settings VALUES ('the last id', 0)")
+            (last,) = file.execute(
+                "UPDATE settings SET partitions = partitions + ? WHERE prefix = 'the last id'"
+                " RETURNING partitions",
+                (len(batch),),
+            ).fetchone()
+            return last - len(batch)
+
+        first = 1 + await self._store.write(number)
+        await asyncio.sleep(0.005)  # as far as a server is away
+        rows = [
+            (first + place, self._store.place.prefix, partition, now(), data)
+            for place, data in enumerate(batch)
+        ]
+        insert = "INSERT INTO operations (id, prefix, partition, at, data) VALUES (?, ?, ?, ?, ?)"
+"""
+"""Ids are taken in one transaction and become visible in another: higher ones of a neighbour may be first."""
+
+PUBLISHES: Final = "        await self._store.write(lambda file: file.executemany(insert, rows))"
+INSERTS: Final = """
+        rows = [(self._store.place.prefix, partition, now(), data) for data in batch]
+        insert = "INSERT INTO operations (prefix, partition, at, data) VALUES (?, ?, ?, ?)"
+"""
+TAKES_BACK: Final = 'file.execute("UPDATE operations SET begun = begun - 1 WHERE id = ?", (self._begun,))'
+ACQUIRED: Final = "SqlitePartition(self._store, partition, tenancy, asked_at)"
+ANSWERED: Final = "time.monotonic()"
+
+BROKEN: Final = {
+    "publishers that are not serialised": (
+        Change("broker", INSERTS, NUMBERED_BEFORE),
+        "test_publishers_of_one_partition",
+        "became visible behind others",
+    ),
+    "a batch confirmed before it is stored": (
+        Change("broker", PUBLISHES, PUBLISHES.replace("await ", "_ = asyncio.ensure_future(") + ")"),
+        "test_publishers_of_one_partition",
+        "were confirmed and are not there",
+    ),
+    "a lease counted from the answer to its renewal": (
+        Change("consuming", "renewed(asked_at)", f"renewed({ANSWERED})"),
+        "test_an_answer_that_comes_late",
+        "had renewed ran out before it knew",
+    ),
+    "a lease counted from the answer to its acquisition": (
+        Change("consuming", ACQUIRED, ACQUIRED.replace("asked_at", ANSWERED)),
+        "test_an_answer_that_comes_late",
+        "had acquired ran out before it knew",
+    ),
+    "a release that keeps the count of what was begun": (
+        Change("partition", TAKES_BACK, ""),
+        "test_only_crashes_count_as_attempts",
+        "a released attempt counts",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", BROKEN)
+def test_a_broken_transport_fails(mistake: str, tmp_path: Path) -> None:
+    change, test, why = BROKEN[mistake]
+    install(tmp_path, change)
+    # A longer lease than a third party needs: the time for which two own a partition is a part of it.
+    tests = example_tests().replace("lease=1", "lease=2").replace("dies_within=1.0", "dies_within=2.0")
+    (word, reason) = outcomes(tmp_path, tests, [test])[test]
+    assert word == "FAILED"
+    assert why in reason
+
+
+def test_the_example_without_a_mistake_passes(tmp_path: Path) -> None:
+    install(tmp_path)
+    names = {test for _, test, _ in BROKEN.values()}
+    found = outcomes(tmp_path, example_tests(), sorted(names))
+    assert {name: word for name, (word, _) in found.items()} == dict.fromkeys(names, "PASSED")
