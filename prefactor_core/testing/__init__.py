@@ -3,10 +3,15 @@
 Needs pytest and pytest-asyncio. ``QueueContract`` is for any queue; ``TransportContract`` is for those that
 several processes share. ``docs/write-a-transport.md`` says how to use them::
 
+    import pytest
+    from prefactor_core.testing import Transport, TransportContract
+
     class TestMyTransport(TransportContract):
         @pytest.fixture
         def transport(self, tmp_path):
-            return Transport(f"mine://{tmp_path}/file?lease=1", dies_within=1.0, unreachable_url="mine:///no/file")
+            return Transport(
+                url=f"mine://{tmp_path}/file?lease=1", dies_within=1.0, unreachable_url="mine:///no/file"
+            )
 """
 
 from pkgutil import iter_modules
