@@ -9,12 +9,9 @@ from tests.support.sqlite_example import Change, example_tests, install, outcome
 
 NUMBERED_BEFORE: Final = """
         def number(file: sqlite3.Connection) -> int:
-            file.execute("INSERT OR IGNORE INTO settings VALUES ('the last id', 0)")
-            (last,) = file.execute(
-                "UPDATE settings SET partitions = partitions + ? WHERE prefix = 'the last id'"
-                " RETURNING partitions",
-                (len(batch),),
-            ).fetchone()
+            file.execute("CREATE TABLE IF NOT EXISTS ids AS SELECT 0 AS last")
+            add = "UPDATE ids SET last = last + ? RETURNING last"
+            (last,) = file.execute(add, (len(batch),)).fetchone()
             return last - len(batch)
 
         first = 1 + await self._store.write(number)
