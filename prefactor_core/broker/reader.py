@@ -84,12 +84,10 @@ class Reader:
             begun = await _insist(tenure, lambda: tenure.partition.begin(message))
             if begun is None:
                 return
-            if begun:
-                await self._hand_out(tenure, message, attempt)
-            elif attempts <= MAX_ATTEMPTS:
-                await self._hand_out(tenure, message, attempt, crashes=attempts)
+            if begun or attempts <= MAX_ATTEMPTS:
+                await self._hand_out(tenure, message, attempt, crashes=attempts, give_up=not begun)
             else:
-                await self._quarantine(tenure, message, _CRASHED_READING)
+                await self._quarantine(tenure, message, _CRASHED_READING, attempts)
         finally:
             if attempt.delivery is None:
                 self._isolation.end(attempt)
@@ -99,7 +97,9 @@ class Reader:
         tenure: Tenure,
         message: Message,
         attempt: IsolatedAttempt | None = None,
-        crashes: int | None = None,
+        *,
+        crashes: int = 0,
+        give_up: bool = False,
     ) -> None:
         """Hand out what a message holds; or set it aside, if it holds no envelope.
 
@@ -107,8 +107,9 @@ class Reader:
             tenure: Its partition.
             message: The message.
             attempt: The attempt at it, if that is recorded.
-            crashes: How many owners crashed with it, if those were too many: then it goes to the dead letters
-                by way of its instance's lane, so that its dependents go with it.
+            crashes: How many owners crashed with it.
+            give_up: Whether those were too many: then it goes to the dead letters by way of its instance's
+                lane, so that its dependents go with it.
         """
         try:
             envelope = decode(message.data)
@@ -117,7 +118,8 @@ class Reader:
             return
         redelivered = message.redelivered or envelope.replayed
         delivery = tenure.take(envelope.operation, message, redelivered=redelivered)
-        if crashes is not None:
+        delivery.crashes = crashes
+        if give_up:
             delivery.given_up = DeadLetter(envelope.operation, _CRASHED, crashes)
             if attempt is not None:
                 await attempt.withdraw()  # it was decoded: a crash would not be its doing
@@ -127,8 +129,8 @@ class Reader:
                 attempt.delivery = delivery
         self._inbox.add(delivery)
 
-    async def _quarantine(self, tenure: Tenure, message: Message, reason: str) -> None:
-        record = encode_record(Record.of(message.data, tenure.partition.number, reason, 0, None))
+    async def _quarantine(self, tenure: Tenure, message: Message, reason: str, attempts: int = 0) -> None:
+        record = encode_record(Record.of(message.data, tenure.partition.number, reason, attempts, None))
         refused = await _insist(tenure, lambda: tenure.partition.dead_letter([(message, record)]))
         if refused is not None and not refused:
             self.quarantined += 1

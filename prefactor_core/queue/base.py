@@ -54,6 +54,7 @@ class Delivery(Generic[T]):
         size: About how many bytes it takes.
         maybe_sent: Whether an earlier attempt may have had its effect. A queue sets it on what it
             delivers again; a sender sets it once a request may have reached the API.
+        crashes: How often it was begun by owners that crashed, where the queue knows.
         given_up: The letter that it is to be dead-lettered with, where a queue knows that it must not be
             carried out. Whoever receives it buries it in its turn, and what depends on it.
         lane: Whose turn it waits for; the executor's own.
@@ -63,7 +64,10 @@ class Delivery(Generic[T]):
         receipt: What the queue disposes of it by; the queue's own.
     """
 
-    __slots__ = ("attempt", "given_up", "item", "lane", "maybe_sent", "number", "owner", "receipt", "size")
+    __slots__ = (
+        *("attempt", "crashes", "given_up", "item", "lane", "maybe_sent", "number", "owner", "receipt"),
+        "size",
+    )
 
     def __init__(self, item: T, *, redelivered: bool = False) -> None:
         self.item = item
@@ -71,6 +75,7 @@ class Delivery(Generic[T]):
         # Any item can be queued, and what it calls its size may be anything.
         self.size: int = size if type(size) is int and size > 0 else _USUAL_SIZE
         self.maybe_sent = redelivered
+        self.crashes = 0
         self.given_up: DeadLetter[T] | None = None
         self.lane: object = None
         self.number = 0
@@ -91,7 +96,9 @@ class DeadLetter(Generic[T]):
     Attributes:
         item: What was put.
         reason: Why it was given up.
-        attempts: How often it was tried on its own account.
+        attempts: How often it was sent, or begun, on its own account, the last time included: not in company
+            that failed as a whole, nor while the endpoint was unavailable. 0 if it was never sent, as what
+            only depends on a lost operation.
         reply: What the API answered, if that was the reason.
     """
 

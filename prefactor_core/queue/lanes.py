@@ -46,7 +46,7 @@ class _Lane(Generic[T]):
     out: int = 0  # how many at the head of the line are with a handler
     failures: int = 0  # in a row; what the backoff grows with
     shared: int = 0  # of those, in the company of other lanes
-    attempts: int = 0  # of those, the head alone
+    attempts: int = 0  # how often the head was sent on its own account; failures of it alone, and rejections
     blame: float = 0.0  # what the attempts weigh
     alone: bool = False
     out_alone: bool = False  # with a handler now, in a call of its own
@@ -355,6 +355,7 @@ class Lanes(Generic[T]):
     def _lose(self, lane: _Lane[T], dead: Dead, resolution: Resolution[T], now: float) -> bool:
         """Bury the head of a lane, unless that is not believed: then the lane is held."""
         lane.alone = True
+        lane.attempts += dead.sent
         if dead.rejected and not self._credit.spend(lane.key, now):
             resolution.retried += 1
             lane.verdict = dead
@@ -411,7 +412,7 @@ class Lanes(Generic[T]):
                 lane.attempts += 1
                 lane.blame += outcome.weight
                 if lane.blame > self._retry.max_retries + 1e-9:
-                    reason = f"gave up after {lane.attempts} attempts: {outcome.reason}"
+                    reason = f"gave up after {_attempts(lane)} attempts: {outcome.reason}"
                     resolution.dead.append(self._bury_tried(lane, Dead(reason)))
                     return 0.0
         return self._retry.delay(lane.failures, outcome.retry_after)
@@ -425,7 +426,7 @@ class Lanes(Generic[T]):
         return delivery
 
     def _bury_tried(self, lane: _Lane[T], dead: Dead) -> tuple[Delivery[T], DeadLetter[T]]:
-        letter = DeadLetter(lane.line[0].item, dead.reason, attempts=lane.attempts, reply=dead.reply)
+        letter = DeadLetter(lane.line[0].item, dead.reason, attempts=_attempts(lane), reply=dead.reply)
         rejected_at = self._credit.successes if dead.rejected else None
         return self._bury(lane, letter, fatal=dead.fatal, whole=dead.whole, rejected_at=rejected_at)
 
@@ -463,4 +464,10 @@ class Lanes(Generic[T]):
         if loss is None:
             return None
         reason = loss.reason if loss.reason.startswith(_FOLLOWS) else _FOLLOWS + loss.reason
-        return DeadLetter(delivery.item, reason, attempts=lane.attempts), loss.rejected_at
+        tried = _attempts(lane) if delivery is lane.line[0] else 0
+        return DeadLetter(delivery.item, reason, attempts=tried), loss.rejected_at
+
+
+def _attempts(lane: _Lane[T]) -> int:
+    """Return how often the head of a lane was sent on its own account, by owners that crashed, too."""
+    return lane.attempts + lane.line[0].crashes

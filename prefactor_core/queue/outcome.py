@@ -65,6 +65,7 @@ class Dead:
         whole: Whether its whole instance is lost with it: no operation of it can be taken.
         rejected: Whether that is only what the endpoint says. Many rejections without a success in between
             are not believed (see ``credit``).
+        sent: Whether that became known by sending it, which makes it an attempt.
     """
 
     reason: str
@@ -72,6 +73,7 @@ class Dead:
     fatal: bool = True
     whole: bool = False
     rejected: bool = False
+    sent: bool = True
 
 
 Outcome: TypeAlias = Settled | NotReached | Later | Apart | Again | Dead

@@ -250,6 +250,20 @@ def test_what_crashes_those_who_decode_it_is_set_aside_unread(monkeypatch: pytes
         assert poison not in decoded
         (record,) = [record async for record in DeadLetters(broker).list()]
         assert record.envelope == poison
-        assert record.reason == "its workers crashed each time they read it"
+        assert (record.reason, record.attempts) == ("its workers crashed each time they read it", 4)
+
+    run_virtual(program())
+
+
+@pytest.mark.parametrize("begun", [0, 1, 2])
+def test_attempts_that_crashed_earlier_owners_stand_in_the_dead_letter(begun: int) -> None:
+    async def program() -> None:
+        broker = broker_with(begun)
+        api = taking(reject=lambda one: (422, "invalid") if one.key == "p0:quality:1" else None)
+        async with worker(broker, api):
+            await asyncio.sleep(30)
+            assert broker.unsettled == 0
+        (record,) = [record async for record in DeadLetters(broker).list()]
+        assert (record.reason.partition(":")[0], record.attempts) == ("rejected", begun + 1)
 
     run_virtual(program())

@@ -340,3 +340,71 @@ def test_backoff_is_bounded(failures: int) -> None:
     waits = [policy.delay(failures, 5.0) for _ in range(300)]
     assert 5 <= min(waits) <= 5 + bound / 10
     assert 5 + bound * 0.9 <= max(waits) <= 5 + bound
+
+
+# -- how often a dead letter was tried
+
+SUBJECT = quality("a", 1)
+REFUSED = Dead("rejected: HTTP 404", rejected=True)
+
+
+def with_life(*operations: Operation) -> Lanes[Operation]:
+    lanes: Lanes[Operation] = Lanes(
+        RetryPolicy(max_retries=2, rng=dice(1)), lambda item: item.instance_id, Lineage()
+    )
+    for operation in operations:
+        lanes.add(Delivery(operation))
+    return lanes
+
+
+def tried(lanes: Lanes[Operation], *rounds: list[Outcome]) -> dict[str, int]:
+    """Play rounds, each the outcomes of the next batch, and return the attempts of each dead letter."""
+    found: dict[str, int] = {}
+    time = 0.0
+    for outcomes in rounds:
+        time += 10_000
+        batch = lanes.take(WIDE, time)
+        padded = [*outcomes, *[NOT_REACHED] * (len(batch) - len(outcomes))]
+        resolution = lanes.resolve(batch, padded, time)
+        found |= {key_of(letter.item): letter.attempts for _, letter in resolution.dead}
+    lanes.take(WIDE, time + 10_000)
+    return found | {key_of(letter.item): letter.attempts for _, letter in lanes.doomed}
+
+
+@pytest.mark.parametrize(
+    ("rounds", "attempts"),
+    [
+        ([[REFUSED]], 1),
+        ([[Dead("conflict", fatal=False)]], 1),
+        ([[Apart("HTTP 400")], [REFUSED]], 1),
+        ([[NOT_REACHED], [Again("away", weight=0.0)], [REFUSED]], 1),
+        ([[Again("HTTP 500")], [REFUSED]], 2),
+        ([[Again("HTTP 500")], [Again("HTTP 500")], [REFUSED]], 3),
+        ([[Again("HTTP 500")]] * 3, 3),
+        ([[Dead("the payload lacks 'name'", sent=False)]], 0),
+    ],
+    ids=["rejected", "conflict", "apart", "away", "retried once", "retried twice", "given up", "never sent"],
+)
+def test_attempts_are_how_often_it_was_sent_on_its_own_account(
+    rounds: list[list[Outcome]], attempts: int
+) -> None:
+    assert tried(with_life(SUBJECT), *rounds) == {key_of(SUBJECT): attempts}
+
+
+def test_a_dependent_that_was_never_sent_has_no_attempts() -> None:
+    lanes = with_life(register("a"), start("a"), quality("a", 1))
+    assert tried(lanes, [REFUSED]) == {"a:register": 1, "a:starting": 0, "a:quality:1": 0}
+
+
+def test_each_operation_has_attempts_of_its_own() -> None:
+    lanes = with_life(quality("a", 1), quality("a", 2), quality("a", 3))
+    found = tried(lanes, [Again("HTTP 500")], [SETTLED], [REFUSED], [REFUSED])
+    assert found == {"a:quality:2": 1, "a:quality:3": 1}
+
+
+def test_attempts_that_crashed_earlier_workers_count() -> None:
+    lanes: Lanes[Operation] = Lanes(RetryPolicy(max_retries=2, rng=dice(1)), lambda item: item.instance_id)
+    delivery = Delivery(SUBJECT)
+    delivery.crashes = 2
+    lanes.add(delivery)
+    assert tried(lanes, [REFUSED]) == {key_of(SUBJECT): 3}
