@@ -5,8 +5,6 @@ Version 1 is a JSON object: ``v``, ``at`` (ISO 8601), ``partition``, ``reason``,
 """
 
 import base64
-import binascii
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -29,9 +27,10 @@ class Record:
         envelope: The original, byte for byte.
         partition: The partition that it came from.
         reason: Why it was given up.
-        attempts: How often it was tried on its own account.
+        attempts: How often it was sent, or begun, on its own account; 0 if it never was.
         reply: What the API answered, if that was the reason, up to 16 KiB of it.
         at: When it was set aside.
+        known: Whether this release knows the record. If not, attempts and time say nothing.
     """
 
     envelope: bytes = field(repr=False)
@@ -40,6 +39,7 @@ class Record:
     attempts: int
     reply: str | None = field(repr=False)  # it may quote a payload
     at: datetime
+    known: bool = True
 
     @classmethod
     def of(cls, envelope: bytes, partition: int, reason: str, attempts: int, reply: str | None) -> Self:
@@ -91,22 +91,46 @@ def decode_record(data: bytes, partition: int) -> Record:
         partition: Where it was found, if it does not say so itself.
     """
     try:
-        fields = _KNOWN[from_json(data)["v"]](data)
-        text = fields.get("envelope")
-        envelope = (
-            text.encode() if text is not None else base64.b64decode(fields["envelope_base64"], validate=True)
-        )
-        return Record(
-            envelope,
-            int(fields["partition"]),
-            str(fields["reason"]),
-            int(fields["attempts"]),
-            fields["reply"],
-            datetime.fromisoformat(fields["at"]),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, binascii.Error):
-        return Record(data, partition, "no record of a dead letter that this release knows", 0, None, _EPOCH)
+        return _known(from_json(data, allow_inf_nan=False))
+    except (ValueError, KeyError, TypeError):
+        reason = "no record of a dead letter that this release knows"
+        return Record(data, partition, reason, 0, None, _EPOCH, known=False)
 
 
-_KNOWN: Final[dict[int, Callable[[bytes], dict[str, Any]]]] = {VERSION: from_json}
+def _known(fields: Any) -> Record:
+    """Return a record of a version known here.
+
+    Raises:
+        ValueError: It is none.
+        KeyError: It is none.
+        TypeError: It is none.
+    """
+    if fields["v"] != VERSION:
+        raise ValueError("an unknown version")
+    text = fields.get("envelope")
+    return Record(
+        text.encode()
+        if isinstance(text, str)
+        else base64.b64decode(fields["envelope_base64"], validate=True),
+        _count(fields["partition"]),
+        _text(fields["reason"]),
+        _count(fields["attempts"]),
+        None if fields["reply"] is None else _text(fields["reply"]),
+        datetime.fromisoformat(_text(fields["at"])),
+    )
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= _MOST:
+        raise ValueError("no count")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value
+
+
+_MOST: Final = (1 << 63) - 1
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)

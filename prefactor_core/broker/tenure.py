@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from enum import Enum
 
 from prefactor_core.broker.driver import Message, Partition
@@ -59,7 +60,11 @@ class Tenure:
     def oldest(self) -> float | None:
         """When the first of those was made, in seconds since the epoch."""
         first = next(iter(self._held), None)
-        return None if first is None else first.item.timestamp.timestamp()
+        if first is None:
+            return None
+        at = first.item.timestamp
+        # Without a zone, local time is asked, which does not know each year of the calendar.
+        return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
 
     @property
     def leaving(self) -> bool:

@@ -12,6 +12,8 @@ from prefactor_worker.operate.words import moment, safe, safe_json
 
 _UNREADABLE: Final = "cannot be read by this release"
 _INDENT: Final = "    "
+_LONGEST_REASON: Final = 500
+"""Characters of a reason in a list; ``show`` has all of it."""
 
 
 def summary(record: Record) -> dict[str, Any]:
@@ -24,8 +26,8 @@ def summary(record: Record) -> dict[str, Any]:
         "type": None if operation is None else operation.type.value,
         "instance": None if operation is None else operation.instance_id,
         "partition": record.partition,
-        "at": None if _without_time(record) else record.at.isoformat(),
-        "attempts": record.attempts,
+        "at": record.at.isoformat() if record.known else None,
+        "attempts": record.attempts if record.known else None,
         "reason": record.reason,
     }
 
@@ -58,7 +60,8 @@ def summary_lines(record: Record) -> Iterator[Text]:
         yield Text(f"{_INDENT}instance {safe(fields['instance'])}, partition {fields['partition']}")
     else:
         yield Text(f"{_INDENT}partition {fields['partition']}")
-    yield Text(f"{_INDENT}{safe(fields['reason'])} ({_tried(record)})")
+    tried = f" ({_tried(record.attempts)})" if record.known else ""
+    yield Text(f"{_INDENT}{safe(record.reason[:_LONGEST_REASON])}{tried}")
 
 
 def whole_lines(record: Record) -> Iterator[Text]:
@@ -73,7 +76,7 @@ def whole_lines(record: Record) -> Iterator[Text]:
         "made": None if "created_at" not in fields else moment_of(record),
         "set aside": _when(record),
         "reason": fields["reason"],
-        "attempts": fields["attempts"],
+        "attempts": "0, it was never tried" if fields["attempts"] == 0 else fields["attempts"],
         "API's reply": fields["reply"] or "none",
         "key": fields.get("key"),
         "SDK": fields.get("sdk"),
@@ -90,7 +93,8 @@ def whole_lines(record: Record) -> Iterator[Text]:
         yield Text(safe_json(fields["body"]))
     else:
         yield Text("envelope, as it is", style="dim")
-        yield Text(safe(fields.get("envelope") or fields["envelope_base64"]))
+        text = fields["envelope"] if "envelope" in fields else fields["envelope_base64"]
+        yield Text(safe(text) or "(it is empty)")
 
 
 def moment_of(record: Record) -> str:
@@ -106,13 +110,11 @@ def _raw(data: bytes) -> dict[str, Any]:
         return {"envelope_base64": base64.b64encode(data).decode()}
 
 
-def _tried(record: Record) -> str:
-    return "tried once" if record.attempts == 1 else f"tried {record.attempts} times"
-
-
-def _without_time(record: Record) -> bool:
-    return record.at.timestamp() == 0
+def _tried(attempts: int) -> str:
+    if attempts == 0:
+        return "never tried"
+    return "tried once" if attempts == 1 else f"tried {attempts:,} times"
 
 
 def _when(record: Record) -> str:
-    return "at an unknown time" if _without_time(record) else moment(record.at)
+    return moment(record.at) if record.known else "at an unknown time"

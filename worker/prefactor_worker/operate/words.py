@@ -1,6 +1,7 @@
 """Numbers, times and foreign text as people read them."""
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -16,8 +17,12 @@ def duration(seconds: float) -> str:
 
 
 def moment(at: datetime) -> str:
-    """Return a time to the second, in UTC."""
-    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    """Return a time to the second, in UTC; as it is where that cannot be told."""
+    if at.tzinfo is not None:
+        with suppress(OverflowError):  # at the ends of the calendar
+            at = at.astimezone(UTC)
+    zone = at.tzname()
+    return at.replace(tzinfo=None).isoformat(" ", "seconds") + (f" {zone}" if zone else "")
 
 
 def count(number: int, one: str, many: str | None = None) -> str:

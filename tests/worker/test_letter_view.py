@@ -1,0 +1,177 @@
+"""How dead letters are shown, whatever somebody has put where they are kept."""
+
+import io
+import json
+import random
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, Final
+
+import pytest
+from pydantic_core import from_json, to_json
+from rich.console import Console
+
+from prefactor_core.broker.envelope import Envelope, encode
+from prefactor_core.broker.letters import Record, decode_record, encode_record
+from prefactor_worker.operate.letter_view import summary, summary_lines, whole, whole_lines
+from prefactor_worker.operate.words import moment
+from tests.support.operations import create, dice
+
+ENVELOPE: Final = encode(Envelope("an-id", 1, create("i", "s", payload={"a": 1}), "sdk@1"))
+RECORD: Final = from_json(encode_record(Record.of(ENVELOPE, 3, "why", 2, "reply")))
+FIRST: Final = "0001-01-01T00:00:00+14:00"
+LAST: Final = "9999-12-31T23:59:59-14:00"
+
+
+def record(**changes: Any) -> bytes:
+    return to_json(RECORD | changes)
+
+
+def made(at: str) -> str:
+    """Return an envelope of an operation that was made then."""
+    return to_json(from_json(ENVELOPE) | {"at": at}).decode()
+
+
+HOSTILE: Final[dict[str, bytes]] = {
+    "an empty record": b"",
+    "an empty object": b"{}",
+    "no text": b"\xff\x00",
+    "an empty message": record(envelope=""),
+    "a message that is an empty object": record(envelope="{}"),
+    "a message that is null": record(envelope="null"),
+    "an empty message in base 64": to_json(
+        {name: value for name, value in RECORD.items() if name != "envelope"} | {"envelope_base64": ""}
+    ),
+    "an envelope that is no text": record(envelope=5),
+    **{
+        f"set aside at {at}": record(at=at)
+        for at in (FIRST, LAST, "0001-01-01T00:00:00", "9999-12-31T23:59:59", "0001-01-01", "1970-01-01")
+    },
+    **{
+        f"made at {at}": record(envelope=made(at))
+        for at in (FIRST, LAST, "0001-01-01T00:00:00", "9999-12-31T23:59:59", "0001-01-01")
+    },
+    "a huge partition": record(partition=10**4_000),
+    "a partition below zero": record(partition=-1),
+    "a partition that is text": record(partition="1"),
+    "a partition that is true": record(partition=True),
+    "huge attempts": record(attempts=10**4_000),
+    "attempts below zero": record(attempts=-1),
+    "attempts that are text": record(attempts="1"),
+    "a reason that speaks to the terminal": record(reason="\x1b[2J\r\n\x00\u202e"),
+    "a reason that is an object": record(reason={"a": "\x1b[2J"}),
+    "a long reason": record(reason="x" * 100_000),
+    "a reply that is an object": record(reply={"a": ["\x1b[2J"]}),
+    "a reply that speaks to the terminal": record(reply="\x1b[2J\r\n\x9b"),
+    "a huge sequence": record(envelope=ENVELOPE.decode().replace('"seq":1', '"seq":' + "9" * 4_300)),
+    "a huge number in the body": record(envelope=ENVELOPE.decode().replace('"a":1', '"a":' + "9" * 4_300)),
+    "a newer record": record(v=2),
+    "a version that is a list": record(v=[1]),
+}
+
+
+def shown(data: bytes) -> str:
+    """Return all that the commands write about a record, in one text."""
+    found = decode_record(data, 7)
+    text = io.StringIO()
+    console = Console(file=text, soft_wrap=True)
+    for line in (*summary_lines(found), *whole_lines(found)):
+        console.print(line)
+    brief, everything = json.loads(json.dumps(summary(found))), json.loads(json.dumps(whole(found)))
+    assert brief.items() <= everything.items()
+    return text.getvalue()
+
+
+def problem_of(data: bytes) -> str | None:
+    """Return what is wrong with how a record is shown, if anything is."""
+    try:
+        text = shown(data)
+    except Exception as error:  # noqa: BLE001 -- whatever it is, a command would end in it
+        return repr(error)[:80]
+    loud = sorted({one for one in text if not one.isprintable() and one != "\n"})
+    return f"it says {loud}" if loud else None
+
+
+def mutated(rng: random.Random, number: int) -> Iterator[bytes]:
+    """Yield records in which one thing is another, of every kind that JSON has, and broken bytes."""
+    values: list[Any] = [
+        *(None, True, -1, 10**4_299, 1.5, 1e308, "", "\x1b[2J\r\n", "\x00\u2028\x9b", [], [[]], {}, {"a": 1}),
+        *(FIRST, LAST, "0001-01-01", "9999-12-31", "\ufeff", "%%%", "x" * 10_000),
+    ]
+    for _ in range(number):
+        fields, envelope = dict(RECORD), from_json(ENVELOPE)
+        target = rng.choice([fields, envelope, envelope["body"]])
+        name = rng.choice([*target, "more", "\x1b[2J"])
+        if rng.random() < 0.2:
+            target.pop(name, None)
+        else:
+            target[name] = rng.choice(values)
+        if target is not fields:
+            fields["envelope"] = to_json(envelope).decode()
+        data = bytearray(to_json(fields))
+        for _ in range(rng.choice([0, 0, 0, 1, 3])):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        yield bytes(data)
+
+
+def test_hostile_records_are_shown_one_by_one() -> None:
+    problems = {name: problem for name, data in HOSTILE.items() if (problem := problem_of(data))}
+    sys.stdout.write(f"{len(problems)} of {len(HOSTILE)} hostile records cannot be shown: {problems}\n")
+    assert not problems
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mutated_records_are_shown(seed: int) -> None:
+    records = mutated(dice(seed), 1_000)
+    problems = [(data, problem) for data in records if (problem := problem_of(data))]
+    sys.stdout.write(f"{len(problems)} of 1,000 mutated records cannot be shown\n")
+    assert not problems
+
+
+def test_a_good_record_is_shown_as_it_is() -> None:
+    text = shown(to_json(RECORD))
+    for words in (
+        "an-id",
+        "create_span",
+        "instance i, partition 3",
+        "why (tried 2 times)",
+        "sdk@1",
+        '"a": 1',
+    ):
+        assert words in text
+    assert "cannot be read" not in text
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (datetime(2026, 1, 2, 3, 4, 5, 9, UTC), "2026-01-02 03:04:05 UTC"),
+        (datetime(2026, 1, 2, 3, tzinfo=timezone(timedelta(hours=2))), "2026-01-02 01:00:00 UTC"),
+        (datetime.fromisoformat(FIRST), "0001-01-01 00:00:00 UTC+14:00"),
+        (datetime.fromisoformat(LAST), "9999-12-31 23:59:59 UTC-14:00"),
+        (datetime.fromisoformat("0001-01-01"), "0001-01-01 00:00:00"),
+        (datetime.fromisoformat("9999-12-31T23:59:59.9"), "9999-12-31 23:59:59"),
+    ],
+)
+def test_every_time_of_the_calendar_can_be_told(at: datetime, said: str) -> None:
+    assert moment(at) == said
+
+
+@pytest.mark.parametrize(
+    ("attempts", "listed", "row"),
+    [(0, "(never tried)", "0, it was never tried"), (1, "(tried once)", "1"), (2, "(tried 2 times)", "2")],
+)
+def test_how_often_it_was_tried(attempts: int, listed: str, row: str) -> None:
+    found = Record.of(ENVELOPE, 3, "why", attempts, None)
+    assert f"why {listed}" in "\n".join(line.plain for line in summary_lines(found))
+    assert f"attempts    {row}" in [line.plain for line in whole_lines(found)]
+    assert summary(found)["attempts"] == attempts
+
+
+def test_what_is_no_record_says_nothing_of_attempts_and_times() -> None:
+    found = decode_record(b"{}", 3)
+    text = "\n".join(line.plain for line in (*summary_lines(found), *whole_lines(found)))
+    assert "tried" not in text
+    assert "at an unknown time" in text
+    assert (summary(found)["attempts"], summary(found)["at"]) == (None, None)
