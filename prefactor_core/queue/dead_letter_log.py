@@ -6,12 +6,16 @@ from typing import Any, Final
 
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter
+from prefactor_core.texts import one_line
 
 logger = logging.getLogger("prefactor_core.queue")
 
 _INTERVAL: Final = 30.0
 """Seconds between two lines about the same type and reason."""
 _KINDS_KEPT: Final = 1_000
+_LONGEST_KEY: Final = 64
+_LONGEST_REASON: Final = 1_000
+"""Characters that are logged: what a handler raises may say anything, at any length."""
 
 
 class DeadLetterLog:
@@ -32,7 +36,8 @@ class DeadLetterLog:
         for letter in letters:
             item = letter.item
             name = item.type.value if isinstance(item, Operation) else type(item).__name__
-            kind = (name, letter.reason)
+            reason = one_line(letter.reason[:_LONGEST_REASON])
+            kind = (name, reason)
             if self._next.get(kind, now) > now:
                 self._silent += 1
                 continue
@@ -40,6 +45,8 @@ class DeadLetterLog:
                 self._next.clear()
             self._next[kind] = now + _INTERVAL
             key = item.idempotency_key if isinstance(item, Operation) else None
+            if key is not None:
+                key = one_line(str(key)[:_LONGEST_KEY])
             more = f" (and {self._silent} more that were not logged)" if self._silent else ""
-            logger.warning("dead-lettered: %s %s: %s%s", name, key, letter.reason, more)
+            logger.warning("dead-lettered: %s %s: %s%s", name, key, reason, more)
             self._silent = 0

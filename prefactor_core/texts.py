@@ -1,0 +1,51 @@
+"""Texts that others have written: what an operation may carry, and how the rest is shown.
+
+An operation's key, ids and SDK header reach logs, terminals, paths and the header of a request that many
+operations share. What comes from a broker is checked where it is decoded, and what goes there
+where it is put.
+"""
+
+from typing import Final
+
+LONGEST_ID: Final = 256
+"""Characters of an id; the client's own have 32."""
+
+LONGEST_SDK_HEADER: Final = 1_024
+"""Characters of an SDK header: those of many agents share a request."""
+
+
+def problem_of_id(value: object) -> str | None:
+    """Return why ``value`` is no id of an instance or a span, in words that quote nothing; else ``None``.
+
+    The API's own are PFIDs. Others are let through to be refused there, if they harm nobody on the way.
+    """
+    if not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST_ID:
+        return f"expected at most {LONGEST_ID} printable characters"
+    if value in {".", ".."}:
+        return "means another path"
+    return None
+
+
+def problem_of_sdk_header(value: str) -> str | None:
+    """Return why ``value`` cannot be sent in the SDK header, in words that quote nothing; else ``None``."""
+    if value.isascii() and value.isprintable() and len(value) <= LONGEST_SDK_HEADER:
+        return None
+    return f"expected at most {LONGEST_SDK_HEADER:,} printable ASCII characters"
+
+
+def is_unicode(text: str) -> bool:
+    """Whether ``text`` can be encoded: it holds no lone surrogate."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` with everything escaped that could begin a new line or speak to a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
