@@ -27,6 +27,7 @@ from prefactor_core.queue.base import Queue
 from prefactor_core.runtime import build_runtime_environment
 from prefactor_core.session import ClientStats, CloseSummary, Session
 from prefactor_core.span_context import SpanContext, SpanScope
+from prefactor_core.texts import problem_of_sdk_header
 
 logger = logging.getLogger("prefactor_core")
 
@@ -399,8 +400,8 @@ class PrefactorCoreClient:
 
 
 def _header_entry(entry: str | None) -> str | None:
-    if entry is not None and not (entry.isascii() and entry.isprintable()):
-        raise InvalidInputError("sdk_header_entry", "expected printable ASCII, as name@version")
+    if entry is not None and (problem := problem_of_sdk_header(f"{entry} {CORE_SDK_HEADER_ENTRY}")):
+        raise InvalidInputError("sdk_header_entry", f"{problem}, as name@version")
     return entry
 
 

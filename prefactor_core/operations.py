@@ -26,9 +26,10 @@ from typing import Any, Final
 
 from pydantic_core import from_json, to_json
 
-from prefactor_core.exceptions import InvalidPayloadError
+from prefactor_core.exceptions import InvalidInputError, InvalidPayloadError
 from prefactor_core.payload_problems import NOT_UNICODE
 from prefactor_core.payloads import MAX_OPERATION_BYTES, EncodedJson, encode_object
+from prefactor_core.texts import is_unicode, problem_of_id, problem_of_sdk_header
 
 SDK_HEADER: Final = "sdk_header"
 """Under this name an operation's metadata says which SDK made it, if that was not in this process."""
@@ -41,6 +42,8 @@ SEQUENCE: Final = "sequence"
 
 ANSWER_TO: Final = "answer_to"
 """Under this name a replayed operation's metadata has the address at which its outcome is awaited."""
+
+_IDS: Final = ("instance_id", "span_id", "parent_span_id")
 
 _SHORT: Final = 1_000
 """Characters up to which what a string takes as JSON need not be counted to the byte."""
@@ -69,12 +72,13 @@ class Operation:
         payload: The names in this module's table. Whatever is given is copied at once: objects inside
             it become ``EncodedJson``, which reads as a mapping.
         timestamp: When the operation was made.
-        idempotency_key: 1 to 64 characters; the same for every sending. Where it is missing, one is
-            derived from the content.
-        metadata: The caller's own; never sent to the API.
+        idempotency_key: 1 to 64 printable characters; the same for every sending. Where it is missing, one
+            is derived from the content.
+        metadata: The caller's own; never sent to the API, but for the SDK header.
         size: About how many bytes it takes, for bounds on memory and on requests.
 
     Raises:
+        InvalidInputError: The type or the time is none.
         InvalidPayloadError: The payload is not JSON, or too large; the message names the path of the value.
     """
 
@@ -86,6 +90,10 @@ class Operation:
     size: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.type, OperationType):
+            raise InvalidInputError("type", "expected an OperationType")
+        if not isinstance(self.timestamp, datetime):
+            raise InvalidInputError("timestamp", "expected a datetime")
         frozen: dict[str, Any] = {}
         size = _FIXED_BYTES
         for name, value in self.payload.items():
@@ -109,12 +117,43 @@ class Operation:
     @property
     def instance_id(self) -> str | None:
         """The agent instance whose order this operation keeps."""
-        return self.payload.get("instance_id")
+        return _text_or_none(self.payload.get("instance_id"))
 
     @property
     def span_id(self) -> str | None:
         """The span that it creates or finishes."""
-        return self.payload.get("span_id")
+        return _text_or_none(self.payload.get("span_id"))
+
+    @property
+    def parent_span_id(self) -> str | None:
+        """The span below which it creates one."""
+        return _text_or_none(self.payload.get("parent_span_id"))
+
+
+def require_sound(operation: Operation) -> None:
+    """Refuse an operation that would do harm in a path, or to others in the same request.
+
+    Those of a client are sound. One that was built by hand may not be, nor one that comes from elsewhere.
+
+    Raises:
+        InvalidInputError: Its key or an id is no text, an id is too long or not printable, or the SDK header
+            is no header. The message quotes nothing.
+    """
+    key = operation.idempotency_key
+    if key is not None and not (isinstance(key, str) and is_unicode(key)):
+        raise InvalidInputError("idempotency_key", "expected text in Unicode")
+    for name in _IDS:
+        value = operation.payload.get(name)
+        if value is not None and (problem := problem_of_id(value)):
+            raise InvalidInputError(f"payload.{name}", problem)
+    header = operation.metadata.get(SDK_HEADER)
+    if isinstance(header, str) and (problem := problem_of_sdk_header(header)):
+        raise InvalidInputError(f"metadata.{SDK_HEADER}", problem)
+
+
+def _text_or_none(value: object) -> str | None:
+    # Lanes and dependents are kept by ids; one that was built by hand may hold what cannot be hashed.
+    return value if isinstance(value, str) else None
 
 
 def _utf8_length(name: str, value: str) -> int:

@@ -13,12 +13,12 @@ def generate_idempotency_key() -> str:
 
 
 def validate_idempotency_key(key: str) -> str:
-    """Return ``key`` if it has 1 to 64 characters.
+    """Return ``key`` if it has 1 to 64 printable characters.
 
     The API itself takes 8 to 64; keys that the client makes are always of that length.
 
     Raises:
-        ValueError: The key is empty, too long, or not a string.
+        ValueError: The key is empty, too long, not printable, or not a string.
     """
     if not isinstance(key, str):
         raise ValueError(  # noqa: TRY004 -- the published contract is ValueError
@@ -28,4 +28,6 @@ def validate_idempotency_key(key: str) -> str:
         raise ValueError("idempotency_key: must not be empty")
     if len(key) > MAX_KEY_LENGTH:
         raise ValueError(f"idempotency_key: must be at most {MAX_KEY_LENGTH} characters, got {len(key)}")
+    if not key.isprintable():
+        raise ValueError("idempotency_key: expected printable characters")
     return key

@@ -114,7 +114,7 @@ class ApiDelivery:
             except OperationError as error:
                 if not wires:
                     rest: list[Outcome] = [NOT_REACHED] * (len(deliveries) - 1)
-                    return [Dead(str(error)), *rest]
+                    return [Dead(str(error), sent=False), *rest]
                 break  # it has its turn when it is the first
         if not self._endpoint.ready:
             return [NOT_REACHED] * len(deliveries)

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from pydantic_core import to_json
 
-from prefactor_core.exceptions import OperationError
-from prefactor_core.operations import Operation, OperationType
+from prefactor_core.exceptions import InvalidInputError, OperationError
+from prefactor_core.operations import Operation, OperationType, require_sound
 from prefactor_core.payloads import EMPTY_OBJECT, EncodedJson
 from prefactor_core.utils import MAX_KEY_LENGTH
 
@@ -74,12 +74,13 @@ def encode(operation: Operation) -> WireOperation:
     """Turn an operation into what is sent.
 
     Raises:
-        OperationError: A field that its type needs is missing. Operations that the client made have them
-            all; one that was built by hand may not.
+        OperationError: A field that its type needs is missing, or it is not sound. Operations that the client
+            made are; one that was built by hand may not be.
     """
     payload = operation.payload
     kind = operation.type
     try:
+        require_sound(operation)
         if kind is OperationType.CREATE_SPAN:
             path, bulk_type, address = "/api/v1/agent_spans", "agent_spans/create", None
             fields = b'"details":{' + _span_details(operation) + b"}"
@@ -101,6 +102,8 @@ def encode(operation: Operation) -> WireOperation:
             path = f"{instance_path(instance_id)}/{action}"
             bulk_type = f"agent_instances/{action}"
             address = ("agent_instance_id", instance_id)
+    except InvalidInputError as error:
+        raise OperationError(str(error), kind.name) from None
     except KeyError as error:
         raise OperationError(f"the payload lacks {error.args[0]!r}", kind.name) from None
     return WireOperation(_key(operation, bulk_type, address, fields), path, bulk_type, address, fields)
@@ -158,7 +161,8 @@ def _instance_action(operation: Operation) -> tuple[str, bytes]:
 
 def _fields(scalars: Mapping[str, object], **objects: object) -> bytes:
     """Join plain values and JSON objects that are encoded already, without braces."""
-    joined = to_json(scalars)[1:-1]
+    # An object in the place of a text is the API's to refuse: it must not stop the others of its request.
+    joined = to_json(scalars, fallback=EncodedJson.decode)[1:-1]
     for name, value in objects.items():
         if value is not None:
             encoded = value.encoded if isinstance(value, EncodedJson) else to_json(value)

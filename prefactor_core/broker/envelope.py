@@ -17,16 +17,20 @@ Version 1 is an object with these names::
 **The version rule.** A release reads the versions that it knows, and adds optional names without a new one.
 Whatever it cannot read, a newer version or garbage, is kept among the dead letters as it is: never executed,
 never dropped, and replayed once a release that knows it runs.
+
+**The rule of texts.** Anybody may have written what a broker holds, and id, key, sdk and the ids in the body
+reach logs, terminals, paths and headers. So they are printable and short, ``id`` and ``sdk`` are ASCII, and
+an envelope in which they are not cannot be read. ``check`` holds producers to the same.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
-from types import NoneType
 from typing import Any, Final
 
 from pydantic_core import from_json, to_json
 
-from prefactor_core.exceptions import InvalidInputError
+from prefactor_core.exceptions import InvalidInputError, InvalidPayloadError
 from prefactor_core.operations import (
     ANSWER_TO,
     OPERATION_ID,
@@ -34,8 +38,11 @@ from prefactor_core.operations import (
     SEQUENCE,
     Operation,
     OperationType,
+    require_sound,
 )
+from prefactor_core.payload_problems import NOT_UNICODE
 from prefactor_core.payloads import MAX_OPERATION_BYTES, EncodedJson, encode_object
+from prefactor_core.texts import is_unicode, problem_of_sdk_header
 
 VERSION: Final = 1
 
@@ -43,10 +50,16 @@ MAX_ENVELOPE_BYTES: Final = MAX_OPERATION_BYTES + 16 * 1024
 """What an operation of the largest size takes with its envelope; anything larger is not ours."""
 
 _TYPES: Final = {kind.value: kind for kind in OperationType}
+_ID: Final = re.compile(r"[!-,.-~][!-~]{0,255}")
+"""Visible ASCII. Operators copy ids into commands, which would take a hyphen for the start of an option."""
+_MOST: Final = (1 << 63) - 1
 _LONGEST_KEY: Final = 64
 _LONGEST_ADDRESS: Final = 256
 _IDS: Final = ("instance_id", "span_id", "parent_span_id")
-_TEXT_OR_NONE: Final = (str, NoneType)
+_HEAD_BYTES: Final = 8 * 1024
+"""What an envelope takes beside its body, at most."""
+_WIDEST: Final = 6
+"""Bytes that one character can take as JSON, and what surrounds a name and its value."""
 
 
 class UnreadableEnvelopeError(Exception):
@@ -74,24 +87,32 @@ class Envelope:
     answer_to: str | None = None
 
 
-def check(operation: Operation) -> None:
+def check(operation: Operation, sdk_header: str = "") -> None:
     """Raise if an operation could not be read again: not one of a client's, but one built by hand.
 
+    Args:
+        operation: What is to be put into an envelope.
+        sdk_header: What is to stand beside it.
+
     Raises:
-        InvalidInputError: Its key, or an id or a name in its payload, does not fit into an envelope.
+        InvalidInputError: Its key, an id or a name in its payload, its size or the header fits into no
+            envelope.
     """
-    key = operation.idempotency_key
-    if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
-        raise InvalidInputError("idempotency_key", f"expected 1 to {_LONGEST_KEY} characters")
-    for name in _IDS:
-        if not isinstance(operation.payload.get(name), _TEXT_OR_NONE):
-            raise InvalidInputError(f"payload.{name}", "expected a string")
-    if (key is None or key.isascii()) and all(map(str.isascii, operation.payload)):
-        return
-    try:
-        "".join((key or "", *operation.payload)).encode()
-    except UnicodeEncodeError:
-        raise InvalidInputError("idempotency_key or payload", "holds text that is not Unicode") from None
+    require_sound(operation)
+    if not _is_key(operation.idempotency_key):
+        raise InvalidInputError("idempotency_key", f"expected 1 to {_LONGEST_KEY} printable characters")
+    if problem := problem_of_sdk_header(sdk_header):
+        raise InvalidInputError("sdk_header", problem)
+    payload = operation.payload
+    if not (all(map(str.isascii, payload)) or all(map(is_unicode, payload))):
+        raise InvalidInputError("payload", NOT_UNICODE)
+    # Its size is about what it takes. Only where that leaves a doubt is it measured.
+    if (operation.size + len(payload)) * _WIDEST > MAX_OPERATION_BYTES:
+        taken = len(encode(Envelope("", 0, operation)))
+        if taken > MAX_ENVELOPE_BYTES - _HEAD_BYTES:
+            raise InvalidPayloadError(
+                "payload", f"takes {taken:,} bytes as JSON, an operation at most {MAX_OPERATION_BYTES:,}"
+            )
 
 
 def encode(envelope: Envelope) -> bytes:
@@ -137,23 +158,26 @@ def decode(data: bytes) -> Envelope:
     version = fields.get("v")
     if type(version) is not int or version != VERSION:
         known = f"this release reads version {VERSION}"
+        numbered = type(version) is int and abs(version) <= _MOST
         raise UnreadableEnvelopeError(
-            f"envelope version {version}, {known}"
-            if type(version) is int
-            else f"no envelope version; {known}"
+            f"envelope version {version}, {known}" if numbered else f"no envelope version; {known}"
         )
     identity, sequence = fields.get("id"), fields.get("seq")
     if type(identity) is not str or not identity or type(sequence) is not int:
         raise UnreadableEnvelopeError("an envelope without id or seq")
+    if not _ID.fullmatch(identity):
+        raise UnreadableEnvelopeError("id: not 1 to 256 visible ASCII characters that begin with no hyphen")
+    if not 0 <= sequence <= _MOST:
+        raise UnreadableEnvelopeError("seq: no number from 0 to 2^63 - 1")
+    header = _text(fields, "sdk") or ""
+    if problem := problem_of_sdk_header(header):
+        raise UnreadableEnvelopeError(f"sdk: {problem}")
     address = _address(fields)
-    return Envelope(
-        identity,
-        sequence,
-        _operation_of(fields, identity, sequence, address),
-        _text(fields, "sdk") or "",
-        fields.get("replayed") is True,
-        address,
-    )
+    metadata: dict[str, Any] = {OPERATION_ID: identity, SEQUENCE: sequence, SDK_HEADER: header}
+    if address is not None:
+        metadata[ANSWER_TO] = address
+    operation = _operation_of(fields, metadata)
+    return Envelope(identity, sequence, operation, header, fields.get("replayed") is True, address)
 
 
 def _read_object(data: bytes) -> dict[str, Any]:
@@ -166,13 +190,13 @@ def _read_object(data: bytes) -> dict[str, Any]:
     return fields
 
 
-def _operation_of(fields: dict[str, Any], identity: str, sequence: int, address: str | None) -> Operation:
-    kind = _TYPES.get(str(fields.get("type")))
-    if kind is None:
+def _operation_of(fields: dict[str, Any], metadata: dict[str, Any]) -> Operation:
+    kind = fields.get("type")
+    if not isinstance(kind, str) or kind not in _TYPES:
         raise UnreadableEnvelopeError("an unknown operation type")
     key = _text(fields, "key")
-    if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
-        raise UnreadableEnvelopeError("key: not 1 to 64 characters")
+    if not _is_key(key):
+        raise UnreadableEnvelopeError(f"key: not 1 to {_LONGEST_KEY} printable characters")
     body = fields.get("body")
     if not isinstance(body, dict):
         raise UnreadableEnvelopeError("body: no JSON object")
@@ -180,7 +204,6 @@ def _operation_of(fields: dict[str, Any], identity: str, sequence: int, address:
         _text(body, name)  # operations are sorted and compared by these
     if body.get("instance_id") != _text(fields, "instance"):
         raise UnreadableEnvelopeError("instance: not the one in the body")
-    header = _text(fields, "sdk") or ""
     try:
         payload = {
             name: encode_object(value, "payload", max_bytes=MAX_OPERATION_BYTES)
@@ -189,16 +212,21 @@ def _operation_of(fields: dict[str, Any], identity: str, sequence: int, address:
             for name, value in body.items()
         }
         at = datetime.fromisoformat(_text(fields, "at") or "")
-        metadata: dict[str, Any] = {OPERATION_ID: identity, SEQUENCE: sequence, SDK_HEADER: header}
-        if address is not None:
-            metadata[ANSWER_TO] = address
-        return Operation(kind, payload, at, key, metadata)
-    except InvalidInputError as error:
+        operation = Operation(_TYPES[kind], payload, at, key, metadata)
+        require_sound(operation)
+    except InvalidPayloadError as error:
         # The path of a value may name what somebody else wrote.
         problem = str(error) if error.field == "payload" else "holds what is no JSON"
         raise UnreadableEnvelopeError(f"body: {problem}") from None
+    except InvalidInputError as error:
+        raise UnreadableEnvelopeError(str(error)) from None
     except ValueError:
         raise UnreadableEnvelopeError("at: no time") from None
+    return operation
+
+
+def _is_key(key: str | None) -> bool:
+    return key is None or (1 <= len(key) <= _LONGEST_KEY and key.isprintable())
 
 
 def _address(fields: dict[str, Any]) -> str | None:

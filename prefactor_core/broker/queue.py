@@ -58,7 +58,7 @@ class BrokerQueue(Queue[Operation]):
         """
         if not isinstance(item, Operation):
             raise InvalidInputError("item", f"a broker holds operations only, got {type(item).__name__}")
-        check(item)
+        check(item, self.publisher.sdk_header())
         await self.publisher.put(item)
 
     @property

@@ -123,7 +123,7 @@ class Lineage:
         if item.type is OperationType.FINISH_SPAN:
             span_id = item.span_id
         elif item.type is OperationType.CREATE_SPAN:
-            span_id = item.payload.get("parent_span_id")
+            span_id = item.parent_span_id
         else:
             return None
         return None if span_id is None else self._spans.get((item.instance_id, span_id))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from prefactor_core.api.replies import Reply
-from prefactor_core.operations import Operation
+from prefactor_core.operations import SDK_HEADER, Operation, OperationType
 from tests.support.bench import Bench, make_bench, now, running
 from tests.support.fake_api import (
     FakeApi,
@@ -21,7 +21,17 @@ from tests.support.fake_api import (
     refused_connection,
     status,
 )
-from tests.support.operations import create, finish, finish_span, keys_of, life, quality, register, start
+from tests.support.operations import (
+    WHEN,
+    create,
+    finish,
+    finish_span,
+    keys_of,
+    life,
+    quality,
+    register,
+    start,
+)
 from tests.support.virtual_time import run_virtual
 
 
@@ -568,3 +578,80 @@ def test_no_more_requests_at_once_than_workers() -> None:
     bench = run(make_bench(api, num_workers=4), *(life(f"i{number}") for number in range(20)))
     assert api.most_at_once == 4
     assert bench.problems() == []
+
+
+# -- operations that were built by hand
+
+
+def test_an_object_in_the_place_of_a_text_stops_no_other_operation() -> None:
+    odd = Operation(
+        OperationType.CREATE_SPAN,
+        {"instance_id": "b", "span_id": "b-span", "schema_name": {"not": "a name"}},
+        WHEN,
+        "b-span:create",
+    )
+    bench = run(make_bench(FakeApi(instances={"b": "active"})), life("a", 2), [odd], life("c", 2))
+    assert bench.problems() == []
+    assert bench.executor.account.retried == 0
+
+
+def test_how_often_dead_letters_were_tried() -> None:
+    lacking = Operation(OperationType.RECORD_QUALITY, {"instance_id": "c"}, WHEN, "c:lacking")
+    api = FakeApi(reject=refuse("b:starting"))
+    bench = run(make_bench(api), life("a", 1), life("b", 1), [*life("c", 1), lacking])
+    found = {key: (letter.attempts, letter.reason.partition(":")[0]) for key, letter in bench.dead.items()}
+    dependent = (0, "follows a lost operation")
+    assert found == {
+        "b:starting": (1, "rejected"),
+        **dict.fromkeys(["b-span0:create", "b-span0:finish", "b:finish"], dependent),
+        "c:lacking": (0, "the payload lacks 'name'"),
+    }
+
+
+class StrictApi(FakeApi):
+    """Takes headers as an HTTP client does."""
+
+    async def post(self, path: str, body: bytes, sdk_header: str | None = None) -> Reply:
+        try:
+            (sdk_header or "").encode("ascii")
+        except UnicodeEncodeError as error:
+            return Reply(None, failure=type(error).__name__)
+        return await super().post(path, body, sdk_header)
+
+
+def unsound(number: int, instance: Any, key: Any = None, **more: Any) -> Operation:
+    payload = {"instance_id": instance, "span_id": f"d-{number}", "schema_name": "step"}
+    metadata = {SDK_HEADER: more.pop("header", "mine@1")}
+    return Operation(
+        OperationType.CREATE_SPAN, payload | more, WHEN, key or f"unsound-{number}:create", metadata
+    )
+
+
+def test_operations_that_are_not_sound_stop_no_others() -> None:
+    odd = [
+        unsound(1, "a", header="größe@1"),
+        unsound(2, "b", header="x" * 2_000),
+        unsound(3, "a", "\ud800"),
+        unsound(4, {"not": "an id"}),
+        unsound(5, "b", parent_span_id=["not an id"]),
+        unsound(6, "a", span_id={"not": "an id"}),
+        unsound(7, ".."),
+    ]
+    bench = make_bench(StrictApi())
+    bench.api.instances["z"] = "active"
+
+    async def program() -> None:
+        async with running(bench):
+            await bench.put_all(life("a", 2), life("b", 2))
+            for one in odd:
+                await bench.queue.put(one)
+                await bench.put(quality("z", odd.index(one)))
+            await bench.settle()
+
+    run_virtual(program())
+    assert bench.executor.account.retried == 0
+    assert {letter.item.idempotency_key for letter in bench.queue.dead_letters()} == {
+        one.idempotency_key for one in odd
+    }
+    assert {letter.attempts for letter in bench.queue.dead_letters()} == {0}
+    assert len(bench.api.done()) == len(life("a", 2)) * 2 + len(odd)

@@ -739,6 +739,9 @@ def test_what_no_broker_can_hold_is_refused_at_the_call() -> None:
             Operation(kind, fine, WHEN, ""),
             Operation(kind, fine, WHEN, "k" * 65),
             Operation(kind, fine, WHEN, "\ud800"),
+            Operation(kind, fine, WHEN, "a\r\nb"),
+            Operation(kind, {**fine, "instance_id": "a\x1b[2J"}, WHEN, "k"),
+            Operation(kind, {f"name{number}": "\x01" * 1_000 for number in range(900)}, WHEN, "k"),
             Operation(kind, {**fine, "\ud800": "x"}, WHEN, "k"),
         ):
             with pytest.raises(InvalidInputError):

@@ -1,9 +1,14 @@
 """The envelope: what goes to a broker comes back as the same operation, and nothing else comes back."""
 
-from collections.abc import Mapping
+import json
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -14,12 +19,15 @@ from prefactor_core.broker.envelope import (
     MAX_ENVELOPE_BYTES,
     Envelope,
     UnreadableEnvelopeError,
+    check,
     decode,
     encode,
 )
-from prefactor_core.exceptions import InvalidPayloadError
+from prefactor_core.exceptions import InvalidInputError, InvalidPayloadError, OperationError
+from prefactor_core.identifiers import PfidFactory
 from prefactor_core.operations import ANSWER_TO, OPERATION_ID, SDK_HEADER, Operation, OperationType
 from prefactor_core.payloads import MAX_OPERATION_BYTES, MAX_PAYLOAD_BYTES, EncodedJson, encode_object
+from tests.support.operations import dice
 from tests.unit.samples import AT, PAYLOADS, operation
 
 SECRET = "hunter2-do-not-print"
@@ -35,6 +43,8 @@ SCALARS = (
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4)
 )
+PRINTABLE = st.characters(exclude_categories=["C", "Z"]) | st.just(" ")
+KEYS = st.text(PRINTABLE, min_size=1, max_size=64)
 OBJECTS = st.dictionaries(TEXTS, VALUES, max_size=5)
 TIMES = st.datetimes(
     min_value=datetime(1970, 1, 1),  # noqa: DTZ001 -- the zone is the strategy's other argument
@@ -110,7 +120,7 @@ def test_every_type_of_operation_makes_the_round_trip(kind: OperationType) -> No
     OBJECTS,
     st.none() | OBJECTS,
     TIMES,
-    st.none() | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=64),
+    st.none() | KEYS,
     st.integers(1, 1 << 60),
 )
 def test_any_payload_makes_the_round_trip_byte_for_byte(
@@ -332,6 +342,158 @@ def test_ids_that_are_no_text(name: str, value: object) -> None:
     if name == "instance_id":
         fields["instance"] = value
     check_refused(to_json(fields), f"{name}: no text")
+
+
+# -- texts
+
+LOUD = ["\n", "\r\n", "\x00", "\x1b[2J", "\x7f", "\x85", "\x9b", "\u2028", "\u202e", "\ufeff", "\ue000"]
+UNREADABLE_TEXTS = [
+    *(("key", {"key": loud}) for loud in LOUD),
+    *(("sdk", {"sdk": loud}) for loud in [*LOUD, "größe@1", "x" * 1_025]),
+    *(("id", {"id": loud}) for loud in [*LOUD, "größe", "two words", "--all", "x" * 257]),
+    *(("seq", {"seq": number}) for number in (-1, 1 << 63, 10**4_000)),
+    *(
+        (f"payload.{name}", {"body": {name: value}} | ({"instance": value} if name == "instance_id" else {}))
+        for name in ("instance_id", "span_id", "parent_span_id")
+        for value in [*LOUD, "x" * 257, ".", ".."]
+    ),
+    *(("at", {"at": f"2026-01-01{loud}"}) for loud in LOUD),
+    *(("type", {"type": f"create_span{loud}"}) for loud in LOUD),
+]
+
+
+@pytest.mark.parametrize(("field", "change"), UNREADABLE_TEXTS, ids=repr)
+def test_a_text_that_would_speak_for_others_is_not_read(field: str, change: dict[str, Any]) -> None:
+    fields = fields_of()
+    body = fields["body"] | change.get("body", {})
+    with pytest.raises(UnreadableEnvelopeError) as caught:
+        decode(to_json(fields | change | {"body": body}))
+    reason = str(caught.value)
+    assert field in reason
+    assert reason.isascii()
+    assert reason.isprintable()
+    assert len(reason) < 200
+
+
+def test_a_huge_version_is_not_quoted() -> None:
+    check_refused(to_json({**fields_of(), "v": 10**4_000}), "no envelope version; this release reads")
+
+
+@pytest.mark.parametrize(
+    "key", ["k", "k" * 64, "ü" * 64, " ", "".join(map(chr, range(32, 96))), "a:b/c?d=e#f"]
+)
+@pytest.mark.parametrize("schema", ["agent:größe", "agent:日本\n", "\x00", ""])
+def test_what_a_client_may_have_published_is_read(key: str, schema: str) -> None:
+    made = operation(OperationType.CREATE_SPAN, key, schema_name=schema, instance_id=PfidFactory().new())
+    header = f"{'x' * 1_000}@1 prefactor-core@1.1.0"
+    check(made, header)
+    after = decode(encode(Envelope(f"{'f' * 16}-{1 << 40}", 1 << 40, made, header)))
+    assert same(after.operation, made)
+    assert after.operation.payload["schema_name"] == schema
+
+
+def texts_of(envelope: Envelope) -> list[str]:
+    """Return every text of an envelope that leaves its body."""
+    made = envelope.operation
+    found = [envelope.id, made.idempotency_key, made.instance_id, made.span_id, envelope.sdk_header]
+    found += [made.payload.get("parent_span_id"), envelope.answer_to, made.type.value]
+    found += [made.timestamp.isoformat(), str(envelope.sequence)]
+    found += [text for text in made.metadata.values() if isinstance(text, str)]
+    return [text for text in found if text is not None]
+
+
+def mutated(rng: random.Random, number: int) -> Iterator[bytes]:
+    """Yield envelopes in which one or two things are another, and some with other bytes."""
+    values: list[Any] = [*LOUD, *(f"a{loud}b" for loud in LOUD), "größe", "x" * 300, "x" * 2_000, "a", "a b"]
+    values += [None, True, 0, -1, 1, 1 << 63, 10**4_299, 1.5, [], ["a"], {}, {"a": "\n"}, ".", "..", "-a"]
+    values += ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-01-01"]
+    for _ in range(number):
+        fields = fields_of(rng.choice(list(OperationType)))
+        for _ in range(rng.choice([0, 1, 1, 2])):
+            target = rng.choice([fields, fields, fields["body"]])
+            target[rng.choice([*target, "answer_to", "parent_span_id", "\n"])] = rng.choice(values)
+            if not isinstance(fields["body"], dict):
+                break
+            if rng.random() < 0.5:
+                fields["instance"] = fields["body"].get("instance_id")
+        data = bytearray(to_json(fields))
+        for _ in range(rng.choice([0, 0, 0, 1])):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        yield bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_read_has_safe_texts_only_and_can_be_sent(seed: int) -> None:
+    read = 0
+    unsafe: list[bytes] = []
+    reasons: set[str] = set()
+    for data in mutated(dice(seed), 2_000):
+        try:
+            envelope = decode(data)
+        except UnreadableEnvelopeError as problem:
+            reasons.add(str(problem))
+            continue
+        read += 1
+        short = all(text.isprintable() and len(text) <= 1_024 for text in texts_of(envelope))
+        if not (short and envelope.sdk_header.isascii() and envelope.id.isascii()):
+            unsafe.append(data)
+        assert encode(decode(encode(envelope))) == encode(envelope)
+        with suppress(OperationError):
+            sent = wire.encode(envelope.operation)
+            assert json.loads(sent.bulk_item())["idempotency_key"] == sent.key
+            assert str(httpx.URL("http://api").join(sent.path)) == f"http://api{sent.path}"
+    sys.stdout.write(f"{len(unsafe)} of {read} that were read hold texts that are not safe\n")
+    assert read > 200, "some are good"
+    assert not unsafe
+    assert all(map(str.isprintable, reasons))
+
+
+ANY_TEXT = st.text(max_size=300) | st.sampled_from(
+    [*LOUD, "x" * 257, "x" * 1_025, ".", "\ud800", "größe", "id"]
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from(OperationType),
+    st.none() | KEYS | ANY_TEXT,
+    st.dictionaries(st.sampled_from(["instance_id", "span_id", "parent_span_id"]) | TEXTS, ANY_TEXT | VALUES),
+    st.datetimes(
+        timezones=st.none() | st.integers(-1_380, 1_380).map(lambda m: timezone(timedelta(minutes=m)))
+    ),
+    st.just("sdk@1") | ANY_TEXT,
+)
+def test_whatever_is_accepted_for_publishing_is_read_again(
+    kind: OperationType, key: str | None, more: dict[str, Any], at: datetime, header: str
+) -> None:
+    try:
+        made = Operation(kind, {**PAYLOADS[kind], **more}, at, key)
+        check(made, header)
+    except InvalidInputError:
+        return
+    envelope = decode(encode(Envelope("p-1", 1, made, header)))
+    assert same(envelope.operation, made)
+    assert envelope.sdk_header == header
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {f"name{number}": "\x01" * 1_000 for number in range(900)},
+        {"\x01" * 900_000: "a"},
+        {f"{number:06}": "" for number in range(170_000)},
+        {"ü" * 600_000: "a"},
+    ],
+    ids=["many escapes", "an escaped name", "many names", "a wide name"],
+)
+def test_what_takes_more_as_json_than_any_envelope_is_refused_before_it_is_published(
+    payload: dict[str, str],
+) -> None:
+    made = Operation(OperationType.RECORD_QUALITY, payload, AT)
+    with pytest.raises(UnreadableEnvelopeError, match="bytes, where an envelope has"):
+        decode(encode(Envelope("p-1", 1, made)))
+    with pytest.raises(InvalidPayloadError, match="bytes as JSON"):
+        check(made)
 
 
 @pytest.mark.parametrize("place", ["payload", "schema_name", SECRET])

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from prefactor_core import InvalidPayloadError, Operation, OperationType
+from prefactor_core import InvalidInputError, InvalidPayloadError, Operation, OperationType
+from prefactor_core.operations import SDK_HEADER, require_sound
 from prefactor_core.payloads import MAX_OPERATION_BYTES, EncodedJson
 from tests.unit.samples import AT, INSTANCE, PAYLOADS, SPAN, operation
 
@@ -148,3 +149,54 @@ def test_equal_content_is_equal_and_replacing_keeps_the_rest(kind: OperationType
     assert renamed.idempotency_key == "another-key"
     assert one.payload == PAYLOADS[kind]
     assert one.instance_id == INSTANCE
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"type": "create_span"}, "type"),
+        ({"type": None}, "type"),
+        ({"timestamp": "2026-01-01"}, "timestamp"),
+        ({"timestamp": None}, "timestamp"),
+    ],
+    ids=repr,
+)
+def test_what_has_no_type_or_time_is_refused(changes: dict[str, Any], field: str) -> None:
+    fields = {"type": OperationType.CREATE_SPAN, "payload": {}, "timestamp": AT, **changes}
+    with pytest.raises(InvalidInputError) as refused:
+        Operation(**fields)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        *(({"idempotency_key": key}, "idempotency_key") for key in ("\ud800", 5, b"key", ["key"])),
+        *(
+            ({"payload": {name: value}}, f"payload.{name}")
+            for name in ("instance_id", "span_id", "parent_span_id")
+            for value in ("a\nb", "\x00", "x" * 257, ".", "..", 5, ["a"], {"a": 1})
+        ),
+        *(
+            ({"metadata": {SDK_HEADER: text}}, "metadata")
+            for text in ("größe@1", "a\r\nb", "\x00", "x" * 1_025)
+        ),
+    ],
+    ids=repr,
+)
+def test_what_would_do_harm_in_a_request_is_not_sound(changes: dict[str, Any], field: str) -> None:
+    fields = {"type": OperationType.CREATE_SPAN, "payload": {}, "timestamp": AT, **changes}
+    made = Operation(**fields)
+    assert all(isinstance(one, str | None) for one in (made.instance_id, made.span_id, made.parent_span_id))
+    with pytest.raises(InvalidInputError) as refused:
+        require_sound(made)
+    assert refused.value.field.startswith(field)
+    assert str(refused.value).isascii()
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("key", [None, "k", "x" * 500, "ü" * 64, "a b", "", "a\r\nb"])
+@pytest.mark.parametrize("name", ["i", "a/b", "größe", "x" * 256])
+def test_every_other_key_and_id_is_sound(key: str | None, name: str) -> None:
+    """A key goes out as JSON, where whatever it holds is harmless; brokers and logs are stricter."""
+    require_sound(operation(OperationType.CREATE_SPAN, key, instance_id=name, schema_name="agent:größe\n"))

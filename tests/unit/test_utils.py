@@ -21,7 +21,7 @@ def test_1_to_64_characters_pass(key: str) -> None:
     assert validate_idempotency_key(key) is key
 
 
-@pytest.mark.parametrize("key", ["", "x" * 65, None, 12345678, b"bytes-key"])
+@pytest.mark.parametrize("key", ["", "x" * 65, None, 12345678, b"bytes-key", "a\nb", "\x1b[2J", "\ud800"])
 def test_everything_else_is_a_value_error_that_names_the_argument(key: object) -> None:
     with pytest.raises(ValueError, match=r"^idempotency_key: "):
         validate_idempotency_key(key)  # type: ignore[arg-type]

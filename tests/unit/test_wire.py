@@ -291,3 +291,16 @@ def test_an_id_is_one_segment_of_the_path_whatever_it_holds(
     kind: OperationType, field: str, name: str
 ) -> None:
     assert re.fullmatch(r"/api/v1/agent_\w+/[^/?#]+/\w+", encode(operation(kind, **{field: name})).path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"), [(CREATE, "schema_name"), (QUALITY, "name"), (START, "timestamp")]
+)
+def test_an_object_in_the_place_of_a_text_is_sent_for_the_api_to_refuse(
+    kind: OperationType, field: str
+) -> None:
+    """Or it would stop the request that it shares with others."""
+    odd: dict[str, Any] = {field: {"a": [1]}}
+    sent = json.loads(encode(operation(kind, **odd)).bulk_item())
+    found = sent.get("details", sent)[field]
+    assert found == (AT.isoformat() if field == "timestamp" else {"a": [1]})
