@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from pydantic_core import from_json, to_json
 
 from prefactor_core.broker.dead_letters import Replay
 from prefactor_core.broker.envelope import Envelope, encode
@@ -232,6 +233,34 @@ async def test_a_mistake_or_an_outage_is_told_in_one_line() -> None:
         assert words in one.errors
         assert one.errors.count("\n") == 1
         assert "secret" not in one.errors
+
+
+async def test_hostile_messages_are_listed_shown_and_purged(transport_url: str) -> None:
+    made = from_json(encode(Envelope("made-early", 1, create("i", "s"), "sdk")))
+    early = to_json(made | {"at": "0001-01-01T00:00:00+14:00"})
+    hostile = [b"", b"{}", b"\xff\x1b[2J", to_json(made | {"key": "a\r\n\x1b[2J"}), early]
+    async with open_queue(transport_url) as queue:
+        end = queue.broker.publishing()
+        await end.partitions()
+        await end.publish(0, hostile)
+        await end.disconnect()
+        (delivery,) = await queue.receive(10, 1 << 20)  # it stands behind the others
+        await queue.dead_letter([(delivery, DeadLetter(delivery.item, "why", 0))])
+    listed = await _letters(transport_url, "list", "--json")
+    ids = [letter["id"] for letter in listed.document["dead_letters"]]
+    assert len(ids) == len(hostile)
+    assert "made-early" in ids
+    for one in ids:
+        shown = await _letters(transport_url, "show", one)
+        assert (shown.status, shown.errors) == (0, "")
+        assert one in shown.output
+        assert all(character.isprintable() or character == "\n" for character in shown.output)
+        assert "it was never tried" in shown.output
+    done = await _letters(transport_url, "replay", "--all", "--wait", "0", "--json")
+    assert (done.status, done.document["replayed"], done.document["unreadable"]) == (1, 1, 4)
+    assert "Traceback" not in done.errors
+    done = await _letters(transport_url, "purge", "--all", "--yes")
+    assert (done.status, done.output) == (0, "4 dead letters purged.\n")
 
 
 # -- what is shown
