@@ -5,6 +5,7 @@ operations share. What comes from a broker is checked where it is decoded, and w
 where it is put.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 LONGEST_ID: Final = 256
@@ -12,6 +13,9 @@ LONGEST_ID: Final = 256
 
 LONGEST_SDK_HEADER: Final = 1_024
 """Characters of an SDK header: those of many agents share a request."""
+
+_LONGEST_NAME: Final = 64
+_MOST_NAMES: Final = 20
 
 
 def problem_of_id(value: object) -> str | None:
@@ -44,8 +48,34 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def one_line(text: str) -> str:
-    """Return ``text`` with everything escaped that could begin a new line or speak to a terminal."""
-    if text.isprintable():
+def one_line(text: str, longest: int | None = None) -> str:
+    """Return ``text`` with everything escaped that could begin a new line or speak to a terminal.
+
+    Args:
+        text: What somebody has written.
+        longest: Characters that are returned at most; a longer one ends with three dots.
+    """
+    if longest is not None:
+        text = text[: longest + 1]
+    if not text.isprintable():
+        text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return text if longest is None or len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def name(text: object, kind: str) -> str:
+    """Return a name that somebody else gave, or, if it is long or not printable, that it is one.
+
+    Args:
+        text: The name.
+        kind: What it is the name of.
+    """
+    if isinstance(text, str) and 0 < len(text) <= _LONGEST_NAME and text.isprintable():
         return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return f"a {kind} that cannot be shown"
+
+
+def names(texts: Iterable[object], kind: str) -> str:
+    """Return the first of several such names, separated by commas."""
+    shown = [name(text, kind) for text in texts]
+    more = [f"{len(shown) - _MOST_NAMES} more"] if len(shown) > _MOST_NAMES else []
+    return ", ".join(shown[:_MOST_NAMES] + more)

@@ -40,6 +40,7 @@ from prefactor_core.queue.outcome import (
     Dead,
     Outcome,
 )
+from prefactor_core.texts import LONGEST_SDK_HEADER
 
 logger = logging.getLogger("prefactor_core.api")
 
@@ -142,12 +143,15 @@ class ApiDelivery:
         if reply.status in _NO_BULK:
             self._packing.no_bulk(reply)
             return []
-        if reply.status == 413 and len(batch) > 1:
+        cut_off = reply.succeeded and reply.too_large
+        if cut_off:
+            _mark_sent(batch)  # all of it may have happened; what did has its key
+        if (cut_off or reply.status == 413) and len(batch) > 1:
             self._packing.too_large(items, reply)
             return []
         # The verdict over a whole request is the one over any operation in it; conflicts do not occur.
         verdict = classify(reply, batch[0].item.type, maybe_sent=batch[0].maybe_sent, retry_on=self._retry_on)
-        if verdict in {Verdict.TOO_LARGE, Verdict.REJECTED}:
+        if cut_off or verdict in {Verdict.TOO_LARGE, Verdict.REJECTED}:
             return self._set_apart(batch, wires, reply)
         if verdict is Verdict.TOKEN:
             if await self._endpoint.refused(turn, reply, batch[0].item.type.name):
@@ -189,6 +193,7 @@ class ApiDelivery:
                 break
         if outcomes and outcomes[0] in {SETTLED, SETTLED_BEFORE}:
             self._endpoint.succeeded(first=first)
+            self._packing.passed()
         if not senseless:
             self._makes_no_sense = False
             return outcomes
@@ -332,7 +337,10 @@ def _sdk_header(batch: Sequence[Delivery[Operation]]) -> str | None:
         header = delivery.item.metadata.get(SDK_HEADER)
         if isinstance(header, str):
             entries.update(dict.fromkeys(header.split()))
-    return " ".join([*entries][:_ENTRIES_SENT]) or None
+    sent = [*entries][:_ENTRIES_SENT]
+    while len(" ".join(sent)) > LONGEST_SDK_HEADER:
+        sent.pop()
+    return " ".join(sent) or None
 
 
 def _mark_sent(batch: Sequence[Delivery[Operation]]) -> None:
@@ -349,7 +357,7 @@ def _conflict(operation: Operation, reply: Reply) -> Dead:
 
 def _outputs(reply: Reply) -> dict[str, object] | None:
     """Return the outputs by key, if this is a bulk reply."""
-    if reply.status is None or not 200 <= reply.status < 300 or reply.body is None:
+    if not reply.succeeded or reply.body is None:
         return None
     outputs = reply.body.get("outputs")
     return outputs if isinstance(outputs, dict) else None

@@ -282,7 +282,7 @@ class Endpoint:
                 cause=OperationError(str(reply), operation_type),
                 operation_type=operation_type,
             )
-        return reply.status is not None and 200 <= reply.status < 300 and reply.body is not None
+        return reply.succeeded and reply.body is not None
 
     async def _probe(self, away: _Away) -> bool:
         """Wait, then ping. Return whether the caller is to try with a write."""

@@ -7,20 +7,26 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
 
 import httpx
 from pydantic_core import from_json
 
+from prefactor_core.api.body import ACCEPTED_ENCODING, BodyError, Decoder
 from prefactor_core.api.replies import Reply
-from prefactor_core.api.wire import PING_PATH
+from prefactor_core.api.wire import BULK_PATH, MAX_BULK_REPLY_BYTES, MAX_REPLY_BYTES, PING_PATH
 from prefactor_core.config import HttpClientConfig
+from prefactor_core.texts import one_line
 
 logger = logging.getLogger("prefactor_core.api")
 
 _LONGEST_RETRY_AFTER: Final = 600.0
 """Seconds that a server can make us wait with one header."""
+_LONGEST_FAILURE: Final = 200
+"""Characters of what an error of the network says."""
 
 
 class HttpApi:
@@ -45,12 +51,17 @@ class HttpApi:
         self._token = token or (lambda: config.api_token)
         # httpx times each read; a reply that trickles in resets that clock, so the whole has a bound too.
         self._whole_timeout = config.connect_timeout + config.request_timeout
+        # Each of them can fill 64 MiB, so one of all requests at a time is read beyond the small bound.
+        self._one_large = asyncio.Lock()
+        self._unforeseen = 0
         self._client = httpx.AsyncClient(
             base_url=config.api_url.rstrip("/"),
             headers={
                 "Content-Type": "application/json",
                 "Accept": "application/json",
+                "Accept-Encoding": ACCEPTED_ENCODING,
             },
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # they would be kept, however many
             timeout=httpx.Timeout(config.request_timeout, connect=config.connect_timeout),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             follow_redirects=False,
@@ -79,31 +90,71 @@ class HttpApi:
             "Authorization": f"Bearer {self._token()}",
             "X-Prefactor-SDK": sdk_header or self._sdk_header(),
         }
+        limit = MAX_BULK_REPLY_BYTES if path == BULK_PATH else MAX_REPLY_BYTES
         try:
-            async with asyncio.timeout(self._whole_timeout):
-                response = await self._client.request(method, path, content=body, headers=headers)
+            async with (
+                asyncio.timeout(self._whole_timeout),
+                self._client.stream(method, path, content=body, headers=headers) as response,
+            ):
+                reply = await self._read(response, limit if response.is_success else MAX_REPLY_BYTES)
+        except (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeError) as error:
+            # What it says quotes our own headers.
+            return Reply(None, failure=f"{type(error).__name__}: the request cannot be made", reached=False)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
             return Reply(None, failure=_describe(error), reached=False)
         except (httpx.HTTPError, TimeoutError) as error:
             return Reply(None, failure=_describe(error))
         except Exception as error:
             # Nothing that a library meets on the way may end a sender; what it says may quote anything.
-            logger.exception("a request failed in a way that was not foreseen")
+            self._unforeseen += 1
+            if self._unforeseen == 1:
+                logger.exception(
+                    "a request failed in a way that was not foreseen; this is not repeated until one works"
+                )
             return Reply(None, failure=type(error).__name__)
-        content = response.content
-        return Reply(
-            response.status_code,
-            body=_json_object(content),
-            empty=not content,
-            retry_after=_retry_after(response.headers.get("Retry-After")),
-        )
+        self._works_again()
+        return reply
+
+    async def _read(self, response: httpx.Response, limit: int) -> Reply:
+        """Read a reply, or as much of it as it takes to see that its body cannot be read."""
+        headers = response.headers
+        retry_after = _retry_after(headers.get("Retry-After"))
+        content = bytearray()
+        try:
+            decoder = Decoder(headers.get("Content-Encoding", ""), headers.get("Content-Length"), limit)
+            async with AsyncExitStack() as alone:
+                async for chunk in response.aiter_raw():
+                    for piece in decoder.decode(chunk):
+                        if len(content) <= MAX_REPLY_BYTES < len(content) + len(piece):
+                            await alone.enter_async_context(self._one_large)
+                        content += piece
+                        await asyncio.sleep(0)  # a little that came can be much
+                decoder.finish()
+                body = _json_object(content)
+                empty = not content
+        except BodyError as error:
+            return Reply(
+                response.status_code,
+                retry_after=retry_after,
+                failure=str(error),
+                too_large=error.too_large,
+            )
+        return Reply(response.status_code, body=body, empty=empty, retry_after=retry_after)
+
+    def _works_again(self) -> None:
+        if self._unforeseen > 1:
+            logger.warning("requests work again; %d failed in a way that was not foreseen", self._unforeseen)
+        self._unforeseen = 0
 
 
 def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    # Errors of the protocol quote what the other side has sent.
+    return one_line(
+        f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, _LONGEST_FAILURE
+    )
 
 
-def _json_object(content: bytes) -> dict[str, object] | None:
+def _json_object(content: bytes | bytearray) -> dict[str, object] | None:
     try:
         parsed = from_json(content)
     except ValueError:
@@ -120,7 +171,7 @@ def _retry_after(header: str | None) -> float:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(header).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return 0.0
     # Written so that NaN counts as nothing.
     return min(seconds, _LONGEST_RETRY_AFTER) if seconds > 0 else 0.0

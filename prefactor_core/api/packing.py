@@ -42,6 +42,7 @@ class Packing:
         self._bulk_limits = limits
         self._small_until = 0.0
         self._singly: set[str] = set()
+        self._said: set[str] = set()
 
     @property
     def limits(self) -> BatchLimits:
@@ -61,17 +62,30 @@ class Packing:
 
     def no_bulk(self, reply: Reply) -> None:
         """Bulk requests are not taken here."""
-        logger.warning("no bulk requests here (%s): sending single ones", reply)
+        self._say("no bulk requests here (%s): sending single ones", reply)
         self._no_bulk_until = _now() + _REMEMBERED
 
     def too_large(self, items: list[bytes], reply: Reply) -> None:
-        """A bulk request of those items, two or more, was too large. Half of it may pass, for a while."""
+        """A bulk request of those items, two or more, was too large, or its reply was.
+
+        Half of it may pass, for a while.
+        """
         size = sum(len(item) for item in items)
-        logger.warning("a bulk request of %d bytes was too large (%s): sending smaller ones", size, reply)
+        self._say(
+            "a bulk request of %d operations and %d bytes was too large (%s): sending smaller ones",
+            len(items),
+            size,
+            reply,
+        )
         self._bulk_limits = replace(
             self._usual_limits, max_items=len(items) // 2, max_bytes=max(1, size // 2)
         )
         self._small_until = _now() + _REMEMBERED
+
+    def passed(self) -> None:
+        """A bulk request has got through. If it could be of any size, what was in the way is over."""
+        if self.limits is self._usual_limits:
+            self._said.clear()
 
     def travels_alone(self, key: str) -> bool:
         """Whether the operation of that key has to have a request of its own."""
@@ -86,6 +100,12 @@ class Packing:
     def forget(self, key: str) -> None:
         """The operation of that key has been answered."""
         self._singly.discard(key)
+
+    def _say(self, message: str, *details: object) -> None:
+        """Say something once, until bulk requests of any size get through again."""
+        if message not in self._said:
+            self._said.add(message)
+            logger.warning(message, *details)
 
 
 def pack(wires: list[WireOperation]) -> list[bytes]:

@@ -10,9 +10,12 @@ from enum import Enum, auto
 from typing import Final
 
 from prefactor_core.operations import Operation, OperationType
+from prefactor_core.texts import name, names
 
 _LONGEST_DETAIL: Final = 2_000
 """Characters of a reply that a dead letter keeps."""
+_LONGEST_REASON: Final = 2_000
+"""Characters of the reason for a termination that are kept for the agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +23,13 @@ class Reply:
     """What came back from one request.
 
     Attributes:
-        status: HTTP status; ``None`` without a whole reply.
+        status: HTTP status; ``None`` without one.
         body: The body, if it is a JSON object.
         empty: Whether the body was empty.
         retry_after: Seconds that ``Retry-After`` asks for.
-        failure: Why there is no whole reply.
+        failure: Why there is no reply, or why its body was not read.
         reached: Whether the request may have reached the API.
+        too_large: Whether the body was larger than it may be, and was not read to its end.
     """
 
     status: int | None
@@ -34,6 +38,12 @@ class Reply:
     retry_after: float = 0.0
     failure: str | None = None
     reached: bool = True
+    too_large: bool = False
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether its status is a success, whatever it says."""
+        return self.status is not None and 200 <= self.status < 300
 
     @property
     def code(self) -> str | None:
@@ -44,15 +54,20 @@ class Reply:
         return code if isinstance(code, str) else None
 
     def __str__(self) -> str:
-        """Say what came back, fit for logs: the API's words may quote a payload, its field names do not."""
+        """Say what came back in one line, fit for logs.
+
+        The API's words may quote a payload; its code and its field names do not.
+        """
         if self.status is None:
             return self.failure or "no reply"
+        if self.failure is not None:
+            return f"HTTP {self.status}, and its body was not read: {self.failure}"
         if self.code is None:
             spoken = "" if self.body is not None else " without the API's JSON"
             return f"HTTP {self.status}{spoken}"
         errors = self.body.get("errors") if self.body is not None else None
-        fields = f" ({', '.join(errors)})" if isinstance(errors, dict) and errors else ""
-        return f"HTTP {self.status} {self.code}{fields}"
+        fields = f" ({names(errors, 'field name')})" if isinstance(errors, dict) and errors else ""
+        return f"HTTP {self.status} {name(self.code, 'code')}{fields}"
 
     @property
     def detail(self) -> str:
@@ -122,7 +137,7 @@ def classify(
     status = reply.status
     if status is None or status in retry_on:
         return Verdict.THROTTLED if status == 429 else Verdict.AGAIN
-    if 200 <= status < 300:
+    if reply.succeeded:
         taken = reply.empty or (reply.body is not None and reply.body.get("status") != "error")
         return Verdict.DONE if taken else Verdict.AGAIN
     if status == 429:
@@ -177,7 +192,7 @@ def termination_of(reply: Reply) -> str | None:
     details = reply.body.get("details") if reply.body is not None and reply.status == 200 else None
     if not isinstance(details, dict) or details.get("status") != "terminated":
         return None
-    return str(details.get("termination_reason") or "")
+    return _reason(details.get("termination_reason"))
 
 
 def control_of(body: Mapping[str, object] | None) -> str | None:
@@ -185,7 +200,11 @@ def control_of(body: Mapping[str, object] | None) -> str | None:
     control = body.get("control") if body is not None else None
     if not isinstance(control, dict) or control.get("terminate") is not True:
         return None
-    return str(control.get("reason") or "")
+    return _reason(control.get("reason"))
+
+
+def _reason(given: object) -> str:
+    return str(given or "")[:_LONGEST_REASON]
 
 
 def classify_item(

@@ -22,6 +22,11 @@ PING_PATH: Final = "/api/v1/ping"
 MAX_BULK_BYTES: Final = 5 * 1024 * 1024
 """The largest bulk request (assumed; no limit is published)."""
 
+MAX_REPLY_BYTES: Final = 8 * 1024 * 1024
+"""The largest reply that is read, after decompression. It echoes a span's payloads, of at most 1 MiB each."""
+MAX_BULK_REPLY_BYTES: Final = 64 * 1024 * 1024
+"""The largest reply to a bulk request. 250 finishes of spans with 100 KB each are answered with 25 MB."""
+
 _MIN_KEY_LENGTH: Final = 8
 
 

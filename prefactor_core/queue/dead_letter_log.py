@@ -36,7 +36,7 @@ class DeadLetterLog:
         for letter in letters:
             item = letter.item
             name = item.type.value if isinstance(item, Operation) else type(item).__name__
-            reason = one_line(letter.reason[:_LONGEST_REASON])
+            reason = one_line(letter.reason, _LONGEST_REASON)
             kind = (name, reason)
             if self._next.get(kind, now) > now:
                 self._silent += 1
@@ -46,7 +46,7 @@ class DeadLetterLog:
             self._next[kind] = now + _INTERVAL
             key = item.idempotency_key if isinstance(item, Operation) else None
             if key is not None:
-                key = one_line(str(key)[:_LONGEST_KEY])
+                key = one_line(str(key), _LONGEST_KEY)
             more = f" (and {self._silent} more that were not logged)" if self._silent else ""
             logger.warning("dead-lettered: %s %s: %s%s", name, key, reason, more)
             self._silent = 0

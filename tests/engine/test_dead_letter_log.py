@@ -31,7 +31,7 @@ def test_keys_and_reasons_are_cut(caplog: pytest.LogCaptureFixture) -> None:
     ]
     DeadLetterLog(itertools.count().__next__).write(letters)
     assert caplog.messages == [
-        f"dead-lettered: record_quality {'k' * 64}: {'x' * 1_000}",
+        f"dead-lettered: record_quality {'k' * 61}...: {'x' * 997}...",
         "dead-lettered: record_quality None: short",
         "dead-lettered: str None: other",
     ]

@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 
 from prefactor_core import OperationType
-from prefactor_core.api.replies import Reply, Verdict, classify, classify_item, is_over
+from prefactor_core.api.replies import (
+    Reply,
+    Verdict,
+    classify,
+    classify_item,
+    control_of,
+    is_over,
+    termination_of,
+)
 
 TYPES = list(OperationType)
 FINISH = OperationType.FINISH_AGENT_INSTANCE
@@ -154,6 +162,10 @@ def test_the_items_of_a_bulk_reply(kind: OperationType, maybe_sent: bool) -> Non
     [
         (Reply(None), "no reply", "no reply"),
         (Reply(None, failure="ReadTimeout: 30 s"), "ReadTimeout: 30 s", "ReadTimeout: 30 s"),
+        (
+            Reply(200, failure="it is larger than 8 MiB", too_large=True),
+            *(("HTTP 200, and its body was not read: it is larger than 8 MiB",) * 2),
+        ),
         (Reply(502), "HTTP 502 without the API's JSON", "HTTP 502 without the API's JSON"),
         (Reply(404, {"detail": "x"}), "HTTP 404", "HTTP 404"),
         (Reply(422, error("invalid")), "HTTP 422 invalid", "HTTP 422 invalid: no"),
@@ -170,6 +182,41 @@ def test_a_reply_is_shown_without_the_apis_words_in_logs_and_with_them_in_dead_l
     reply: Reply, text: str, detail: str
 ) -> None:
     assert (str(reply), reply.detail) == (text, detail)
+
+
+FORGED = [
+    "ok\n2026-01-01 WARNING forged",
+    "ok\r",
+    "nul\x00",
+    "\x1b[31mred",
+    "\u2028",
+    "\u202egnp",
+    "\ud800",
+    "",
+    "x" * 50_000,
+]
+
+
+@pytest.mark.parametrize("name", FORGED, ids=range(len(FORGED)))
+def test_names_that_the_api_gives_forge_no_lines_of_a_log(name: str) -> None:
+    reply = Reply(422, {**error(name), "errors": {"age": [], name: ["no"]}})
+    assert reply.code == name
+    text = "HTTP 422 a code that cannot be shown (age, a field name that cannot be shown)"
+    assert str(reply) == text
+    assert reply.detail.startswith(text)
+
+
+def test_of_very_many_field_names_the_first_are_shown() -> None:
+    reply = Reply(422, {**error("invalid"), "errors": {f"field{number}": [] for number in range(10_000)}})
+    assert str(reply).endswith(", field19, 9980 more)")
+    assert len(str(reply)) < 300
+
+
+def test_the_reason_of_a_termination_is_bounded() -> None:
+    reason = "x" * 50_000
+    assert control_of({"control": {"terminate": True, "reason": reason}}) == reason[:2_000]
+    ended = Reply(200, {"details": {"status": "terminated", "termination_reason": reason}})
+    assert termination_of(ended) == reason[:2_000]
 
 
 def test_what_a_dead_letter_keeps_of_a_reply_is_bounded() -> None:
