@@ -54,7 +54,7 @@ class RabbitBroker(Broker):
         return RabbitDeadLetterEnd(self._connector("dead letters for"), self._names, self.name)
 
     async def check(self) -> list[str]:
-        """Connect, declare everything, and try to publish what has no queue."""
+        """Connect, look at what is there, and try to publish what has no queue. Makes nothing."""
         connector = self._connector("checking")
         try:
             return await problems(await connector.link(), self._topology(), self._options.timeout)

@@ -6,6 +6,7 @@ from aiormq.exceptions import ChannelAccessRefused, PublishError
 from prefactor_core.exceptions import BrokerError
 from prefactor_rabbitmq.confirming import ConfirmingChannel, Confirms, Outgoing
 from prefactor_rabbitmq.link import Link
+from prefactor_rabbitmq.permissions import denied
 from prefactor_rabbitmq.topology import LEAST_VERSION, Topology
 
 _PROBE_SECONDS = 3.0
@@ -15,7 +16,10 @@ _SILENT = "RabbitMQ does not answer to messages"
 
 
 async def problems(link: Link, topology: Topology, timeout: float) -> list[str]:
-    """Return everything that is wrong, declaring what is missing on the way.
+    """Return everything that is wrong. Makes nothing, and leaves nothing.
+
+    Whether quorum queues can be made is known by the version alone, and permissions by what is refused under
+    a name that nothing has.
 
     Raises:
         BrokerError: The connection was lost meanwhile.
@@ -23,13 +27,9 @@ async def problems(link: Link, topology: Topology, timeout: float) -> list[str]:
     version = ".".join(map(str, link.version))
     if link.version < LEAST_VERSION:
         return [f"RabbitMQ {version} has no quorum queues: 3.8 or newer is needed"]
-    found: list[str] = []
-    try:
-        await topology.ensure(link)
-    except BrokerError as error:
-        if not link.sound:
-            raise
-        found.append(str(error))
+    found = await denied(link, topology.names)
+    if not found:
+        found += await _look(link, topology)
     if topology.limited:
         found.append(
             f"queues were made by an older RabbitMQ than {version}, which drops what it delivers too often: "
@@ -43,6 +43,19 @@ async def problems(link: Link, topology: Topology, timeout: float) -> list[str]:
         if problem in {_ALARM, _SILENT}:
             break
     return found
+
+
+async def _look(link: Link, topology: Topology) -> list[str]:
+    try:
+        missing = await topology.look(link)
+    except BrokerError as error:
+        if not link.sound:
+            raise
+        return [str(error)]
+    return [
+        f"{name} is missing, with what was in it; whoever uses the broker next makes it again"
+        for name in missing
+    ]
 
 
 async def _try_to_publish(link: Link, exchange: str, seconds: float) -> str | None:

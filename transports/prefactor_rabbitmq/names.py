@@ -64,6 +64,10 @@ class Names:
         """Return the queue with the note that the last owner of a partition left for the next one."""
         return f"{self.prefix}.{number}.handover"
 
+    def nothing(self) -> str:
+        """Return a name under the prefix that nothing has, nor ever had."""
+        return f"{self.prefix}.check.{new_address()}"
+
     def answers(self, address: str) -> str | None:
         """Return the queue for the answers to an address; ``None`` if it is not of the form of our own."""
         return f"{self.prefix}.answers.{address}" if _ADDRESS.fullmatch(address) else None

@@ -23,6 +23,7 @@ LEAST_VERSION: Final = (3, 8)
 _LIMITED_VERSION: Final = (4, 0)
 _BATCH: Final = 16
 """Queues declared within one limit of time: a new quorum queue takes some 10 ms, in a cluster 100."""
+_PARTITION: Final[dict[str, FieldValue]] = {"x-single-active-consumer": True}
 _MISMATCH: Final = re.compile(
     r"inequivalent arg '(?P<argument>[^']+)' .*"
     r"current is (?:the value )?'(?P<value>[^']*)'(?: of type '[^']*')?\s*$",
@@ -62,10 +63,32 @@ class Topology:
                     raise BrokerError("RabbitMQ 3.8 or newer is needed: older ones have no quorum queues")
                 count = await self._record(link)
                 await self._declare_exchange(link)
+                await self._declare(link, self.names.dead, {})
                 for first in range(0, count, _BATCH):
                     await self._declare_partitions(link, range(first, min(first + _BATCH, count)))
                 self._count = count
             return self._count
+
+    async def look(self, link: Link) -> list[str]:
+        """Compare what is there with what is needed, and return what has been lost. Makes nothing.
+
+        Raises:
+            BrokerError: The broker is unavailable or refuses, or something of that name is not ours.
+        """
+        recorded = await self.recorded(link)
+        missing: list[str] = []
+        if await self._is_there(link, self.names.exchange, exchange=True):
+            await self._declare_exchange(link)
+        else:
+            missing.append(self.names.exchange)
+        queues: dict[str, dict[str, FieldValue]] = {self.names.dead: {}}
+        queues |= {self.names.partition(number): _PARTITION for number in range(recorded or self._wanted)}
+        for queue, arguments in queues.items():
+            if await self._is_there(link, queue):
+                await self._declare(link, queue, arguments)
+            else:
+                missing.append(queue)
+        return [] if recorded is None else missing
 
     async def recorded(self, link: Link) -> int | None:
         """Return the number of partitions without declaring anything; ``None`` if there are none yet."""
@@ -107,17 +130,30 @@ class Topology:
                 raise foreign(f"the exchange {self.names.exchange}", str(error)) from None
             except ChannelAccessRefused as error:
                 raise _refused(self.names.exchange, error) from None
-        await self._declare(link, self.names.dead, {})
 
     async def _declare_partitions(self, link: Link, numbers: range) -> None:
         async with link.bounded("binding the partitions"):
             for number in numbers:
-                queue = self.names.partition(number)
-                await self._declare(link, queue, {"x-single-active-consumer": True})
+                await self._declare(link, self.names.partition(number), _PARTITION)
             async with link.brief_channel() as channel:
                 for number in numbers:
                     queue = self.names.partition(number)
                     await channel.queue_bind(queue, self.names.exchange, routing_key=str(number))
+
+    async def _is_there(self, link: Link, name: str, *, exchange: bool = False) -> bool:
+        """Look, to be sure that declaring it compares and makes nothing."""
+        async with link.bounded(f"looking for {name}"):
+            try:
+                async with link.brief_channel() as channel:
+                    if exchange:
+                        await channel.exchange_declare(name, passive=True)
+                    else:
+                        await channel.queue_declare(name, passive=True)
+            except ChannelNotFoundEntity:
+                return False
+            except ChannelAccessRefused as error:
+                raise _refused(name, error) from None
+        return True
 
     async def _declare(self, link: Link, queue: str, arguments: dict[str, FieldValue]) -> None:
         async with link.bounded(f"declaring {queue}"):

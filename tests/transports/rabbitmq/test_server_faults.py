@@ -126,6 +126,11 @@ async def test_vhosts_and_permissions(own_rig: Rig, rabbit_server: RabbitServer)
     end = broker.publishing()
     with pytest.raises(BrokerError, match="grant configure"):
         await end.publish(0, [b"x"])
+    for writes, reads, verb in (("^$", ".*", "bind"), (".*", "^$", "read")):
+        await asyncio.to_thread(
+            rabbit_server.ctl, "set_permissions", "-p", vhost, own_rig.prefix, ".*", writes, reads
+        )
+        assert any(f"may not {verb} what begins with prefactor." in one for one in await broker.check())
     await asyncio.to_thread(
         rabbit_server.ctl, "set_permissions", "-p", vhost, own_rig.prefix, ".*", "^prefactor.*", ".*"
     )

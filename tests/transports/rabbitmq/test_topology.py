@@ -122,3 +122,24 @@ async def test_the_fleet_is_counted(rig: Rig) -> None:
 
 async def _both(ends: Sequence[ConsumingEnd]) -> bool:
     return [(await end.fleet()).size for end in ends] == [2, 2]
+
+
+async def test_a_check_makes_nothing(rig: Rig) -> None:
+    assert await rig.broker().check() == []
+    assert not any([await rig.exists(name) for name in ("partitions", "dead", "0", "1")])
+
+
+async def test_somebody_elses_queue_is_found_before_anybody_uses_the_broker(rig: Rig) -> None:
+    async with rig.channel() as channel:
+        await channel.queue_declare(f"{rig.prefix}.1", durable=True)
+    (problem,) = await rig.broker().check()
+    assert f"the queue {rig.prefix}.1 exists and was not made by this version" in problem
+    assert not await rig.exists("partitions")
+
+
+async def test_what_is_missing_is_said_and_not_made(rig: Rig) -> None:
+    await rig.publish(["a"])
+    await rig.delete("1")
+    (problem,) = await rig.broker().check()
+    assert f"{rig.prefix}.1 is missing" in problem
+    assert not await rig.exists("1")

@@ -49,8 +49,8 @@ def check(
 ) -> int:
     """Connect to the broker and to the API, and say in plain words what is wrong with either.
 
-    What is not given is not checked. On RabbitMQ this declares the fleet's queues, as any worker would.
-    Exit status 0 means nothing worse than warnings.
+    It only looks: it makes nothing at the broker, and changes nothing. What is not given is not checked. Exit
+    status 0 means nothing worse than warnings.
     """
     token, problem = _token(api_token_file)
     if api_url is None and (token is not None or problem is not None):
