@@ -62,3 +62,17 @@ def split_options(url: str, model: type[Options]) -> tuple[str, Options]:
         raise TransportError(f"transport_url: option {name}: {problem}; known are {known}") from None
     # Cut, not put together anew: that would make a host of the first folder where there is none.
     return url.partition("#")[0].partition("?")[0], options
+
+
+class _SharedOptions(BrokerOptions, extra="ignore"):
+    """The options that all brokers take, beside a broker's own."""
+
+
+def asked_partitions(url: str) -> int | None:
+    """Return the number of partitions that a transport URL asks for, ``None`` if it does not say.
+
+    Raises:
+        TransportError: As ``split_options``.
+    """
+    options = split_options(url, _SharedOptions)[1]
+    return options.partitions if "partitions" in options.model_fields_set else None

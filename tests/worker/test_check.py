@@ -151,7 +151,7 @@ async def test_only_a_broker_with_work_and_without_workers(redis_transport: str)
     assert (
         said["partitions"][0],
         said["partitions"][1].removeprefix("partitions: ").partition(";")[0],
-    ) == ("warning", "the URL asks for 8, and the 4 that are recorded count")
+    ) == ("warning", "the URL asks for 8 partitions, and the 4 that are recorded count")
     assert _said(done, "api") == [("not given", "an API: name one with --api-url, or set PREFACTOR_API_URL")]
 
 

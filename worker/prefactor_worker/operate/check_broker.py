@@ -3,18 +3,15 @@
 from typing import Final
 
 from prefactor_core.broker.driver import Broker
-from prefactor_core.broker.options import BrokerOptions, split_options
+from prefactor_core.broker.options import DEFAULT_PARTITIONS, asked_partitions
 from prefactor_core.exceptions import BrokerError
 from prefactor_worker.operate.findings import Finding, Findings, is_well
 from prefactor_worker.operate.look import Look, Observer
 from prefactor_worker.operate.words import count, duration
+from prefactor_worker.run.partitions import disagreement
 
-_ONLY_WARNINGS: Final = ("appendonly is no", "its settings cannot be checked")
+_ONLY_WARNINGS: Final = ("appendonly is no", "its settings cannot be checked", "is missing, with what")
 """Words of what a broker finds wrong with itself under which a fleet works: some live with it on purpose."""
-
-
-class _AnyOptions(BrokerOptions, extra="ignore"):
-    """The options that all brokers share, beside a broker's own."""
 
 
 async def check_broker(broker: Broker, url: str) -> list[Finding]:
@@ -44,7 +41,7 @@ async def check_broker(broker: Broker, url: str) -> list[Finding]:
         findings.ok(f"its version, {rest} and this user's permissions are as they have to be")
     observer = Observer(broker)
     try:
-        _add_use(findings, await observer.look(), split_options(url, _AnyOptions)[1].partitions)
+        _add_use(findings, await observer.look(), asked_partitions(url))
     except BrokerError as error:
         findings.problem(f"the partitions cannot be read: {error}")
     finally:
@@ -52,17 +49,18 @@ async def check_broker(broker: Broker, url: str) -> list[Finding]:
     return findings.all
 
 
-def _add_use(findings: Findings, look: Look, wanted: int) -> None:
+def _add_use(findings: Findings, look: Look, asked: int | None) -> None:
     partitions = len(look.rows)
     if not partitions:
-        findings.ok(f"partitions: none recorded yet; whoever uses the broker first makes {wanted}")
+        findings.ok(
+            "partitions: none recorded yet; whoever uses the broker first makes "
+            f"{DEFAULT_PARTITIONS if asked is None else asked}"
+        )
         return
     findings.ok(f"partitions: {partitions} are recorded, which is also how many workers can share the work")
-    if wanted not in {partitions, BrokerOptions().partitions}:
-        findings.warn(
-            f"partitions: the URL asks for {wanted}, and the {partitions} that are recorded count; leave the "
-            "option out, or use another prefix"
-        )
+    problem = disagreement(asked, partitions)
+    if problem is not None:
+        findings.warn(f"partitions: {problem}")
     _add_fleet(findings, look)
     _add_dead(findings, look.dead)
 

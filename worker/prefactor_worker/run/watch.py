@@ -16,6 +16,7 @@ from prefactor_core.exceptions import BrokerError
 from prefactor_core.queue.executor import TaskExecutor
 from prefactor_worker.run.health import Health
 from prefactor_worker.run.meter import Meter
+from prefactor_worker.run.partitions import disagreement
 from prefactor_worker.run.server import serving
 
 logger = logging.getLogger("prefactor_worker")
@@ -35,6 +36,7 @@ class Watch:
         health: What probes are answered from.
         meter: What has been counted.
         registry: Where the gauges are shown.
+        partitions: How many the URL asks for, if it does.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class Watch:
         health: Health,
         meter: Meter,
         registry: CollectorRegistry,
+        partitions: int | None = None,
     ) -> None:
+        self._asked_partitions = partitions
         self._meter = meter
         self._queue = queue
         self._endpoint = endpoint
@@ -129,8 +133,17 @@ class Watch:
                 states = await self._queue.consumer.states()
         except (BrokerError, TimeoutError):
             return  # the consumer says so, once
+        if states:
+            self._compare(len(states))
         for state in states:
             self._show(state)
+
+    def _compare(self, recorded: int) -> None:
+        """Warn, once, of a URL that asks for another number of partitions than the one that counts."""
+        problem = disagreement(self._asked_partitions, recorded)
+        if problem is not None:
+            logger.warning("%s: %s", self._queue.broker.name, problem)
+        self._asked_partitions = None
 
     def _show(self, state: PartitionState) -> None:
         self._waiting.labels(state.number).set(state.waiting)

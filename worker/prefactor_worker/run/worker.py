@@ -15,6 +15,7 @@ from prefactor_core.api.endpoint import Endpoint
 from prefactor_core.api.http import HttpApi
 from prefactor_core.api.packing import BULK_LIMITS
 from prefactor_core.api.replies import Reply
+from prefactor_core.broker.options import asked_partitions
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.client import CORE_SDK_HEADER_ENTRY
 from prefactor_core.exceptions import BrokerError, TransportError
@@ -79,7 +80,15 @@ class Worker:
             observe=observers(self.meter),
         )
         self.health = Health(lambda: self.executor.held, self.meter)
-        self._watch = Watch(self.queue, self.executor, self.endpoint, self.health, self.meter, self.registry)
+        self._watch = Watch(
+            self.queue,
+            self.executor,
+            self.endpoint,
+            self.health,
+            self.meter,
+            self.registry,
+            asked_partitions(settings.transport),
+        )
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
