@@ -26,16 +26,17 @@ _LOOSE_ERRORS: Final = frozenset({Exception, RuntimeError, StopAsyncIteration})
 
 
 @contextmanager
-def reported(doing: str, cause: Callable[[], str | None] = lambda: None) -> Iterator[None]:
+def reported(doing: str, explain: Callable[[BaseException], str] | None = None) -> Iterator[None]:
     """Let nothing but ``BrokerError``, cancellation and programming errors out.
 
     Args:
         doing: What was tried, and where, for the message.
-        cause: Returns why the connection in use was given up, where that is known better than the error says.
+        explain: Returns what an error means, where more is known than it says.
 
     Raises:
         BrokerError: The driver failed inside the block.
     """
+    words = explain or describe
     task = asyncio.current_task()
     cancellations = 0 if task is None else task.cancelling()
     try:
@@ -46,12 +47,12 @@ def reported(doing: str, cause: Callable[[], str | None] = lambda: None) -> Iter
         if task is None or task.cancelling() > cancellations:
             raise
         # The driver ends waits on a lost connection with a cancellation that nobody asked for.
-        raise BrokerError(f"{doing}: {cause() or 'the connection was lost'}") from None
+        raise BrokerError(f"{doing}: {words(asyncio.CancelledError())}") from None
     except Exception as error:
         if not isinstance(error, DRIVER_ERRORS) and type(error) not in _LOOSE_ERRORS:
             raise
         # Without the chain: a delivery error holds the message, and a payload has no place in a traceback.
-        raise BrokerError(f"{doing}: {cause() or describe(error)}") from None
+        raise BrokerError(f"{doing}: {words(error)}") from None
 
 
 def describe(error: BaseException) -> str:
@@ -60,7 +61,11 @@ def describe(error: BaseException) -> str:
         return "the message could not be routed to a queue"
     if isinstance(error, DeliveryError):
         return "the broker did not take the message"
+    if isinstance(error, asyncio.CancelledError):
+        return "the connection was lost"
     if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     text = " ".join(str(part) for part in error.args if part is not None)
     return text or type(error).__name__

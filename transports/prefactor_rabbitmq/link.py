@@ -15,7 +15,8 @@ from aiormq.exceptions import ChannelInvalidStateError
 from yarl import URL
 
 from prefactor_core.exceptions import BrokerError
-from prefactor_rabbitmq.errors import reported
+from prefactor_rabbitmq.errors import describe, reported
+from prefactor_rabbitmq.refusals import why_not_connected
 from prefactor_rabbitmq.wire import Wire
 
 CLOSE_SECONDS: Final = 3.0
@@ -62,15 +63,23 @@ class Link:
         Raises:
             BrokerError: The broker cannot be reached, or does not let us in.
         """
-        connection = _Connection(URL(url), self._wire, {"connection_name": purpose})
+        target = URL(url)
+        connection = _Connection(target, self._wire, {"connection_name": purpose})
+
+        def explain(error: BaseException) -> str:
+            # Where time was up, the driver only knows of a socket that was cut.
+            known = error if self.reason is None else TimeoutError(self.reason)
+            return why_not_connected(known, self._wire, target.scheme)
+
         try:
-            async with self.bounded("connecting", seconds):
+            async with self.bounded("connecting", seconds, explain):
                 await connection.connect()
         except BaseException:
             self.drop("the connection could not be made")
             with suppress(BrokerError), reported("closing"):
                 await connection.close()
             raise
+        self._wire.forget()
         self._connection = connection
         self._ticked = self._wire.heard = self._clock()
         self._ticking = asyncio.create_task(self._tick(), name="prefactor-rabbitmq-tick")
@@ -124,18 +133,25 @@ class Link:
             await close_channel(channel)
 
     @asynccontextmanager
-    async def bounded(self, doing: str, seconds: float | None = None) -> AsyncIterator[None]:
+    async def bounded(
+        self, doing: str, seconds: float | None = None, explain: Callable[[BaseException], str] | None = None
+    ) -> AsyncIterator[None]:
         """Give the calls in the block a limit of time, and let only ``BrokerError`` out.
 
         When time is up the socket is cut. A cancellation alone would not do: the driver answers one by
         sending something, which waits for ever on a connection that the broker does not read.
+
+        Args:
+            doing: What the calls do, for the message.
+            seconds: The limit, if it is not that for one answer.
+            explain: Returns what an error means, if it is not what ``reason`` or the error itself says.
         """
         limit = self._timeout if seconds is None else seconds
         timer = asyncio.get_running_loop().call_later(
             limit, self.drop, f"no answer from the broker within {limit:g} s"
         )
         try:
-            with reported(f"{self._name}: {doing}", lambda: self.reason):
+            with reported(f"{self._name}: {doing}", explain or self._explain):
                 async with asyncio.timeout(limit + _GRACE):
                     yield
         finally:
@@ -168,6 +184,9 @@ class Link:
         if self._connection is None or self._connection.transport is None:
             raise ChannelInvalidStateError("the connection is closed")
         return self._connection.transport.connection
+
+    def _explain(self, error: BaseException) -> str:
+        return self.reason or describe(error)
 
     async def _tick(self) -> None:
         pause = min(1.0, self._heartbeat / 4)

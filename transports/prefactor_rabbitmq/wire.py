@@ -8,6 +8,8 @@ from aiormq.connection import SSLContextProvider, TransportFactory
 from yarl import URL
 
 _READ_BUFFER: Final = 512 * 1024
+_GREETING: Final = 16 * 1024
+"""Bytes of what the broker says first that are kept: they tell what it is, and why it lets nobody in."""
 
 
 class Wire(TransportFactory):
@@ -24,9 +26,17 @@ class Wire(TransportFactory):
     def __init__(self, clock: Callable[[], float], on_lost: Callable[[], None]) -> None:
         self.heard = clock()
         self.closed = False
+        self.said = bytearray()
+        """What came first; nothing once ``forget`` was called."""
         self._clock = clock
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
+        self._opening = True
+
+    @property
+    def connected(self) -> bool:
+        """Whether there has been a socket, with TLS if that was asked for."""
+        return self._transport is not None
 
     async def create(self, url: URL, **kwargs: object) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect; called by the driver."""
@@ -47,8 +57,15 @@ class Wire(TransportFactory):
         if self._transport is not None:
             self._transport.abort()
 
-    def _hear(self) -> None:
+    def forget(self) -> None:
+        """Keep no more of what comes: the connection has been made."""
+        self._opening = False
+        self.said.clear()
+
+    def _hear(self, data: bytes) -> None:
         self.heard = self._clock()
+        if self._opening:
+            self.said += data[: _GREETING - len(self.said)]
 
     def _lose(self) -> None:
         self.closed = True
@@ -60,7 +77,7 @@ class _Listener(asyncio.StreamReaderProtocol):
         self,
         reader: asyncio.StreamReader,
         loop: asyncio.AbstractEventLoop,
-        heard: Callable[[], None],
+        heard: Callable[[bytes], None],
         lost: Callable[[], None],
     ) -> None:
         super().__init__(reader, loop=loop)
@@ -68,7 +85,7 @@ class _Listener(asyncio.StreamReaderProtocol):
         self._lost = lost
 
     def data_received(self, data: bytes) -> None:
-        self._heard()
+        self._heard(data)
         super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -1,7 +1,7 @@
 """The one place where errors of the driver and the network become ``BrokerError``."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -19,6 +19,7 @@ DRIVER_ERRORS: Final = (
 """Everything that the driver raises."""
 
 _CLUSTER: Final = "its cluster is rearranging itself or is down: {text}"
+_NO_REDIS: Final = "answered something that is no Redis protocol"
 _LOGIN: Final = "does not accept the user and password of the URL: {text}"
 
 _MEANINGS: Final[tuple[tuple[type[Exception], str], ...]] = (
@@ -34,7 +35,7 @@ _MEANINGS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (driver.AskError, _CLUSTER),
     (driver.TryAgainError, _CLUSTER),
     (driver.RedisClusterException, _CLUSTER),
-    (driver.InvalidResponse, "answered something that is no Redis protocol"),
+    (driver.InvalidResponse, _NO_REDIS),
     (driver.TimeoutError, "did not answer in time"),
     (TimeoutError, "did not answer in time"),
     (driver.ConnectionError, "cannot be reached; is it running, and are host and port right? {text}"),
@@ -46,19 +47,42 @@ _MEANINGS: Final[tuple[tuple[type[Exception], str], ...]] = (
 # An unknown command is answered with its arguments, and these may be payloads.
 _ARGUMENTS: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
 _LONGEST: Final = 300
+_TO_CONNECT: Final = "connecting to"
+"""How the driver words that there was no socket."""
 
 
 @contextmanager
-def mapped(name: str) -> Iterator[None]:
+def mapped(name: str, explain: Callable[[BaseException], str] | None = None) -> Iterator[None]:
     """Turn what the driver raises inside into ``BrokerError``.
 
     Args:
         name: What to call the server; no credentials in it.
+        explain: Returns what an error means, where more is known than it says.
     """
     try:
         yield
     except DRIVER_ERRORS as error:
-        raise BrokerError(f"{name} {meaning(error)}") from error
+        raise BrokerError(f"{name} {(explain or meaning)(error)}") from error
+
+
+def why_not_connected(error: BaseException, *, tls: bool) -> str:
+    """Say what an error means that came before there was a connection; never a password."""
+    text = str(error)[:_LONGEST]
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        why = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0].rstrip(".") or text
+        return (
+            f"has a certificate that is not accepted: {why}. It has to be valid, made for the host in the "
+            "URL, and of an authority that is trusted here (SSL_CERT_FILE names others)"
+        )
+    if tls and isinstance(error, driver.TimeoutError | TimeoutError):
+        return "did not answer in time; does it speak TLS on this port, or is the scheme redis://?"
+    if "[SSL" in text:
+        return f"speaks no TLS on this port; is the port right, or is the scheme redis://? {text}"
+    if not tls and isinstance(error, driver.InvalidResponse):
+        return f"{_NO_REDIS}; is the port right, and does it speak TLS (rediss://)?"
+    if not tls and type(error) is driver.ConnectionError and _TO_CONNECT not in text:
+        return f"closed the connection at once; is the port right, and does it speak TLS (rediss://)? {text}"
+    return meaning(error)
 
 
 def meaning(error: BaseException) -> str:

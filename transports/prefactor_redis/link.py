@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
 
 from prefactor_core.exceptions import BrokerError
-from prefactor_redis.errors import DRIVER_ERRORS, mapped
+from prefactor_redis.errors import DRIVER_ERRORS, mapped, meaning, why_not_connected
 from prefactor_redis.replies import Reply, Word
 from prefactor_redis.script import Script
 from prefactor_redis.target import Access, Address
@@ -82,7 +82,8 @@ class Link:
         self.address = address
         self._patience = patience
         self._on_failure = on_failure
-        self._name = f"Redis at {address}"
+        self._tls = access.tls
+        self._name = f"Redis at {'rediss://' if access.tls else ''}{address}"
         self._closed = False
         self._pool = BlockingConnectionPool(
             max_connections=size,
@@ -139,10 +140,16 @@ class Link:
         """
         if self._closed:
             raise BrokerError(f"{self._name}: its connections were closed")
+        connected = False
+
+        def explain(error: BaseException) -> str:
+            return meaning(error) if connected else why_not_connected(error, tls=self._tls)
+
         try:
-            with mapped(self._name):
+            with mapped(self._name, explain):
                 async with asyncio.timeout(self._patience):
                     connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+                    connected = True
                     async with self._lent(connection):
                         yield Wire(connection)
         except BrokerError:

@@ -106,7 +106,10 @@ def test_the_plugin_makes_a_queue() -> None:
     assert isinstance(queue, BrokerQueue)
 
 
-@pytest.mark.parametrize(("missing", "expected"), [("aio_pika", MissingDriverError), ("yarl", ImportError)])
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [("aio_pika", MissingDriverError), ("aiormq", MissingDriverError), ("yarl", ImportError)],
+)
 def test_only_a_missing_driver_is_called_one(
     missing: str, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
