@@ -53,8 +53,21 @@ def main() -> None:
     sys.exit(exit_status)
 
 
-def _introduce() -> None:
+def _tell_version(wanted: bool) -> None:  # noqa: FBT001 -- the library calls it so
+    if wanted:
+        sys.stdout.write(f"prefactor-worker {prefactor_core.__version__}\n")
+        raise typer.Exit
+
+
+def _introduce(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_tell_version, help="Print the version, and end."),
+    ] = False,
+) -> None:
     """Work with Prefactor telemetry from the command line."""
+    del version  # its callback has told it
 
 
 def _demo(

@@ -17,6 +17,7 @@ from prefactor_worker.operate.check_api import check_api, plain_url
 from prefactor_worker.operate.check_broker import check_broker
 from prefactor_worker.operate.common import AsJson, TransportIfAny, carry_out, open_broker, write_json
 from prefactor_worker.operate.findings import Finding, Findings, Level, is_well
+from prefactor_worker.operate.strict import DEFAULT_MAX_AGE, DEFAULT_MAX_BACKLOG, Limits
 from prefactor_worker.operate.words import safe
 from prefactor_worker.run.command import TOKEN_VARIABLE, TRANSPORT_VARIABLE
 from prefactor_worker.run.token import FileToken, TokenError, checked
@@ -45,28 +46,65 @@ def check(
             help=f"The API's token. Else {TOKEN_VARIABLE} is taken.",
         ),
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="For monitors: no worker, or a backlog too old or long, is a problem."),
+    ] = False,
+    max_age: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help=f"With --strict: how old the backlog may be. Default: {DEFAULT_MAX_AGE:.0f}.",
+        ),
+    ] = None,
+    max_backlog: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="With --strict: how many operations may wait. Default: any number, or "
+            f"{DEFAULT_MAX_BACKLOG} where the broker does not tell their age (RabbitMQ).",
+        ),
+    ] = None,
     json_document: AsJson = False,
 ) -> int:
     """Connect to the broker and to the API, and say in plain words what is wrong with either.
 
-    It only looks: it makes nothing at the broker, and changes nothing. What is not given is not checked. Exit
-    status 0 means nothing worse than warnings.
+    It only looks: it makes nothing at the broker, and changes nothing. What is not given is not checked.
+
+    Exit status: 0 with nothing worse than warnings, 1 with a problem, 2 for a mistake on the command line.
     """
     token, problem = _token(api_token_file)
     if api_url is None and (token is not None or problem is not None):
         api_url = DEFAULT_API_URL  # where `run` would send it
     if transport is None and api_url is None:
         raise typer.BadParameter("nothing to check: give --transport, or --api-url, or both")
-    return carry_out(_check(transport, api_url, token, problem, json=json_document))
+    limits = _limits(max_age, max_backlog) if strict else None
+    if not strict and (max_age is not None or max_backlog is not None):
+        raise typer.BadParameter("--max-age and --max-backlog are for --strict")
+    if limits is not None and transport is None:
+        raise typer.BadParameter("--strict is about a broker: give --transport")
+    return carry_out(_check(transport, api_url, token, problem, limits, json=json_document))
+
+
+def _limits(max_age: float | None, max_backlog: int | None) -> Limits:
+    return Limits(DEFAULT_MAX_AGE if max_age is None else max_age, max_backlog)
 
 
 async def _check(
-    transport: str | None, api_url: str | None, token: str | None, token_problem: str | None, *, json: bool
+    transport: str | None,
+    api_url: str | None,
+    token: str | None,
+    token_problem: str | None,
+    limits: Limits | None,
+    *,
+    json: bool,
 ) -> int:
     broker = None if transport is None else open_broker(transport).broker
     try:
         of_broker, of_api = await asyncio.gather(
-            _of_broker(broker, transport), _of_api(api_url, token, token_problem)
+            _of_broker(broker, transport, limits), _of_api(api_url, token, token_problem)
         )
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
@@ -76,6 +114,7 @@ async def _check(
         write_json(
             {
                 "ok": is_well(findings),
+                "strict": limits is not None,
                 "broker": None if broker is None else broker.name,
                 "api": None if api_url is None else plain_url(api_url),
                 "findings": [
@@ -89,9 +128,9 @@ async def _check(
     return 0 if is_well(findings) else 1
 
 
-async def _of_broker(broker: Broker | None, url: str | None) -> list[Finding]:
+async def _of_broker(broker: Broker | None, url: str | None, limits: Limits | None) -> list[Finding]:
     if broker is not None and url is not None:
-        return await check_broker(broker, url)
+        return await check_broker(broker, url, limits)
     findings = Findings("broker")
     findings.not_given(f"a broker: name one with --transport, or set {TRANSPORT_VARIABLE}")
     return findings.all

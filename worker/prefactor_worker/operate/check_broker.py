@@ -7,6 +7,7 @@ from prefactor_core.broker.options import DEFAULT_PARTITIONS, asked_partitions
 from prefactor_core.exceptions import BrokerError
 from prefactor_worker.operate.findings import Finding, Findings, is_well
 from prefactor_worker.operate.look import Look, Observer
+from prefactor_worker.operate.strict import Limits, judge
 from prefactor_worker.operate.words import count, duration
 from prefactor_worker.run.partitions import disagreement
 
@@ -14,21 +15,19 @@ _ONLY_WARNINGS: Final = ("appendonly is no", "its settings cannot be checked", "
 """Words of what a broker finds wrong with itself under which a fleet works: some live with it on purpose."""
 
 
-async def check_broker(broker: Broker, url: str) -> list[Finding]:
+async def check_broker(broker: Broker, url: str, limits: Limits | None = None) -> list[Finding]:
     """Connect to a broker, and return what is found.
 
     Args:
         broker: The broker.
         url: Its URL, for the number of partitions that it asks for.
+        limits: From where on a backlog is a problem, as no worker is then; if both are to be judged.
     """
     findings = Findings("broker")
     try:
         problems = await broker.check()
     except BrokerError as error:
-        findings.problem(
-            f"{str(error).rstrip('. ')}. Nothing more of it could be checked: see that it runs, and that "
-            "host, port, user and password in the URL are right"
-        )
+        findings.problem(f"{str(error).rstrip('. ')}. Nothing more of it could be checked")
         return findings.all
     findings.ok(f"connected to {broker.name}")
     for problem in problems:
@@ -41,7 +40,10 @@ async def check_broker(broker: Broker, url: str) -> list[Finding]:
         findings.ok(f"its version, {rest} and this user's permissions are as they have to be")
     observer = Observer(broker)
     try:
-        _add_use(findings, await observer.look(), asked_partitions(url))
+        look = await observer.look()
+        _add_use(findings, look, asked_partitions(url))
+        if limits is not None:
+            judge(findings, look, limits)
     except BrokerError as error:
         findings.problem(f"the partitions cannot be read: {error}")
     finally:

@@ -71,6 +71,11 @@ class Watch:
         self._owned = Gauge(
             "prefactor_partitions_owned", "Partitions that this worker owns.", registry=registry
         )
+        self._unowned = Gauge(
+            "prefactor_partitions_unowned",
+            "Partitions that no worker owns, by what the broker says.",
+            registry=registry,
+        )
         self._held = Gauge(
             "prefactor_operations_held", "Operations that this worker holds.", registry=registry
         )
@@ -135,6 +140,7 @@ class Watch:
             return  # the consumer says so, once
         if states:
             self._compare(len(states))
+        self._unowned.set(sum(state.owner is None for state in states))
         for state in states:
             self._show(state)
 
