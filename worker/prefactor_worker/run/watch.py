@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,7 +74,7 @@ class Watch:
         )
         self._unowned = Gauge(
             "prefactor_partitions_unowned",
-            "Partitions that no worker owns, by what the broker says.",
+            "Partitions that no worker owns, by what the broker says; NaN while it is away.",
             registry=registry,
         )
         self._held = Gauge(
@@ -87,6 +88,7 @@ class Watch:
             "prefactor_api_paused_seconds", "For how long the API asks everybody to wait.", registry=registry
         )
         self._broker_away = Gauge("prefactor_broker_away", "1 while the broker is away.", registry=registry)
+        self._unowned.set(math.nan)
         self._owned.set_function(lambda: len(queue.consumer.owned))
         self._held.set_function(lambda: executor.held)
 
@@ -137,6 +139,7 @@ class Watch:
             async with asyncio.timeout(_LOOKS * _TICK):
                 states = await self._queue.consumer.states()
         except (BrokerError, TimeoutError):
+            self._unowned.set(math.nan)
             return  # the consumer says so, once
         if states:
             self._compare(len(states))
