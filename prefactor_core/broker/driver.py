@@ -371,7 +371,7 @@ class Broker(ABC):
 
     @abstractmethod
     async def check(self) -> list[str]:
-        """Connect, and return what is wrong with the broker's settings, in plain words.
+        """Connect, and return what is wrong with the broker's settings, in plain words. Changes nothing.
 
         That is everything that can lose or hold up operations: eviction, persistence, permissions, version.
 

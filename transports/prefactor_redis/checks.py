@@ -82,7 +82,7 @@ async def losses(links: Links) -> list[str]:
     problems: list[str] = []
     for address in await links.servers.all():
         link = links.to(address)
-        problems += [f"Redis at {address}: {problem}" for problem in (await _facts(link)).losses()]
+        problems += [f"{link.name}: {problem}" for problem in (await _facts(link)).losses()]
     return problems
 
 
@@ -103,7 +103,7 @@ async def all_problems(links: Links, target: Target, keys: Keys) -> list[str]:
             found += await _cluster_problems(link)
         elif facts.values.get("cluster_enabled") == "1":
             found.append("it is a node of a cluster; use redis+cluster://")
-        problems += [f"Redis at {address}: {problem}" for problem in found]
+        problems += [f"{link.name}: {problem}" for problem in found]
     if too_old:
         return problems  # it could not even be asked for the rest
     return problems + await denied(links, keys)

@@ -83,7 +83,8 @@ class Link:
         self._patience = patience
         self._on_failure = on_failure
         self._tls = access.tls
-        self._name = f"Redis at {'rediss://' if access.tls else ''}{address}"
+        self.name = f"Redis at {'rediss://' if access.tls else ''}{address}"
+        """What messages call the server."""
         self._closed = False
         self._pool = BlockingConnectionPool(
             max_connections=size,
@@ -139,14 +140,14 @@ class Link:
             BrokerError: Whatever goes wrong with it.
         """
         if self._closed:
-            raise BrokerError(f"{self._name}: its connections were closed")
+            raise BrokerError(f"{self.name}: its connections were closed")
         connected = False
 
         def explain(error: BaseException) -> str:
             return meaning(error) if connected else why_not_connected(error, tls=self._tls)
 
         try:
-            with mapped(self._name, explain):
+            with mapped(self.name, explain):
                 async with asyncio.timeout(self._patience):
                     connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
                     connected = True

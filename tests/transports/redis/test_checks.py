@@ -9,7 +9,9 @@ import pytest
 
 from prefactor_redis import answers, fleet, lease_scripts, permissions, scripts
 from prefactor_redis.checks import Facts
+from prefactor_redis.link import Link
 from prefactor_redis.script import Script
+from prefactor_redis.target import Access, Address
 from tests.support.brokers.redis_server import RedisServer
 from tests.transports.redis.conftest import Ends
 
@@ -123,3 +125,9 @@ def test_what_else_is_wrong(fact: dict[str, str], replicas: int, says: str) -> N
 @pytest.mark.parametrize("version", ["7.0.0", "7.4.1", "8.0.2", "10.0", "255.255.255", "unknown"])
 def test_versions_that_will_do(version: str) -> None:
     assert Facts(GOOD | {"redis_version": version}).others(0) == []
+
+
+def test_messages_name_the_scheme_where_it_is_tls() -> None:
+    address = Address("host", 6380)
+    names = [Link(address, Access(tls=tls), size=1, patience=1).name for tls in (False, True)]
+    assert names == ["Redis at host:6380", "Redis at rediss://host:6380"]
