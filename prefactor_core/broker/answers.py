@@ -19,6 +19,7 @@ from pydantic_core import from_json, to_json
 from prefactor_core.broker.driver import ConsumingEnd, DeadLetterEnd
 from prefactor_core.exceptions import BrokerError
 from prefactor_core.operations import ANSWER_TO, OPERATION_ID, Operation
+from prefactor_core.outage import Outage
 
 logger = logging.getLogger("prefactor_core.broker")
 
@@ -85,6 +86,7 @@ class Answers:
 
     def __init__(self, end: ConsumingEnd) -> None:
         self._end = end
+        self._outage = Outage(logger, "telling the outcomes of replayed operations", "fails")
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._teller: asyncio.Task[None] | None = None
 
@@ -111,6 +113,7 @@ class Answers:
         await asyncio.wait([self._teller], timeout=_ENDING)
         self._teller.cancel()
         await asyncio.gather(self._teller, return_exceptions=True)
+        self._outage.close()
 
     async def _tell(self) -> None:
         while self._waiting:
@@ -123,9 +126,11 @@ class Answers:
                     await self._end.answer(address, batch)
             except (BrokerError, TimeoutError) as error:
                 logger.debug("%d outcomes of replayed operations were not told: %s", len(batch), error)
-            except Exception:
+            except Exception as error:  # noqa: BLE001 -- told, and tried again
                 # The driver is somebody else's code; telling goes on.
-                logger.exception("telling the outcomes of replayed operations failed")
+                self._outage.failed(self, error)
+            else:
+                self._outage.worked(self)
 
 
 class Outcomes:

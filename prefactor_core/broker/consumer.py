@@ -18,10 +18,12 @@ from prefactor_core.broker.driver import ConsumingEnd, Message, PartitionState
 from prefactor_core.broker.inbox import Inbox
 from prefactor_core.broker.letters import Record, encode_record
 from prefactor_core.broker.reader import BROKER_RETRY, Reader
+from prefactor_core.broker.rebalance import Rebalance
 from prefactor_core.broker.shares import share_of
 from prefactor_core.broker.tenure import Disposed, Quota, Tenure
-from prefactor_core.exceptions import BrokerError, QueueClosedError
+from prefactor_core.exceptions import QueueClosedError
 from prefactor_core.operations import Operation
+from prefactor_core.outage import Outage, describe
 from prefactor_core.queue.base import DeadLetter, Delivery
 
 logger = logging.getLogger("prefactor_core.broker")
@@ -53,7 +55,10 @@ class Consumer:
         self._rng = rng
         self._tenures: dict[int, Tenure] = {}
         self._inbox = Inbox()
-        self._reader = Reader(self._inbox)
+        self.outage = Outage(logger, name, "is unavailable, its partitions wait")
+        """The broker's, for whoever tries something there again and again."""
+        self._rebalance = Rebalance(name, lambda: asyncio.get_running_loop().time())
+        self._reader = Reader(self._inbox, self.outage)
         self._answers = Answers(end)
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
@@ -198,6 +203,8 @@ class Consumer:
     async def disconnect(self) -> None:
         """Give all partitions up and let go of the broker."""
         self.close()
+        self._rebalance.end(len(self.owned))
+        self.outage.close()
         for tenure in self._tenures.values():
             tenure.leave()
         tasks = [*self._tasks, *([self._keeper] if self._keeper is not None else [])]
@@ -206,7 +213,7 @@ class Consumer:
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, Exception):
                 logger.error("consuming from %s failed", self._name, exc_info=result)
-        await asyncio.gather(*(_give_up(tenure) for tenure in self._tenures.values()))
+        await asyncio.gather(*(self._give_up(tenure) for tenure in self._tenures.values()))
         self._tenures.clear()
         self._inbox.clear()
         await self._answers.close()
@@ -219,20 +226,16 @@ class Consumer:
         while not self._closed:
             try:
                 await self._look()
-            except BrokerError as error:
+            except Exception as error:  # noqa: BLE001 -- told, and tried again
+                # Also what is no BrokerError: the driver is somebody else's code, and a worker that owns
+                # nothing helps nobody.
                 failures += 1
-                self._taking_part = False
-                if failures == 1:
-                    logger.warning("%s is away, its partitions wait: %s", self._name, error)
-                self.problem = f"{self._name} is away: {error}"
+                self.outage.failed(self, error)
+                self.problem = f"{self._name} is unavailable: {describe(error)}"
+                self._rebalance.look(len(self.owned), complete=False)
                 await asyncio.sleep(BROKER_RETRY.delay(failures))
                 continue
-            except Exception:
-                # The driver is somebody else's code; a worker that silently owns nothing helps nobody.
-                logger.exception("looking after the partitions of %s failed", self._name)
-                failures += 1
-                await asyncio.sleep(BROKER_RETRY.delay(failures))
-                continue
+            self.outage.worked(self)
             self.problem = None
             if not self._taking_part and self._aside is None:
                 self._taking_part = True
@@ -253,6 +256,7 @@ class Consumer:
             self._give_back([tenure for tenure in self._tenures.values() if tenure.current])
             if not self._tenures:
                 await self._end.stand_aside()
+            self._rebalance.look(0, complete=not self._tenures)
             return
         if not self._partitions:
             self._partitions = await self._end.partitions()
@@ -265,6 +269,7 @@ class Consumer:
             self._give_back(owned[: len(owned) - share])
         elif len(owned) < share:
             await self._take_more(share - len(owned), share)
+        self._rebalance.look(len(self.owned), complete=len(self._tenures) == len(self.owned) == share)
 
     def _give_back(self, tenures: Iterable[Tenure]) -> None:
         for tenure in tenures:
@@ -272,14 +277,6 @@ class Consumer:
             self._own(self._leave(tenure))
 
     async def _take_more(self, wanted: int, share: int) -> None:
-        before = set(self._tenures)
-        try:
-            await self._try_each(wanted, share)
-        finally:
-            if taken := sorted(set(self._tenures) - before):
-                logger.info("took partitions %s of %s", taken, self._name)
-
-    async def _try_each(self, wanted: int, share: int) -> None:
         start = self._rng.randrange(self._partitions)
         for offset in range(self._partitions):
             number = (start + offset) % self._partitions
@@ -294,6 +291,7 @@ class Consumer:
             wanted -= 1
             tenure = self._tenures[number] = Tenure(partition, quota)
             tenure.reader = self._own(self._reader.run(tenure))
+            self._rebalance.gained(number)
 
     def _quota(self, share: int) -> Quota:
         share = max(1, share)
@@ -307,8 +305,8 @@ class Consumer:
                 del self._tenures[number]
                 if tenure.reader is not None:
                     tenure.reader.cancel()
-                self._own(_give_up(tenure))  # lets go of its connections
-                logger.warning("partition %d of %s was lost", number, self._name)
+                self._own(self._give_up(tenure))  # lets go of its connections
+                self._rebalance.lost(number, tenure.partition.loss)
 
     async def _leave(self, tenure: Tenure) -> None:
         """Give a partition up once what is being carried out of it has ended."""
@@ -316,9 +314,17 @@ class Consumer:
         self._inbox.forget(tenure)
         while tenure.items and (left := deadline - asyncio.get_running_loop().time()) > 0:
             await tenure.wait_for_change(left)
-        await _give_up(tenure)
+        await self._give_up(tenure)
         del self._tenures[tenure.partition.number]
-        logger.info("partition %d of %s was given up", tenure.partition.number, self._name)
+        self._rebalance.given_up(tenure.partition.number)
+
+    async def _give_up(self, tenure: Tenure) -> None:
+        try:
+            await tenure.partition.release()
+        except Exception as error:  # noqa: BLE001 -- told, and tried again
+            # The driver is somebody else's code; what it did not give up runs out by itself.
+            self.outage.failed(tenure, error)
+            self.outage.worked(tenure)  # it is not tried again
 
     # -- disposing
 
@@ -348,14 +354,6 @@ class Consumer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-async def _give_up(tenure: Tenure) -> None:
-    try:
-        await tenure.partition.release()
-    except Exception:
-        # The driver is somebody else's code; what it did not give up runs out by itself.
-        logger.exception("giving up partition %d failed", tenure.partition.number)
 
 
 def _is_done(delivery: Delivery[Operation]) -> bool:

@@ -113,6 +113,19 @@ class PublishingEnd(End):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Why a partition was lost.
+
+    Attributes:
+        reason: In words. Losses with the same words are logged together, so it names no partition.
+        serious: Whether operations may be gone with it.
+    """
+
+    reason: str
+    serious: bool = False
+
+
 class Partition(ABC):
     """A partition that this process owns. All calls but ``read`` may overlap.
 
@@ -130,6 +143,11 @@ class Partition(ABC):
         Decided here and now, without the network: false as soon as the lease could have run out, also when
         the process was frozen meanwhile. Once false it stays so.
         """
+
+    @property
+    def loss(self) -> Loss:
+        """Why it is not ``held`` any more, for the log; asked only once that is so."""
+        return Loss("its lease ran out")
 
     @property
     @abstractmethod

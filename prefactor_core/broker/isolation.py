@@ -6,18 +6,15 @@ other beside it, so that the next crash is held against the poison operation onl
 """
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Final
 
 from prefactor_core.broker.driver import Message
 from prefactor_core.broker.tenure import Tenure
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.outage import Outage
 
 if TYPE_CHECKING:
     from prefactor_core.operations import Operation
     from prefactor_core.queue.base import Delivery
-
-logger = logging.getLogger("prefactor_core.broker")
 
 _LOOK: Final = 0.02
 """Seconds between two looks at whether other operations have ended."""
@@ -56,16 +53,17 @@ class IsolatedAttempt:
             self._isolation.end(self)
             if not self._recorded or not self.tenure.current:
                 return
-            # If that fails it may stand; begun again it is still the same attempt.
+            # If that fails it may stand; begun again it is still the same attempt. Whoever owns the partition
+            # next takes it back.
             self._recorded = False
+            doing = (self.tenure, "withdraw")
             try:
                 await self.tenure.partition.withdraw(self._message)
-            except BrokerError as error:
-                # Whoever owns the partition next takes it back.
-                logger.debug("an attempt in partition %d may stand: %s", self.tenure.partition.number, error)
-            except Exception:
-                # The driver is somebody else's code; a record too many does little harm.
-                logger.exception("an attempt in partition %d may stand", self.tenure.partition.number)
+            except Exception as error:  # noqa: BLE001 -- told, and tried again
+                # Also what is no BrokerError: the driver is somebody else's code.
+                self._isolation.outage.failed(doing, error)
+            else:
+                self._isolation.outage.worked(doing)
 
     async def begin(self) -> bool:
         """Record it again; ``False`` while others have to end first, or the broker is unavailable."""
@@ -74,14 +72,15 @@ class IsolatedAttempt:
                 return False
             if self._recorded:
                 return True
+            doing = (self.tenure, "begin")
             try:
                 await self.tenure.partition.begin(self._message)
-            except BrokerError as error:
-                logger.debug("an attempt in partition %d waits: %s", self.tenure.partition.number, error)
-            except Exception:
-                # The driver is somebody else's code, and a crash now would not be counted.
-                logger.exception("an attempt in partition %d waits", self.tenure.partition.number)
+            except Exception as error:  # noqa: BLE001 -- told, and tried again
+                # Also what is no BrokerError: the driver is somebody else's code, and a crash now would not
+                # be counted.
+                self._isolation.outage.failed(doing, error)
             else:
+                self._isolation.outage.worked(doing)
                 self._recorded = True
                 return True
             self._isolation.end(self)
@@ -89,9 +88,14 @@ class IsolatedAttempt:
 
 
 class Isolation:
-    """All operations of one process that are handled in isolation."""
+    """All operations of one process that are handled in isolation.
 
-    def __init__(self) -> None:
+    Args:
+        outage: The broker's.
+    """
+
+    def __init__(self, outage: Outage) -> None:
+        self.outage = outage
         self._under_way: list[IsolatedAttempt] = []
         self._waiting_alone: set[IsolatedAttempt] = set()
 
@@ -126,6 +130,11 @@ class Isolation:
         self._waiting_alone.discard(attempt)
         self._under_way.append(attempt)
         return True
+
+    def forget(self, tenure: Tenure) -> None:
+        """Take note that nothing is begun any more in a partition."""
+        for step in ("withdraw", "begin"):
+            self.outage.worked((tenure, step))
 
     def end(self, attempt: IsolatedAttempt) -> None:
         """Count an attempt as under way no longer."""

@@ -18,6 +18,7 @@ from prefactor_core.broker.driver import PublishingEnd
 from prefactor_core.broker.envelope import encode
 from prefactor_core.exceptions import BrokerError, QueueClosedError
 from prefactor_core.operations import Operation
+from prefactor_core.outage import Outage
 from prefactor_core.queue.base import Published
 from prefactor_core.queue.retry import RetryPolicy
 
@@ -60,7 +61,12 @@ class Publisher:
         self._doubtful = asyncio.Semaphore(_DOUBTFUL_FLIGHTS)
         self._start: asyncio.Task[None] | None = None
         self._flushes: list[tuple[int, asyncio.Future[None]]] = []
-        self._failing: set[Line | None] = set()
+        self._outage = Outage(
+            logger,
+            name,
+            "does not take operations, they wait here",
+            lambda: f"publishing goes on, {self.waiting} operations wait",
+        )
         self._closed = False
         self._disconnecting = False
         self._mourned = False
@@ -136,6 +142,7 @@ class Publisher:
             if isinstance(result, Exception):
                 logger.error("publishing to %s failed", self._name, exc_info=result)
         await self._end.disconnect()
+        self._outage.close()
 
     # -- inside
 
@@ -158,14 +165,13 @@ class Publisher:
         while not self._buffer.partitioned:
             try:
                 partitions = await self._end.partitions()
-            except BrokerError as error:
+            except Exception as error:  # noqa: BLE001 -- told, and tried again
+                # Also what is no BrokerError: the driver is somebody else's code.
                 failures += 1
-                await self._back_off(error, failures)
-            except Exception as error:
-                logger.exception("connecting to %s failed", self._name)
-                failures += 1
-                await self._back_off(BrokerError(type(error).__name__), failures)
+                self._outage.failed(self, error)
+                await asyncio.sleep(self._retry.delay(failures))
             else:
+                self._outage.worked(self)
                 for line in self._buffer.partition(partitions):
                     self._take_off(line)
 
@@ -183,16 +189,15 @@ class Publisher:
             try:
                 async with self._doubtful if failures else self._slots:
                     await self._publish(line)
-            except BrokerError as error:
-                failures = 1 if error.confirmed else failures + 1
-                await self._back_off(error, failures, line)
-            except Exception as error:
-                # The driver is somebody else's code; what waits must not be stranded by its mistakes.
-                logger.exception("publishing to %s failed", self._name)
-                failures += 1
-                await self._back_off(BrokerError(type(error).__name__), failures, line)
+            except Exception as error:  # noqa: BLE001 -- told, and tried again
+                # Also what is no BrokerError: what waits must not be stranded by a mistake of the driver's.
+                advanced = isinstance(error, BrokerError) and error.confirmed > 0
+                failures = 1 if advanced else failures + 1
+                self._outage.failed(line, error)
+                await asyncio.sleep(self._retry.delay(failures))
             else:
                 failures = 0
+                self._outage.worked(line)
         del self._flights[line]
 
     async def _publish(self, line: Line) -> None:
@@ -213,19 +218,9 @@ class Publisher:
             self._confirm(line, min(error.confirmed, len(batch)))
             raise
         self._confirm(line, len(batch))
-        was_failing = bool(self._failing)
-        self._failing -= {line, None}
-        if was_failing and not self._failing:
-            logger.warning("%s is back: publishing goes on, %d operations wait", self._name, self.waiting)
 
     def _confirm(self, line: Line, count: int) -> None:
         self._buffer.confirm(line, count)
         for number, done in self._flushes:
             if not done.done() and not self._buffer.holds_any_up_to(number):
                 done.set_result(None)
-
-    async def _back_off(self, error: BrokerError, failures: int, line: Line | None = None) -> None:
-        if not self._failing:
-            logger.warning("%s does not take operations, they wait here: %s", self._name, error)
-        self._failing.add(line)
-        await asyncio.sleep(self._retry.delay(failures))

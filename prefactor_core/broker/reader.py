@@ -12,6 +12,7 @@ from prefactor_core.broker.isolation import IsolatedAttempt, Isolation
 from prefactor_core.broker.letters import Record, encode_record
 from prefactor_core.broker.tenure import Tenure
 from prefactor_core.exceptions import BrokerError
+from prefactor_core.outage import Outage
 from prefactor_core.queue.base import DeadLetter
 from prefactor_core.queue.retry import RetryPolicy
 
@@ -33,16 +34,25 @@ class Reader:
 
     Args:
         inbox: Where deliveries wait to be handed out.
+        outage: The broker's.
     """
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, inbox: Inbox, outage: Outage) -> None:
         self._inbox = inbox
-        self._isolation = Isolation()
+        self._outage = outage
+        self._isolation = Isolation(outage)
         self.quarantined = 0
         """Messages that were dead-lettered unread: no envelopes."""
 
     async def run(self, tenure: Tenure) -> None:
         """Read ahead for as long as the partition is ours."""
+        try:
+            await self._read(tenure)
+        finally:
+            self._outage.worked(tenure)
+            self._isolation.forget(tenure)
+
+    async def _read(self, tenure: Tenure) -> None:
         failures = 0
         while tenure.reading:
             max_items, max_bytes = tenure.room()
@@ -51,18 +61,16 @@ class Reader:
                 continue
             try:
                 messages = await tenure.partition.read(max_items, max_bytes)
-            except BrokerError as error:
+            except Exception as error:  # noqa: BLE001 -- told, and tried again
+                # Also what is no BrokerError: the driver's mistakes must not strand a partition.
+                if isinstance(error, BrokerError) and not tenure.partition.held:
+                    continue
                 failures += 1
-                if tenure.partition.held:
-                    logger.debug("reading partition %d failed: %s", tenure.partition.number, error)
-                    await asyncio.sleep(BROKER_RETRY.delay(failures))
-            except Exception:
-                # The driver is somebody else's code; its mistakes must not strand a partition.
-                logger.exception("reading partition %d failed", tenure.partition.number)
-                failures += 1
+                self._outage.failed(tenure, error)
                 await asyncio.sleep(BROKER_RETRY.delay(failures))
             else:
                 failures = 0
+                self._outage.worked(tenure)
                 await self._take_in(tenure, messages)
 
     async def _take_in(self, tenure: Tenure, messages: list[Message]) -> None:
@@ -76,12 +84,12 @@ class Reader:
 
     async def _take_in_isolated(self, tenure: Tenure, message: Message) -> None:
         """Take in a message of a careful partition; the attempt is recorded before it is even decoded."""
-        attempts = await _insist(tenure, lambda: tenure.partition.attempts(message))
+        attempts = await self._insist(tenure, lambda: tenure.partition.attempts(message))
         if attempts is None:
             return
         attempt = await self._isolation.start(tenure, message, alone=attempts > 0)
         try:
-            begun = await _insist(tenure, lambda: tenure.partition.begin(message))
+            begun = await self._insist(tenure, lambda: tenure.partition.begin(message))
             if begun is None:
                 return
             if begun or attempts <= MAX_ATTEMPTS:
@@ -131,24 +139,23 @@ class Reader:
 
     async def _quarantine(self, tenure: Tenure, message: Message, reason: str, attempts: int = 0) -> None:
         record = encode_record(Record.of(message.data, tenure.partition.number, reason, attempts, None))
-        refused = await _insist(tenure, lambda: tenure.partition.dead_letter([(message, record)]))
+        refused = await self._insist(tenure, lambda: tenure.partition.dead_letter([(message, record)]))
         if refused is not None and not refused:
             self.quarantined += 1
             logger.warning("dead-lettered unread, partition %d: %s", tenure.partition.number, reason)
 
-
-async def _insist(tenure: Tenure, action: Callable[[], Awaitable[R]]) -> R | None:
-    """Repeat what the broker did not do for as long as the partition is ours; ``None`` once it is not."""
-    failures = 0
-    while tenure.current:
-        try:
-            return await action()
-        except BrokerError:
-            failures += 1
-            await asyncio.sleep(BROKER_RETRY.delay(failures))
-        except Exception:
-            # Also if the mistake is the driver's: to go on without this message would be out of order.
-            logger.exception("partition %d cannot go on", tenure.partition.number)
-            failures += 1
-            await asyncio.sleep(BROKER_RETRY.delay(failures))
-    return None
+    async def _insist(self, tenure: Tenure, action: Callable[[], Awaitable[R]]) -> R | None:
+        """Repeat what the broker did not do for as long as the partition is ours; ``None`` once it is not."""
+        failures = 0
+        while tenure.current:
+            try:
+                result = await action()
+            except Exception as error:  # noqa: BLE001 -- told, and tried again
+                # Also if the mistake is the driver's: to go on without this message would be out of order.
+                failures += 1
+                self._outage.failed(tenure, error)
+                await asyncio.sleep(BROKER_RETRY.delay(failures))
+            else:
+                self._outage.worked(tenure)
+                return result
+        return None

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+from prefactor_core.outage import Outage
 from prefactor_core.queue.base import DeadLetter, Delivery, Queue
 from prefactor_core.queue.dead_letter_log import DeadLetterLog
 from prefactor_core.queue.lanes import Resolution
@@ -42,12 +43,13 @@ class ExecutorAccount:
 
 
 class Disposal:
-    """Settles and dead-letters deliveries at a queue that may be away for a while.
+    """Settles and dead-letters deliveries at a queue that may be unavailable for a while.
 
     Args:
         queue: Where the deliveries came from.
         retry: Backoff while the queue fails; there is no last try.
         account: What is counted once the queue has been told.
+        outage: The queue's.
         observe: Told what was settled and what was dead-lettered, after the queue.
     """
 
@@ -56,11 +58,14 @@ class Disposal:
         queue: Queue[Any],
         retry: RetryPolicy,
         account: ExecutorAccount,
+        outage: Outage,
         observe: Observe | None = None,
     ) -> None:
         self._queue = queue
         self._retry = retry
         self._account = account
+        self._outage = outage
+        self._observers = Outage(logger, "an observer", "fails, and misses what is disposed of")
         self._observe = observe
         self._log = DeadLetterLog(time.monotonic)
         self.held = 0
@@ -115,18 +120,22 @@ class Disposal:
             return
         try:
             self._observe(settled, dead)
-        except Exception:
+        except Exception as error:  # noqa: BLE001 -- told, and tried again
             # Observers are somebody else's code, and what they saw has happened already.
-            logger.exception("an observer failed")
+            self._observers.failed(self, error)
+        else:
+            self._observers.worked(self)
 
     async def _insist(self, action: Callable[[], Awaitable[R]]) -> R:
         failures = 0
         while True:
             try:
-                return await action()
-            except Exception:
+                result = await action()
+            except Exception as error:  # noqa: BLE001 -- told, and tried again
                 # The queue is somebody else's code; a delivery that it is not told of would come again.
                 failures += 1
-                delay = self._retry.delay(failures)
-                logger.exception("the queue failed to dispose of deliveries; next try in %.1f s", delay)
-                await asyncio.sleep(delay)
+                self._outage.failed(action, error)
+                await asyncio.sleep(self._retry.delay(failures))
+            else:
+                self._outage.worked(action)
+                return result

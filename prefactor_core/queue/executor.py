@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from prefactor_core.exceptions import PrefactorTelemetryFailureError, QueueClosedError
 from prefactor_core.operations import Operation
+from prefactor_core.outage import Outage
 from prefactor_core.queue.base import Attempt, Delivery, Queue
 from prefactor_core.queue.disposal import Disposal, ExecutorAccount, Observe
 from prefactor_core.queue.handler import BatchHandler, Circuit, EachItem, GuardedHandler, NoCircuit
@@ -59,6 +60,7 @@ class TaskExecutor:
         observe: Told the items that were settled and the dead letters, once the queue knows of them.
         on_failure: Awaited once, when the handler says that nothing will ever be delivered. By then the
             executor has stopped by itself and given everything back to the queue.
+        outage: Where tries that the queue failed are told, if others tell theirs there too; it is left open.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class TaskExecutor:
         linger: float = 0.0,
         observe: Observe | None = None,
         on_failure: Callable[[PrefactorTelemetryFailureError], Awaitable[None]] | None = None,
+        outage: Outage | None = None,
     ) -> None:
         if num_workers < 1:
             raise ValueError(f"num_workers: must be at least 1, got {num_workers}")
@@ -89,7 +92,10 @@ class TaskExecutor:
         self._on_failure = on_failure
         self._lanes: Lanes[Any] = Lanes(self._retry, key, lineage, num_workers)
         self._account = ExecutorAccount()
-        self._disposal = Disposal(queue, self._retry, self._account, observe)
+        self._outage = outage or Outage(logger, "the queue", "fails, and is tried again")
+        self._closes_outage = outage is None
+        self._handling = Outage(logger, "the handler", "fails, and its operations are tried again")
+        self._disposal = Disposal(queue, self._retry, self._account, self._outage, observe)
         # Receiving what is in this process's memory anyway costs none, and a long line in trouble leaves
         # room for all others.
         self._window_items = _NO_WINDOW if queue.in_memory else WINDOW_ITEMS
@@ -205,16 +211,16 @@ class TaskExecutor:
                     )
                 except QueueClosedError:
                     return
-                except Exception:
+                except Exception as error:  # noqa: BLE001 -- told, and tried again
                     # The queue is somebody else's code; what it still holds must not be stranded.
                     failures += 1
-                    delay = self._retry.delay(failures)
-                    logger.exception("the queue failed to deliver; next try in %.1f s", delay)
-                    await asyncio.sleep(delay)
+                    self._outage.failed(self, error)
+                    await asyncio.sleep(self._retry.delay(failures))
                     continue
                 finally:
                     self._blocked_getters = 0
                 failures = 0
+                self._outage.worked(self)
                 try:
                     for delivery in deliveries:
                         if delivery.attempt is not None:
@@ -335,9 +341,11 @@ class TaskExecutor:
             outcomes = list(await self._handler.handle(batch))
         except PrefactorTelemetryFailureError:
             raise
-        except Exception as error:
-            logger.exception("the handler failed with %d operations", len(batch))
+        except Exception as error:  # noqa: BLE001 -- told
+            self._handling.failed(self, error)
             outcomes = [Again(f"{type(error).__name__}: {error}")] * len(batch)
+        else:
+            self._handling.worked(self)
         if len(outcomes) != len(batch):
             logger.error("the handler answered %d outcomes for %d items", len(outcomes), len(batch))
             outcomes = [Again("the handler did not answer for every item")] * len(batch)
@@ -416,6 +424,9 @@ class TaskExecutor:
             except Exception:
                 # Again somebody else's code; whoever ends waits for nobody.
                 logger.exception("the queue did not take back %d operations", len(left))
+        if self._closes_outage:
+            self._outage.close()
+        self._handling.close()
 
 
 class _Flush:

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import re
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -413,7 +415,9 @@ def test_what_waits_of_a_lost_partition_is_not_handed_out(caplog: pytest.LogCapt
 
     with caplog.at_level(logging.WARNING, LOGGER):
         run_virtual(program())
-    assert [record.getMessage() for record in caplog.records] == ["partition 0 of fake://broker was lost"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "rebalance of fake://broker: lost (its lease ran out) [0], gained [0-1]; owns 2"
+    ]
 
 
 def test_what_waits_is_not_handed_out_from_the_very_moment_of_the_loss() -> None:
@@ -798,7 +802,8 @@ def test_a_short_absence_costs_no_partition(caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.WARNING, LOGGER):
         run_virtual(program())
     texts = [record.getMessage() for record in caplog.records]
-    assert ["is away, its partitions wait" in text for text in texts] == [True]
+    assert ["is unavailable, its partitions wait" in text for text in texts] == [True, False]
+    assert "is back after" in texts[1]
 
 
 def test_a_long_absence_costs_all_of_them_until_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
@@ -826,8 +831,11 @@ def test_a_long_absence_costs_all_of_them_until_it_is_back(caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING, LOGGER):
         run_virtual(program())
     texts = [record.getMessage() for record in caplog.records]
-    assert sum("is away" in text for text in texts) == 1, "however long it lasts"
-    assert sum("was lost" in text for text in texts) == 4
+    assert [re.sub(r"\d{2,}", "N", text) for text in texts] == [
+        "fake://broker is unavailable, its partitions wait: the broker is away",
+        "rebalance of fake://broker: lost (its lease ran out) [0-3]; owns 0",
+        "fake://broker is back after N s in which N tries failed",
+    ], "however long it lasts"
 
 
 def test_a_broker_that_is_away_at_the_start() -> None:
@@ -1071,3 +1079,88 @@ def test_a_broker_that_fails_is_told_again_who_stands_aside() -> None:
             assert one.problem is None
 
     run_virtual(program())
+
+
+# -- what the log says of rebalances
+
+
+def rebalances(caplog: pytest.LogCaptureFixture) -> list[str]:
+    texts = (record.getMessage() for record in caplog.records)
+    return [text for text in texts if "rebalance" in text or "partition" in text]
+
+
+def test_a_rebalance_that_trickles_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Sixteen are taken; a second worker comes, and gets eight, one by one as what is under way ends."""
+
+    async def program() -> None:
+        broker = FakeBroker(16)
+        for partition in range(16):
+            fill(broker, partition, 1)
+        async with consuming(broker, 1) as one:
+            held = await receive(one, 16)
+            await asyncio.sleep(10)
+            assert rebalances(caplog) == ["rebalance of fake://broker: gained [0-15]; owns 16"]
+            caplog.clear()
+            other = Worker(broker, 2)
+            for delivery in held:
+                await asyncio.sleep(0.25)
+                await one.settle([delivery])
+            await asyncio.sleep(10)
+            kept, given = one.owned, other.consumer.owned
+            assert (len(kept), len(given)) == (8, 8)
+            told = rebalances(caplog)
+            sys.stdout.write(f"{len(told)} lines: {told}\n")
+            assert sorted(told) == [
+                f"rebalance of fake://broker: gained {ranges(given)}; owns 8",
+                f"rebalance of fake://broker: gave up {ranges(given)}; owns 8",
+            ]
+            caplog.clear()
+            await other.stop()
+            await asyncio.sleep(20)
+            assert rebalances(caplog) == [f"rebalance of fake://broker: gained {ranges(given)}; owns 16"]
+
+    with caplog.at_level(logging.INFO, LOGGER):
+        run_virtual(program())
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Write numbers as a log line does."""
+    found: list[str] = []
+    for number in numbers:
+        first = found[-1].partition("-")[0] if found and int(found[-1].split("-")[-1]) == number - 1 else None
+        if first is None:
+            found.append(str(number))
+        else:
+            found[-1] = f"{first}-{number}"
+    return f"[{', '.join(found)}]"
+
+
+def test_a_rebalance_that_never_ends_is_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    async def program() -> None:
+        broker = FakeBroker(4, lease=4.0)
+        async with consuming(broker) as one:
+            await receive_none(one)
+            for turn in range(240):
+                broker.lose(turn % 4)
+                await asyncio.sleep(1)
+            assert 3 <= len(rebalances(caplog)) <= 6
+            caplog.clear()
+            await asyncio.sleep(10)
+            await nothing_comes(one, 10)
+            assert len(rebalances(caplog)) == 1
+            assert rebalances(caplog)[0].endswith("owns 4")
+
+    with caplog.at_level(logging.INFO, LOGGER):
+        run_virtual(program())
+
+
+def test_what_was_not_told_yet_is_told_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    async def program() -> None:
+        broker = FakeBroker(3)
+        async with consuming(broker) as one:
+            await nothing_comes(one, 0.5)
+            assert rebalances(caplog) == []
+
+    with caplog.at_level(logging.INFO, LOGGER):
+        run_virtual(program())
+    assert rebalances(caplog) == ["rebalance of fake://broker: gained [0-2]; owns 3"]

@@ -15,13 +15,8 @@ PARTITIONS = 16
 
 def owned(worker: Child) -> int:
     """Return how many partitions a worker owns, by its own log."""
-    count = 0
-    for line in worker.log.splitlines():
-        if took := re.search(r"took partitions \[([^]]*)\]", line):
-            count += len(took[1].split(","))
-        if re.search(r"partition \d+ of .* was (lost|given up)", line):
-            count -= 1
-    return count
+    told = re.findall(r"rebalance of .*; owns (\d+)", worker.log)
+    return int(told[-1]) if told else 0
 
 
 def settled(worker: Child) -> int:

@@ -29,7 +29,7 @@ async def test_a_frozen_worker_is_succeeded_and_wakes_to_nothing(fleet: Fleet) -
     before = await fleet.effects()
     await until(lambda: fleet.effects_are(before + 500), 40, "the second worker takes over")
     frozen.signal(signal.SIGCONT)
-    await until(lambda: "was lost" in frozen.log, 20, "it notices what it has lost")
+    await until(lambda: "lost (" in frozen.log, 20, "it notices what it has lost")
     report = await fleet.report(agent)
     for worker in (frozen, second):
         worker.signal(signal.SIGTERM)

@@ -88,7 +88,9 @@ class Connector:
 
     async def _renew(self) -> Link:
         if self._link is not None:
-            logger.info("%s: %s", self._name, self._link.reason or "the connection was lost")
+            # That the broker is gone is said by whoever uses it; why this process gave it up, only here.
+            level = logging.INFO if self._link.reason else logging.DEBUG
+            logger.log(level, "%s: %s", self._name, self._link.reason or "the connection was lost")
             await self._drop()
         self._link = await self._connect()
         return self._link

@@ -79,7 +79,7 @@ class HandoverNote:
                     for fingerprint, survived in (await self._find()).items():
                         self._memory.learn(fingerprint, survived)
             except BrokerError as error:
-                logger.info("partition %d: what its last owner told is not known: %s", self._number, error)
+                logger.debug("partition %d: what its last owner told is not known: %s", self._number, error)
             self._known = True
 
     async def leave(self, returns: Mapping[str, int]) -> None:
@@ -96,7 +96,7 @@ class HandoverNote:
                     body = to_json({"v": _VERSION, "survived": await self._sum(returns)})
                     await self._outlet.publish([Outgoing("", self._queue, body)])
         except (BrokerError, TimeoutError) as error:
-            logger.info("partition %d: its next owner is told nothing: %s", self._number, describe(error))
+            logger.debug("partition %d: its next owner is told nothing: %s", self._number, describe(error))
 
     async def remove(self) -> None:
         """Remove the note, since nothing that it names is here any more. Else it expires."""

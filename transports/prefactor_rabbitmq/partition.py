@@ -10,7 +10,7 @@ from typing import Final
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp import commands
 
-from prefactor_core.broker.driver import Message, Partition
+from prefactor_core.broker.driver import Loss, Message, Partition
 from prefactor_core.exceptions import BrokerError
 from prefactor_rabbitmq.attempts import Attempts, Withdrawals
 from prefactor_rabbitmq.confirming import Outgoing
@@ -75,7 +75,7 @@ class RabbitPartition(Partition):
         self._attempts = Attempts(number, setting.topology, setting.link, setting.outlet, setting.withdrawals)
         self._note = HandoverNote(number, setting.topology, setting.link, setting.outlet, setting.memory)
         self._channel: AbstractChannel | None = None
-        self._lost: str | None = None
+        self._lost: Loss | None = None
         self._deleted = False
         self._retirement: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -97,8 +97,13 @@ class RabbitPartition(Partition):
     def held(self) -> bool:
         """Whether channel and connection are there and nothing stood still for a heartbeat."""
         if self._lost is None and not self._link.sound:
-            self._lose(self._link.reason or "the connection was lost", logging.WARNING)
+            self._lose(self._link.reason or "the connection was lost")
         return self._lost is None
+
+    @property
+    def loss(self) -> Loss:
+        """Why it is not held any more."""
+        return self._lost or Loss("nobody knows why")
 
     @property
     def careful(self) -> bool:
@@ -170,7 +175,7 @@ class RabbitPartition(Partition):
         for receipt in ours:
             self._memory.forget(receipt.fingerprint)
         if self.inbox.exhausted:
-            self._lose("its messages are large; asking for the next of them again", logging.INFO)
+            self._lose("its messages are large; asking for the next of them again")
         self._wake.set()
         return [message for message, receipt in receipts if receipt is None]
 
@@ -196,7 +201,7 @@ class RabbitPartition(Partition):
 
     def give_up(self, reason: str) -> None:
         """Be lost from now on, on purpose."""
-        self._lose(reason, logging.DEBUG)
+        self._lose(reason)
 
     async def hand_over(self) -> None:
         """Close the channel, leave a note, let the lease go: the next owner begins where this one settled."""
@@ -232,7 +237,7 @@ class RabbitPartition(Partition):
         async with self._link.bounded("looking for a stall"), self._link.brief_channel() as channel:
             declared = await channel.queue_declare(queue, passive=True)
         if declared.message_count and not self.inbox:
-            self._lose("messages are waiting and none is delivered", logging.WARNING)
+            self._lose("messages are waiting and none is delivered")
 
     def _receipt(self, message: Message) -> Receipt | None:
         receipt = message.receipt
@@ -240,13 +245,13 @@ class RabbitPartition(Partition):
 
     def _require_held(self) -> None:
         if not self.held:
-            raise BrokerError(f"partition {self.number} was lost: {self._lost}")
+            raise BrokerError(f"partition {self.number} was lost: {self.loss.reason}")
 
     def _watch(self) -> None:
         """Look after the partition; called with each tick of the connection, and when that is lost."""
         oldest = self.inbox.oldest
         if self.held and oldest is not None and self._setting.clock() - oldest > UNSETTLED_SECONDS:
-            self._lose("its oldest message has been unsettled for too long", logging.INFO)
+            self._lose("its oldest message has been unsettled for too long")
 
     async def _on_delivery(self, message: DeliveredMessage) -> None:
         if self._lost is not None:  # and until the channel is closed the broker goes on
@@ -257,28 +262,25 @@ class RabbitPartition(Partition):
         self._wake.set()
 
     def _on_cancel(self, _: commands.Basic.Cancel) -> None:
-        queue = self._setting.topology.names.partition(self.number)
         self._setting.topology.invalidate()
         self._deleted = True
-        self._lose(f"the queue {queue} was deleted with all that it held; making it again", logging.ERROR)
+        self._lose("its queue was deleted with all that it held; making it again", serious=True)
 
     def _on_channel_closed(self, closing: "asyncio.Future[object]") -> None:
         error = None if closing.cancelled() else closing.exception()
         if self._link.sound:
-            self._lose(
-                f"its channel was closed: {describe(error) if error else 'no reason'}", logging.WARNING
-            )
+            self._lose(f"its channel was closed: {describe(error) if error else 'no reason'}")
         else:
-            self._lose(self._link.reason or "the connection was lost", logging.WARNING)
+            self._lose(self._link.reason or "the connection was lost")
 
-    def _lose(self, reason: str, level: int) -> None:
+    def _lose(self, reason: str, *, serious: bool = False) -> None:
         """Be lost from now on. This process goes on, so that what goes back has not crashed it."""
         if self._lost is not None:
             return
-        self._lost = reason
+        self._lost = Loss(reason, serious)
         self._link.watchers.discard(self._watch)
         for fingerprint in self.inbox.returns:
             self._memory.survive(fingerprint)
-        logger.log(level, "partition %d: %s", self.number, reason)
+        logger.debug("partition %d: %s", self.number, reason)
         self._wake.set()
         self._retirement = self._setting.retire(self)

@@ -102,8 +102,7 @@ class Outlet:
                 await channel.close()
 
     def _explain(self, link: Link, error: BaseException | None) -> str:
-        if isinstance(error, PublishError | ChannelNotFoundEntity):
-            self._topology.invalidate()
+        if isinstance(error, PublishError | ChannelNotFoundEntity) and self._topology.invalidate():
             logger.error("%s: a queue or the exchange is gone with what it held; making it again", self._name)
         if isinstance(error, DeliveryError | ChannelClosed):
             return describe(error)

@@ -47,9 +47,14 @@ class Topology:
         self._count: int | None = None
         self._lock = asyncio.Lock()
 
-    def invalidate(self) -> None:
-        """Declare everything once more before the next use: something is missing."""
-        self._count = None
+    def invalidate(self) -> bool:
+        """Declare everything once more before the next use: something is missing.
+
+        Returns:
+            Whether that is news.
+        """
+        known, self._count = self._count is not None, None
+        return known
 
     async def ensure(self, link: Link) -> int:
         """Declare everything that is not known to be there; return the number of partitions.

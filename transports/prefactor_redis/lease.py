@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from prefactor_core.exceptions import BrokerError
+from prefactor_core.outage import Outage
 from prefactor_redis.keys import PartitionKeys
 from prefactor_redis.lease_scripts import RENEW
 from prefactor_redis.link import Link
@@ -102,13 +103,14 @@ class Keeper:
         self._interval = seconds / _RENEWALS
         self._kept: list[Leased] = []
         self._task: asyncio.Task[None] | None = None
+        self._outage = Outage(logger, "renewing leases", "failed, and the partitions will be lost")
 
     def keep(self, partition: Leased) -> None:
         """Renew a lease from now on, while it is held."""
         self._kept.append(partition)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._renew_for_ever(), name="prefactor-redis-leases")
-            self._task.add_done_callback(_say_what_ended)
+            self._task.add_done_callback(self._say_what_ended)
 
     async def close(self) -> None:
         """Renew nothing more, and close the connections."""
@@ -126,6 +128,7 @@ class Keeper:
                     partition.expired()
             self._kept = [partition for partition in self._kept if partition.held]
             await self._renew_all()
+            self._outage.worked(self)
 
     async def _renew_all(self) -> None:
         kept = self._kept
@@ -152,7 +155,6 @@ class Keeper:
         except BrokerError as error:
             logger.debug("leases were not renewed: %s", error)
 
-
-def _say_what_ended(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger.error("renewing leases failed; the partitions will be lost", exc_info=error)
+    def _say_what_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self._outage.failed(self, error)

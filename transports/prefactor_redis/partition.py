@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from prefactor_core.broker.driver import Message, Partition
+from prefactor_core.broker.driver import Loss, Message, Partition
 from prefactor_core.exceptions import BrokerError
 from prefactor_redis.chunks import chunks
 from prefactor_redis.isolation import Isolation
@@ -84,7 +84,7 @@ class RedisPartition(Partition):
         self._unreleased = unreleased
         self._on_release = on_release
         self._isolation = Isolation(keys, links, self._as_owner)
-        self._lost = False
+        self._loss: Loss | None = None
         self._ending = False
         self._released = False
 
@@ -92,6 +92,11 @@ class RedisPartition(Partition):
     def held(self) -> bool:
         """Whether the lease cannot have run out yet; nobody is asked."""
         return self._lease.held
+
+    @property
+    def loss(self) -> Loss:
+        """Why it is not held any more."""
+        return self._loss or Loss("its lease could not be renewed in time")
 
     @property
     def careful(self) -> bool:
@@ -230,8 +235,7 @@ class RedisPartition(Partition):
 
     def expired(self) -> None:
         """Take note that it is held no longer."""
-        if not (self._ending or self._lost):
-            logger.warning("%s: its lease could not be renewed in time; it is given up", self._name)
+        if not (self._ending or self._loss):
             self._stop()
 
     async def _fenced(self, script: Script, args: Sequence[Word], *further: bytes) -> list[Reply] | None:
@@ -258,23 +262,21 @@ class RedisPartition(Partition):
         self._cursor.accept(found)
 
     def _refused(self, last: bytes, position: bytes) -> None:
-        if self._lost or self._ending:
+        if self._loss or self._ending:
             return
         if _went_back(last, position):
             self._lose_stream()
             return
-        logger.warning("%s: its lease ran out, and others may own it; it is given up", self._name)
-        self._lost = True
+        self._loss = Loss("its lease ran out, and others may own it")
         self._stop()
 
     def _lose_stream(self) -> None:
-        logger.warning(
-            "%s: the broker has lost its stream, or a part of it: it was emptied, or a replica took over "
-            "that did not have everything. Operations that were published and not settled may be gone; "
-            "reading starts again from the first that is there",
-            self._name,
+        self._loss = Loss(
+            "the broker has lost its stream, or a part of it: it was emptied, or a replica took over that "
+            "did not have everything. Operations that were published and not settled may be gone; reading "
+            "starts again from the first that is there",
+            serious=True,
         )
-        self._lost = True
         self._stop()
 
     def _stop(self) -> None:

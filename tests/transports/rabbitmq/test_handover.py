@@ -232,7 +232,7 @@ async def test_a_note_that_is_none_is_ignored(
 async def test_a_broker_that_refuses_the_note_keeps_nobody_from_handing_over(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "prefactor_rabbitmq")
+    caplog.set_level(logging.DEBUG, "prefactor_rabbitmq")
     await rig.publish(BACKLOG)
     ends = [rig.consuming() for _ in range(4)]
     async with rig.channel() as channel:

@@ -78,7 +78,7 @@ async def test_an_alarm_stops_publishing_and_nothing_else(own_rig: Rig, rabbit_s
 async def test_an_alarm_keeps_no_partition_from_being_handed_over(
     own_rig: Rig, rabbit_server: RabbitServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "prefactor_rabbitmq")
+    caplog.set_level(logging.DEBUG, "prefactor_rabbitmq")
     await own_rig.publish("ab")
     owner = await own(own_rig.consuming())
     await read(owner, 2)

@@ -78,6 +78,7 @@ class Worker:
             lineage=Lineage(),
             linger=_LINGER,
             observe=observers(self.meter),
+            outage=self.queue.consumer.outage,
         )
         self.health = Health(lambda: self.executor.held, self.meter)
         self._watch = Watch(

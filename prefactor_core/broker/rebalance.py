@@ -1,0 +1,103 @@
+"""Rebalances in the log: one line for each, however many partitions change hands in its course."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from typing import Final
+
+from prefactor_core.broker.driver import Loss
+
+logger = logging.getLogger("prefactor_core.broker")
+
+_QUIET: Final = 2.0
+"""Seconds without a change after which a rebalance is over, with as many partitions as were to be had."""
+_INCOMPLETE: Final = 6.0
+"""The same with other than that: others take a few seconds to give partitions up, or the broker to return."""
+_LONGEST: Final = 60.0
+"""Seconds after which a line is due, even if partitions still change hands."""
+
+
+class Rebalance:
+    """Gathers the partitions that this process gains, gives up and loses, and logs them together.
+
+    Args:
+        name: What logs call the broker.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, name: str, clock: Callable[[], float]) -> None:
+        self._name = name
+        self._clock = clock
+        self._gained: set[int] = set()
+        self._given_up: set[int] = set()
+        self._lost: dict[int, Loss] = {}
+        self._began = 0.0
+        self._changed = 0.0
+
+    def gained(self, partition: int) -> None:
+        """Take note of a partition that is owned from now on."""
+        self._note()
+        if partition in self._given_up:
+            self._given_up.remove(partition)
+        else:
+            self._gained.add(partition)
+
+    def given_up(self, partition: int) -> None:
+        """Take note of one that was given up, on purpose."""
+        self._note()
+        if partition in self._gained:
+            self._gained.remove(partition)
+        else:
+            self._given_up.add(partition)
+
+    def lost(self, partition: int, loss: Loss) -> None:
+        """Take note of one that was lost."""
+        self._note()
+        self._gained.discard(partition)
+        self._lost[partition] = loss
+
+    def look(self, owned: int, *, complete: bool) -> None:
+        """Log the rebalance if it is over.
+
+        Args:
+            owned: How many partitions are owned now.
+            complete: Whether those are as many as they should be, and none is being given up.
+        """
+        now = self._clock()
+        quiet = now - self._changed >= (_QUIET if complete else _INCOMPLETE)
+        if quiet or now - self._began >= _LONGEST:
+            self.end(owned)
+
+    def end(self, owned: int) -> None:
+        """Log what has changed since the last line, if anything has."""
+        changes = [f"{what} {_ranges(which)}" for what, which in self._changes() if which]
+        if changes:
+            logger.log(self._level(), "rebalance of %s: %s; owns %d", self._name, ", ".join(changes), owned)
+        self._gained, self._given_up, self._lost = set(), set(), {}
+
+    def _changes(self) -> list[tuple[str, Iterable[int]]]:
+        by_reason: defaultdict[str, list[int]] = defaultdict(list)
+        for partition, loss in self._lost.items():
+            by_reason[loss.reason].append(partition)
+        losses = [(f"lost ({reason})", which) for reason, which in by_reason.items()]
+        return [*losses, ("gained", self._gained), ("gave up", self._given_up)]
+
+    def _level(self) -> int:
+        if any(loss.serious for loss in self._lost.values()):
+            return logging.ERROR
+        return logging.WARNING if self._lost else logging.INFO
+
+    def _note(self) -> None:
+        self._changed = self._clock()
+        if not (self._gained or self._given_up or self._lost):
+            self._began = self._changed
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Return numbers as people write them: ``[0-3, 7]``."""
+    runs: list[list[int]] = []
+    # Of numbers in a run, the difference from their place is the same.
+    for _, run in groupby(enumerate(sorted(numbers)), lambda place: place[1] - place[0]):
+        runs.append([number for _, number in run])
+    return f"[{', '.join(str(run[0]) if len(run) == 1 else f'{run[0]}-{run[-1]}' for run in runs)}]"

@@ -1,0 +1,299 @@
+"""Outages in the log, in virtual time: a line at the beginning and one at the end, however much is tried."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from prefactor_core.broker.buffer import BufferBounds
+from prefactor_core.broker.envelope import Envelope, encode
+from prefactor_core.broker.queue import BrokerQueue
+from prefactor_core.exceptions import BrokerError
+from prefactor_core.operations import Operation
+from prefactor_core.outage import Outage
+from prefactor_core.queue.base import Delivery
+from prefactor_core.queue.executor import TaskExecutor
+from prefactor_core.queue.handler import BatchLimits
+from prefactor_core.queue.memory import InMemoryQueue
+from prefactor_core.queue.outcome import SETTLED, Outcome
+from prefactor_core.queue.retry import RetryPolicy
+from tests.support.fake_broker import FakeBroker, Fault
+from tests.support.operations import dice, quality
+from tests.support.virtual_time import run_virtual
+
+PARTITIONS = 16
+AWAY = 600.0
+
+
+def fill(broker: FakeBroker, count: int, first: int) -> None:
+    """Have operations arrive in every partition."""
+    for partition in range(broker.count):
+        for number in range(first, first + count):
+            operation = quality(f"p{partition}", number)
+            broker.put(partition, encode(Envelope(operation.idempotency_key or "", number + 1, operation)))
+
+
+def executor_on(queue: BrokerQueue) -> TaskExecutor:
+    async def handler(_: Operation) -> None:
+        await asyncio.sleep(0.05)
+
+    return TaskExecutor(queue, handler, 8, retry=RetryPolicy(base=0.5, cap=5.0, rng=dice(1)))
+
+
+def tracebacks(caplog: pytest.LogCaptureFixture) -> int:
+    return sum(record.exc_info is not None for record in caplog.records)
+
+
+@pytest.mark.parametrize("outages", [1, 3])
+def test_a_worker_says_little_of_a_long_outage(caplog: pytest.LogCaptureFixture, outages: int) -> None:
+    """The executor disposes, every partition reads, and the share is kept: all of it fails, for minutes."""
+
+    async def program() -> None:
+        broker = FakeBroker(PARTITIONS, lease=10.0)
+        queue = BrokerQueue(broker, BufferBounds(100, 1 << 20), rng=dice(1))
+        executor = executor_on(queue)
+        executor.start()
+        for number in range(outages):
+            fill(broker, 40, 40 * number)
+            await asyncio.sleep(1.2)
+            assert 0 < broker.unsettled < 40 * PARTITIONS, "there is load"
+            broker.away = True
+            await asyncio.sleep(AWAY)
+            broker.away = False
+            await asyncio.sleep(60)
+            assert broker.unsettled == 0
+        await executor.stop(10)
+        await queue.disconnect()
+
+    with caplog.at_level(logging.INFO):
+        run_virtual(program())
+    lines = len(caplog.records)
+    sys.stdout.write(f"{outages} outages: {lines} lines, {tracebacks(caplog)} tracebacks\n")
+    assert tracebacks(caplog) == 0
+    # By the broker's users and by the executor, each: it begins and it ends; and partitions, lost and gained.
+    assert lines <= 2 + 6 * outages
+    assert sum("is unavailable" in record.getMessage() for record in caplog.records) == outages
+    # Each of the two says so once an outage.
+    assert sum("is back" in record.getMessage() for record in caplog.records) == 2 * outages
+
+
+def test_a_partition_that_fails_while_all_others_work_is_one_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """The executor's tries are told to the broker's own outage where it is given that."""
+
+    async def program() -> None:
+        broker = FakeBroker(PARTITIONS)
+        queue = BrokerQueue(broker, BufferBounds(100, 1 << 20), rng=dice(1))
+
+        async def handler(_: Operation) -> None:
+            pass
+
+        executor = TaskExecutor(
+            queue, handler, 8, retry=RetryPolicy(base=0.5, cap=5.0, rng=dice(1)), outage=queue.consumer.outage
+        )
+        executor.start()
+        await asyncio.sleep(5)
+        broker.fail("settle", *[Fault()] * 100)
+        fill(broker, 1, 0)
+        await asyncio.sleep(300)
+        assert broker.unsettled == 0
+        await executor.stop(10)
+        await queue.disconnect()
+
+    with caplog.at_level(logging.WARNING):
+        run_virtual(program())
+    texts = [record.getMessage() for record in caplog.records]
+    assert [("is unavailable" in text, "is back" in text) for text in texts] == [(True, False), (False, True)]
+    assert "100 tries failed" in texts[1]
+
+
+@pytest.mark.parametrize("call", ["settle", "read", "fleet", "acquire", "begin", "withdraw"])
+def test_a_mistake_of_the_drivers_has_one_traceback_an_outage(
+    caplog: pytest.LogCaptureFixture, call: str
+) -> None:
+    async def program() -> None:
+        broker = FakeBroker(4)
+        broker.careful = set(range(4)) if call in {"begin", "withdraw"} else set()
+        queue = BrokerQueue(broker, BufferBounds(100, 1 << 20), rng=dice(1))
+        executor = executor_on(queue)
+        executor.start()
+        for number in range(2):
+            broker.fail(call, *[Fault(error=ValueError("a mistake"))] * 20)
+            fill(broker, 10, 10 * number)
+            if call == "acquire":
+                for partition in range(4):
+                    broker.lose(partition)
+            await asyncio.sleep(300)
+            assert not broker.scripts[call], "all were made"
+            assert broker.unsettled == 0
+        await executor.stop(10)
+        await queue.disconnect()
+
+    with caplog.at_level(logging.WARNING):
+        run_virtual(program())
+    sys.stdout.write(f"{call}: {len(caplog.records)} lines, {tracebacks(caplog)} tracebacks of 40 failures\n")
+    assert tracebacks(caplog) == 2, "once for each outage"
+
+
+class Broken(InMemoryQueue[str]):
+    """A third party's queue, which fails in a row whatever it is asked."""
+
+    def __init__(self, error: Exception, failures: int) -> None:
+        super().__init__()
+        self.error = error
+        self.failures = failures
+
+    async def receive(self, max_items: int, max_bytes: int) -> list[Any]:
+        self._fail()
+        return await super().receive(max_items, max_bytes)
+
+    async def settle(self, deliveries: Sequence[Delivery[Any]]) -> Sequence[Delivery[Any]]:
+        self._fail()
+        return await super().settle(deliveries)
+
+    def _fail(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "traced"), [(OSError("no network"), 0), (BrokerError("gone"), 0), (KeyError("oh"), 1)]
+)
+def test_a_queue_that_fails_is_told_once(
+    caplog: pytest.LogCaptureFixture, error: Exception, traced: int
+) -> None:
+    async def program() -> None:
+        queue = Broken(error, 30)
+
+        async def handler(_: str) -> None:
+            pass
+
+        executor = TaskExecutor(queue, handler, retry_delay_base=0.1, retry=RetryPolicy(cap=2.0, rng=dice(1)))
+        executor.start()
+        for number in range(50):
+            await queue.put(f"item {number}")
+        await asyncio.sleep(120)
+        assert (queue.failures, executor.held, executor.account.settled) == (0, 0, 50)
+        await executor.stop(10)
+
+    with caplog.at_level(logging.WARNING):
+        run_virtual(program())
+    texts = [record.getMessage() for record in caplog.records]
+    assert len(texts) == 2
+    assert texts[0].startswith("the queue fails, and is tried again: ")
+    assert texts[1].startswith("the queue is back after ")
+    assert tracebacks(caplog) == traced
+
+
+@pytest.mark.parametrize("who", ["handler", "observer"])
+def test_what_others_get_wrong_every_time_is_told_once(caplog: pytest.LogCaptureFixture, who: str) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("a mistake")
+
+    class Handler:
+        limits = BatchLimits(10, 1 << 20, 10)
+
+        async def handle(self, batch: Sequence[Delivery[Any]]) -> list[Outcome]:
+            if who == "handler":
+                fail()
+            return [SETTLED] * len(batch)
+
+    async def program() -> None:
+        queue: InMemoryQueue[str] = InMemoryQueue()
+        executor = TaskExecutor(
+            queue,
+            Handler(),
+            retry=RetryPolicy(3, base=0.1, rng=dice(1)),
+            observe=fail if who == "observer" else None,
+        )
+        executor.start()
+        for number in range(200):
+            await queue.put(f"item {number}")
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(10)
+        assert executor.held == 0
+        await executor.stop(10)
+
+    with caplog.at_level(logging.ERROR):
+        run_virtual(program())
+    sys.stdout.write(f"{who}: {tracebacks(caplog)} tracebacks\n")
+    assert tracebacks(caplog) == 1
+
+
+# -- the class itself
+
+
+class Told:
+    """An outage, and what it logs."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        self._caplog = caplog
+        self.outage = Outage(logging.getLogger("test"), "it", state=lambda: "7 wait")
+
+    @property
+    def lines(self) -> list[str]:
+        return [record.getMessage() for record in self._caplog.records if record.name == "test"]
+
+
+def virtually(caplog: pytest.LogCaptureFixture, program: Callable[[Told], Awaitable[None]]) -> None:
+    async def run() -> None:
+        await program(Told(caplog))
+
+    with caplog.at_level(logging.INFO):
+        run_virtual(run())
+
+
+def test_it_is_over_once_all_who_failed_got_through(caplog: pytest.LogCaptureFixture) -> None:
+    async def program(told: Told) -> None:
+        for second in range(10):
+            told.outage.failed(second % 2, BrokerError("no route"))
+            await asyncio.sleep(1)
+        told.outage.worked(0)
+        await asyncio.sleep(60)
+        assert told.lines == ["it is unavailable: no route"], "one still fails"
+        told.outage.worked(1)
+        await asyncio.sleep(1.9)
+        told.outage.worked(1)
+        told.outage.worked("somebody else")
+        assert len(told.lines) == 1
+        await asyncio.sleep(0.2)
+        assert told.lines[1:] == ["it is back after 70 s in which 10 tries failed; 7 wait"]
+        told.outage.failed(0, BrokerError("again"))
+        assert told.lines[2:] == ["it is unavailable: again"]
+        told.outage.close()
+        assert len(told.lines) == 3, "nobody has got through"
+
+    virtually(caplog, program)
+
+
+def test_what_works_and_fails_by_turns_is_one_outage(caplog: pytest.LogCaptureFixture) -> None:
+    async def program(told: Told) -> None:
+        for _ in range(100):
+            told.outage.failed("one", BrokerError(""))
+            await asyncio.sleep(0.5)
+            told.outage.worked("one")
+            await asyncio.sleep(1.0)
+        told.outage.close()
+        assert told.lines == [
+            "it is unavailable: BrokerError",
+            "it is back after 149 s in which 100 tries failed; 7 wait",
+        ]
+        told.outage.close()
+        await asyncio.sleep(10)
+        assert len(told.lines) == 2
+
+    virtually(caplog, program)
+
+
+def test_a_mistake_in_an_outage_that_had_begun_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
+    async def program(told: Told) -> None:
+        told.outage.failed("one", BrokerError("no route"))
+        for _ in range(5):
+            told.outage.failed("one", ValueError("secret words"))
+        assert told.lines == ["it is unavailable: no route", "it is unavailable: ValueError"]
+        assert tracebacks(caplog) == 1
+
+    virtually(caplog, program)
