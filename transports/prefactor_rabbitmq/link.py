@@ -15,6 +15,7 @@ from aiormq.exceptions import ChannelInvalidStateError
 from yarl import URL
 
 from prefactor_core.exceptions import BrokerError
+from prefactor_rabbitmq.driver_logs import hushed
 from prefactor_rabbitmq.errors import describe, reported
 from prefactor_rabbitmq.refusals import why_not_connected
 from prefactor_rabbitmq.wire import Wire
@@ -73,7 +74,8 @@ class Link:
 
         try:
             async with self.bounded("connecting", seconds, explain):
-                await connection.connect()
+                with hushed():
+                    await connection.connect()
         except BaseException:
             self.drop("the connection could not be made")
             with suppress(BrokerError), reported("closing"):
@@ -121,7 +123,8 @@ class Link:
         """Open a channel; to be called inside ``bounded``."""
         if self._lost:
             raise ChannelInvalidStateError("the connection is lost")
-        return await self._driver.channel(publisher_confirms=confirms)
+        with hushed():
+            return await self._driver.channel(publisher_confirms=confirms)
 
     @asynccontextmanager
     async def brief_channel(self) -> AsyncIterator[AbstractChannel]:

@@ -59,7 +59,5 @@ def set_up_logs(log_format: LogFormat, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format is LogFormat.JSON else LineFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    # It logs a traceback for each lost connection, which our own line says in words.
-    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(level)
