@@ -12,6 +12,7 @@ your agent never waits for the network::
 """
 
 from prefactor_core._version import __version__
+from prefactor_core.accounts import ClientStats, CloseSummary
 from prefactor_core.adaptors import warn_missing_adaptor_config
 from prefactor_core.client import PrefactorCoreClient
 from prefactor_core.config import HttpClientConfig, PrefactorCoreConfig, QueueConfig
@@ -45,7 +46,6 @@ from prefactor_core.queue.executor import TaskExecutor
 from prefactor_core.queue.memory import InMemoryQueue
 from prefactor_core.runtime import build_runtime_environment
 from prefactor_core.schema_registry import SchemaRegistry
-from prefactor_core.session import ClientStats, CloseSummary
 from prefactor_core.span_context import SpanContext
 from prefactor_core.utils import generate_idempotency_key, validate_idempotency_key
 

@@ -5,9 +5,10 @@ import logging
 from datetime import UTC, datetime
 from hashlib import sha256
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from prefactor_core._version import __version__
+from prefactor_core.accounts import ClientStats, CloseSummary
 from prefactor_core.config import PrefactorCoreConfig
 from prefactor_core.exceptions import (
     ClientAlreadyInitializedError,
@@ -25,9 +26,12 @@ from prefactor_core.payloads import canonical_json
 from prefactor_core.plugins import create_queue
 from prefactor_core.queue.base import Queue
 from prefactor_core.runtime import build_runtime_environment
-from prefactor_core.session import ClientStats, CloseSummary, Session
+from prefactor_core.session import Session
 from prefactor_core.span_context import SpanContext, SpanScope
 from prefactor_core.texts import problem_of_sdk_header
+
+if TYPE_CHECKING:
+    from prefactor_core.lifetime import Lifetime
 
 logger = logging.getLogger("prefactor_core")
 
@@ -35,12 +39,25 @@ CORE_SDK_HEADER_ENTRY: Final = f"prefactor-core@{__version__}"
 """This SDK's part of the ``X-Prefactor-SDK`` header."""
 
 
+class _SdkHeader:
+    """The SDK header of a client, apart from it: what sends the header must not keep the client alive."""
+
+    def __init__(self, entry: str | None) -> None:
+        self.entry = _header_entry(entry)
+
+    def __call__(self) -> str:
+        return f"{self.entry} {CORE_SDK_HEADER_ENTRY}" if self.entry else CORE_SDK_HEADER_ENTRY
+
+
 class PrefactorCoreClient:
     """Records what agents do.
 
     Calls queue operations and return at once; the network is somebody else's task. Use it with
     ``async with``, or call ``initialize`` and ``close``. Everything of a client belongs to the event loop
-    that initialised it.
+    that initialised it; once that is closed, the client can be initialised again in another.
+
+    A client that nobody holds any more, nor any handle or span of it, is closed in the background, with a
+    warning.
 
     Args:
         config: What the client needs to know.
@@ -56,12 +73,12 @@ class PrefactorCoreClient:
     ) -> None:
         self._config = config
         self._queue = queue
-        self._sdk_header_entry = _header_entry(sdk_header_entry)
+        self._header = _SdkHeader(sdk_header_entry)
         self._ids = PfidFactory()
         self._termination_monitor = TerminationMonitor()
         self._session: Session | None = None
-        self._closing: asyncio.Task[CloseSummary] | None = None
-        self._closers = 0
+        self._closing: Lifetime | None = None
+        self._summary = CloseSummary()
         self._was_closed = False
 
     # -- life
@@ -69,24 +86,35 @@ class PrefactorCoreClient:
     async def initialize(self) -> None:
         """Begin to take calls. Does not wait for the network; the token is checked in the background.
 
+        A client whose event loop was closed before the client was begins anew.
+
         Raises:
             ClientAlreadyInitializedError: It has begun already.
             TransportError: ``transport_url`` names no transport that is installed.
             InvalidInputError: The configuration lacks something that this transport needs.
         """
         if self._session is not None:
-            raise ClientAlreadyInitializedError("initialize() on a client that is running: close it first")
+            left = self._session.lifetime
+            if not left.loop_closed:
+                raise ClientAlreadyInitializedError(
+                    "initialize() on a client that is running: close it first"
+                )
+            self._session = None
+            await left.leave()
         self._closing = None
         queue = self._queue or create_queue(self._config.transport_url, self._config)
-        self._session = Session(
-            self._config, queue, self._ids, _now, self._sdk_header, self._termination_monitor
-        )
+        self._session = Session(self._config, queue, self._ids, _now, self._header, self._termination_monitor)
+        try:
+            await asyncio.sleep(0)  # its tasks begin: from now on none of them can end without a word
+        except asyncio.CancelledError:
+            await self.close(0)
+            raise
 
     async def close(self, timeout: float | None = None) -> CloseSummary:
         """Deliver what is queued, and end. Closing again, or at the same time, has the same outcome.
 
         A client that was never initialised has nothing to close. Cancelled, it ends at once; what was left is
-        logged.
+        logged. If the event loop that initialised the client is closed, nothing can be delivered any more.
 
         Args:
             timeout: Seconds it takes at the most; by default ``config.close_timeout``.
@@ -96,27 +124,20 @@ class PrefactorCoreClient:
 
         Raises:
             PrefactorTelemetryFailureError: The API has refused the token; what was queued is lost.
-            WrongEventLoopError: The client belongs to another event loop.
+            WrongEventLoopError: The client belongs to another event loop, which is not closed.
         """
         if self._session is not None:
-            self._session.check_loop()
-            seconds = self._config.close_timeout if timeout is None else timeout
-            self._closing = asyncio.create_task(self._session.close(seconds), name="prefactor-close")
-            self._session = None
+            lifetime = self._session.lifetime
+            lifetime.end(self._config.close_timeout if timeout is None else timeout)
+            self._closing, self._session = lifetime, None
             self._was_closed = True
-        if self._closing is None:
-            return CloseSummary()
-        self._closers += 1
-        try:
-            return await asyncio.shield(self._closing)
-        except asyncio.CancelledError:
-            if self._closers == 1 and not self._closing.done():
-                # Nobody waits for it any more: what is left is reported, and nothing goes on behind our back.
-                self._closing.cancel()
-                await asyncio.wait([self._closing])
-            raise
-        finally:
-            self._closers -= 1
+        closing = self._closing
+        if closing is None:
+            return self._summary
+        summary = await closing.ended()
+        if self._closing is closing:
+            self._closing, self._summary = None, summary
+        return summary
 
     async def flush(self, timeout: float = 30.0) -> bool:
         """Wait until everything queued so far is delivered: for the end of a request, say, or of a test.
@@ -132,8 +153,8 @@ class PrefactorCoreClient:
             PrefactorTelemetryFailureError: Delivery has failed for good.
         """
         session = self._running()
-        done = await session.flush(timeout)
-        session.check()
+        done = await session.lifetime.flush(timeout)
+        session.lifetime.check()
         return done
 
     def stats(self) -> ClientStats:
@@ -260,7 +281,7 @@ class PrefactorCoreClient:
                 raise InvalidInputError(f"agent_version.{field}", "is missing: expected a string")
         if "runtime_environment" in agent_version:
             return agent_version
-        runtime = build_runtime_environment(self._sdk_header_entry)
+        runtime = build_runtime_environment(self._header.entry)
         return {**agent_version, "runtime_environment": runtime}
 
     def _schemas(self, given: dict[str, Any] | None, external_id: str | None) -> dict[str, Any]:
@@ -378,17 +399,16 @@ class PrefactorCoreClient:
         return self._session is not None
 
     def _set_sdk_header_entry(self, entry: str | None) -> None:
-        self._sdk_header_entry = _header_entry(entry)
+        self._header.entry = _header_entry(entry)
 
     def _sdk_header(self) -> str:
-        entry = self._sdk_header_entry
-        return f"{entry} {CORE_SDK_HEADER_ENTRY}" if entry else CORE_SDK_HEADER_ENTRY
+        return self._header()
 
     def _running(self) -> Session:
         session = self._session
         if session is None:
             raise self._not_running()
-        session.check()
+        session.lifetime.check()
         return session
 
     def _not_running(self) -> ClientNotInitializedError:

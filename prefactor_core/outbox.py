@@ -16,13 +16,10 @@ class Outbox:
 
     Args:
         queue: Where the operations go.
-        check: Raises if no call can be taken now, with the reason.
     """
 
-    def __init__(self, queue: Queue[Operation], check: Callable[[], None]) -> None:
+    def __init__(self, queue: Queue[Operation]) -> None:
         self._queue = queue
-        self.check = check
-        """To be called before anything is changed for a call that will put."""
         self._last: asyncio.Task[None] | None = None
         self.put_count = 0
         """Operations whose ``put`` returned."""
@@ -55,3 +52,21 @@ class Outbox:
         if before is not None and not before.done():
             await asyncio.wait([before])
         await self._put_all(operations)
+
+
+class Entrance:
+    """What calls go through on their way to an outbox.
+
+    Whatever makes operations holds the entrance, and nothing that delivers them does: once it is gone, no
+    call can come any more.
+
+    Args:
+        outbox: Where operations go.
+        check: Raises if no call can be taken now, with the reason.
+    """
+
+    def __init__(self, outbox: Outbox, check: Callable[[], None]) -> None:
+        self.put = outbox.put
+        """As ``Outbox.put``."""
+        self.check = check
+        """To be called before anything is changed for a call that will put."""

@@ -134,6 +134,10 @@ class LocalSender:
             await asyncio.wait([self._check])
         await self._api.close()
 
+    async def give_back(self) -> None:
+        """Give what was taken back to the queue: the event loop is closed, and its tasks with it."""
+        await self._executor.give_back()
+
     async def abort(self) -> None:
         """End at once, and let go of the connections."""
         await self._executor.abandon()

@@ -69,7 +69,7 @@ class Publisher:
         )
         self._closed = False
         self._disconnecting = False
-        self._mourned = False
+        self._reported = False
         self.sdk_header: Callable[[], str] = str
         """Returns the SDK header of the moment, for the envelopes."""
 
@@ -149,15 +149,16 @@ class Publisher:
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         # A context of its own: that of the caller would keep what it holds alive for as long as this runs.
         task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
-        task.add_done_callback(self._mourn)
+        task.add_done_callback(self._report_unconfirmed)
         return task
 
-    def _mourn(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() and not self._disconnecting and not self._mourned:
-            # The event loop is closing on us: the agent ended without a word. Say what that costs.
-            self._mourned = True
+    def _report_unconfirmed(self, task: asyncio.Task[None]) -> None:
+        """Say what it costs that the event loop ended before this publisher was disconnected."""
+        ended_alone = task.cancelled() and not self._disconnecting and not self._reported
+        if ended_alone and self.waiting > 0:
+            self._reported = True
             logger.warning(
-                "ended without close(): %s has not confirmed %d operations", self._name, self.waiting
+                "ended without disconnect(): %s has not confirmed %d operations", self._name, self.waiting
             )
 
     async def _learn_partitions(self) -> None:

@@ -17,7 +17,7 @@ from prefactor_core.instance_handle import AgentInstanceHandle
 from prefactor_core.managers.span import require_time
 from prefactor_core.models import AgentInstance
 from prefactor_core.operations import Operation, OperationType
-from prefactor_core.outbox import Outbox
+from prefactor_core.outbox import Entrance
 from prefactor_core.payloads import MAX_PAYLOAD_BYTES, encode_object
 from prefactor_core.utils import validate_idempotency_key
 
@@ -35,7 +35,7 @@ class AgentInstanceManager:
     """Puts the operations of instances.
 
     Args:
-        outbox: Where operations go.
+        entrance: Where operations go.
         ids: Makes instance ids.
         now: Returns the time, with a time zone.
         on_register: Told the id of each instance that was registered.
@@ -44,13 +44,13 @@ class AgentInstanceManager:
 
     def __init__(
         self,
-        outbox: Outbox,
+        entrance: Entrance,
         ids: PfidFactory,
         now: Callable[[], datetime],
         on_register: Callable[[str], None],
         on_finish: Callable[[str], None],
     ) -> None:
-        self._outbox = outbox
+        self._entrance = entrance
         self._ids = ids
         self._now = now
         self._on_register = on_register
@@ -85,7 +85,7 @@ class AgentInstanceManager:
         Raises:
             InvalidInputError: An argument is malformed; nothing was put.
         """
-        self._outbox.check()
+        self._entrance.check()
         for value, field in ((agent_id, "agent_id"), (environment_id, "environment_id")):
             if value is not None:
                 require_pfid(value, field)
@@ -120,7 +120,7 @@ class AgentInstanceManager:
         remember(self._instances, instance_id, instance, _INSTANCES_KEPT)
         register = Operation(OperationType.REGISTER_AGENT_INSTANCE, payload, now, f"{instance_id}:register")
         self._on_register(instance_id)
-        await self._outbox.put(register)
+        await self._entrance.put(register)
         return instance_id
 
     async def start(self, instance_id: str, timestamp: datetime | None = None) -> None:
@@ -142,13 +142,13 @@ class AgentInstanceManager:
             InvalidInputError: The id or the time is malformed.
             ValueError: The key does not have 1 to 64 characters.
         """
-        self._outbox.check()
+        self._entrance.check()
         require_pfid(instance_id, "instance_id")
         require_time(timestamp, "timestamp")
         validate_idempotency_key(idempotency_key)
         instance = self._instances.get(instance_id)
         if instance is None or instance.status == "pending":
-            await self._outbox.put(self._start(instance_id, instance, idempotency_key, timestamp))
+            await self._entrance.put(self._start(instance_id, instance, idempotency_key, timestamp))
 
     def start_if_pending(self, instance_id: str) -> list[Operation]:
         """Return the start of an instance that was registered here and not started, to be put by the caller.
@@ -188,7 +188,7 @@ class AgentInstanceManager:
             InvalidInputError: The id, the status or the time is malformed.
             ValueError: The key does not have 1 to 64 characters.
         """
-        self._outbox.check()
+        self._entrance.check()
         require_pfid(instance_id, "instance_id")
         if status not in INSTANCE_END_STATUSES:
             raise InvalidInputError("status", f"expected complete, failed or cancelled, got {status!r}")
@@ -203,7 +203,7 @@ class AgentInstanceManager:
         self._instances.pop(instance_id, None)
         payload = {"instance_id": instance_id, "status": status, "timestamp": ended.isoformat()}
         finish = Operation(OperationType.FINISH_AGENT_INSTANCE, payload, now, idempotency_key)
-        await self._outbox.put(*start, finish)
+        await self._entrance.put(*start, finish)
         self._on_finish(instance_id)
 
     async def record_quality(self, instance_id: str, name: str, payload: dict[str, Any] | None) -> None:
@@ -217,7 +217,7 @@ class AgentInstanceManager:
         Raises:
             InvalidInputError: An argument is malformed; nothing was put.
         """
-        self._outbox.check()
+        self._entrance.check()
         require_pfid(instance_id, "instance_id")
         if not _is_name(name):
             raise InvalidInputError("name", "expected 1 to 1,024 characters")
@@ -227,7 +227,7 @@ class AgentInstanceManager:
             "payload": None if payload is None else encode_object(payload, "payload"),
         }
         key = f"{instance_id}:quality:{next(self._quality_keys)}"
-        await self._outbox.put(Operation(OperationType.RECORD_QUALITY, fields, self._now(), key))
+        await self._entrance.put(Operation(OperationType.RECORD_QUALITY, fields, self._now(), key))
 
     def get(self, instance_id: str) -> AgentInstance:
         """Return what is known of an instance that this client registered and has not finished.

@@ -17,7 +17,7 @@ from prefactor_core.exceptions import (
 from prefactor_core.identifiers import PfidFactory, require_pfid
 from prefactor_core.models import Span
 from prefactor_core.operations import Operation, OperationType
-from prefactor_core.outbox import Outbox
+from prefactor_core.outbox import Entrance
 from prefactor_core.payloads import EncodedJson, encode_object, unserialisable_marker
 
 logger = logging.getLogger("prefactor_core")
@@ -41,7 +41,7 @@ class SpanManager:
     in: the API takes a child only after its parent.
 
     Args:
-        outbox: Where operations go.
+        entrance: Where operations go.
         ids: Makes span ids.
         now: Returns the time, with a time zone.
         start_if_pending: Returns what has to be put before the first span of an instance.
@@ -49,12 +49,12 @@ class SpanManager:
 
     def __init__(
         self,
-        outbox: Outbox,
+        entrance: Entrance,
         ids: PfidFactory,
         now: Callable[[], datetime],
         start_if_pending: Callable[[str], list[Operation]],
     ) -> None:
-        self._outbox = outbox
+        self._entrance = entrance
         self._ids = ids
         self._now = now
         self._start_if_pending = start_if_pending
@@ -89,7 +89,7 @@ class SpanManager:
         Raises:
             InvalidInputError: An id or a name is malformed, or the payload cannot be sent.
         """
-        self._outbox.check()
+        self._entrance.check()
         encoded = encode_object(payload, "payload")
         span = self._new(instance_id, schema_name, parent_span_id)
         span.payload = encoded  # as it was at the call, whatever the caller changes later
@@ -112,12 +112,12 @@ class SpanManager:
         Raises:
             InvalidInputError: An argument is malformed, or the payload cannot be sent.
         """
-        self._outbox.check()
+        self._entrance.check()
         encoded = encode_object(payload, "payload")
         require_time(started_at, "started_at")
         span = self._new(instance_id, schema_name, parent_span_id)
         self._add(span)
-        await self._outbox.put(*self._creates(span, encoded, started_at))
+        await self._entrance.put(*self._creates(span, encoded, started_at))
         return span.id
 
     async def start(
@@ -140,13 +140,13 @@ class SpanManager:
             SpanNotFoundError: The span is not open here.
             InvalidPayloadError: The payload cannot be sent; nothing was done.
         """
-        self._outbox.check()
+        self._entrance.check()
         span = self.get_span(span_id)
         if span.status != "pending":
             return False
         encoded = encode_object(span.payload if payload is None else payload, "payload")
         require_time(started_at, "started_at")
-        await self._outbox.put(*self._creates(span, encoded, started_at))
+        await self._entrance.put(*self._creates(span, encoded, started_at))
         return True
 
     # -- finishing
@@ -167,7 +167,7 @@ class SpanManager:
             SpanNotFoundError: The span is not open here.
             InvalidInputError: The status is none, or the time is malformed.
         """
-        self._outbox.check()
+        self._entrance.check()
         span = self.get_span(span_id)
         if status not in SPAN_END_STATUSES:
             raise InvalidInputError("status", f"expected complete, failed or cancelled, got {status!r}")
@@ -185,7 +185,7 @@ class SpanManager:
         Raises:
             SpanNotFoundError: The span is not open here.
         """
-        self._outbox.check()
+        self._entrance.check()
         span = self.get_span(span_id)
         require_time(timestamp, "timestamp")
         encoded = self._encode_or_mark(span.payload, span.schema_name, "payload")
@@ -351,7 +351,7 @@ class SpanManager:
         span.finished_at = timestamp or now
         self._remove(span)
         finish = Operation(OperationType.FINISH_SPAN, fields, now, f"{span.id}:finish")
-        await self._outbox.put(*creates, finish)
+        await self._entrance.put(*creates, finish)
 
     def _encode_or_mark(self, value: object, schema_name: str, field: str) -> EncodedJson:
         try:

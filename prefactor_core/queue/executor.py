@@ -139,6 +139,7 @@ class TaskExecutor:
         self._halt.clear()
         self._receiving = True
         self._tasks = [loop.create_task(self._receive(), name="prefactor-receive")]
+        self._tasks[0].add_done_callback(self._report_undelivered)
         self._tasks += [
             loop.create_task(self._work(), name=f"prefactor-worker-{number}")
             for number in range(self._num_workers)
@@ -178,6 +179,11 @@ class TaskExecutor:
         """End at once and give everything that is held back to the queue."""
         self._stopping = True
         await self._end()
+
+    async def give_back(self) -> None:
+        """Give everything that is held back to the queue: the event loop is closed, and no task will run."""
+        self._tasks = []
+        await self._release_all()
 
     async def idle(self) -> None:
         """Wait until everything that waits in the queue or is held now is disposed of."""
@@ -234,15 +240,15 @@ class TaskExecutor:
                     self._lanes.add(delivery)
                 self._wake_one()
                 await asyncio.sleep(0)  # a queue that never suspends must not starve the agent
-        except asyncio.CancelledError:
-            if not self._stopping:
-                # The event loop is closing on us: the agent ended without a word. Say what that costs.
-                left = self.held + self._queue.size()
-                logger.warning("ended without stop() or close(): %d operations are undelivered", left)
-            raise
         finally:
             self._receiving = False
             self._wake_all()
+
+    def _report_undelivered(self, receiver: asyncio.Task[None]) -> None:
+        """Say what it costs that the event loop ended before this executor was stopped."""
+        left = self.held + len(self._disposal.interrupted) + self._queue.size()
+        if receiver.cancelled() and not self._stopping and left > 0:
+            logger.warning("ended without stop(): %d operations are undelivered", left)
 
     def _count(self, deliveries: Sequence[Delivery[Any]]) -> None:
         for delivery in deliveries:
@@ -413,10 +419,13 @@ class TaskExecutor:
         for result in await asyncio.gather(*others, return_exceptions=True):
             if isinstance(result, Exception):
                 logger.error("a task of the executor failed", exc_info=result)
-        interrupted, self._disposal.interrupted = self._disposal.interrupted, []
-        left = sorted(interrupted + self._lanes.empty_out(), key=lambda delivery: delivery.number)
         for flush in self._flushes:
             flush.done.set()
+        await self._release_all()
+
+    async def _release_all(self) -> None:
+        interrupted, self._disposal.interrupted = self._disposal.interrupted, []
+        left = sorted(interrupted + self._lanes.empty_out(), key=lambda delivery: delivery.number)
         self._account.given_back += len(left)
         if left:
             try:

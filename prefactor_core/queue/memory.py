@@ -221,21 +221,17 @@ class InMemoryQueue(Queue[T]):
         self._wake_putters()
         if self.unsettled == 0:
             for waiter in self._idle_waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+                _wake(waiter)
         return count
 
     def _wake_one(self) -> None:
         while self._getters:
-            getter = self._getters.popleft()
-            if not getter.done():
-                getter.set_result(None)
+            if _wake(self._getters.popleft()):
                 return
 
     def _wake_putters(self) -> None:
         for putter in self._putters:
-            if not putter.done():
-                putter.set_result(None)
+            _wake(putter)
 
     async def _wait_for_room(self, size: int) -> None:
         while (
@@ -261,3 +257,11 @@ class InMemoryQueue(Queue[T]):
             elif getter in self._getters:
                 self._getters.remove(getter)
             raise
+
+
+def _wake(waiter: asyncio.Future[None]) -> bool:
+    """Wake a waiter, and return whether there was anybody to wake: its event loop may be closed by now."""
+    if waiter.done() or waiter.get_loop().is_closed():
+        return False
+    waiter.set_result(None)
+    return True

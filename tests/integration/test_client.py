@@ -174,23 +174,6 @@ async def _call(instance: AgentInstanceHandle) -> None:
     await instance.create_span("t:outer")
 
 
-async def test_a_client_left_behind_by_another_loop_cannot_be_closed_here() -> None:
-    client = client_for("http://127.0.0.1:9")
-    outcome: list[str] = []
-
-    def other_thread() -> None:
-        async def use() -> None:
-            await client.initialize()
-            outcome.append("initialised")
-
-        asyncio.run(use())
-
-    await asyncio.to_thread(other_thread)
-    assert outcome == ["initialised"]
-    with pytest.raises(WrongEventLoopError):
-        await client.close()
-
-
 async def test_the_users_exception_goes_before_closing() -> None:
     class MineError(Exception):
         pass
@@ -879,14 +862,3 @@ async def test_a_result_that_is_no_object_is_marked(result: Any) -> None:
         sent = away.last().payload["result_payload"]
         assert sent["kept"] == 1
         assert UNSERIALISABLE_KEY in sent
-
-
-def test_an_agent_that_ends_without_closing_is_told_what_that_costs(caplog: pytest.LogCaptureFixture) -> None:
-    async def agent() -> None:
-        client = client_for(f"http://127.0.0.1:{free_port()}")
-        await client.initialize()
-        instance = await client.create_agent_instance(agent_version=VERSION)
-        await instance.start()
-
-    asyncio.run(agent())
-    assert "ended without stop() or close(): 2 operations are undelivered" in caplog.text

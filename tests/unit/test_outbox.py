@@ -51,7 +51,7 @@ class SuspendingQueue(Queue[Operation]):
 
 async def test_the_order_of_calls_is_kept_where_puts_overtake_each_other() -> None:
     queue = SuspendingQueue({"a": 9, "b": 1, "c": 5, "d": 0, "e": 3})
-    outbox = Outbox(queue, lambda: None)
+    outbox = Outbox(queue)
     await asyncio.gather(outbox.put(op("a"), op("b")), outbox.put(op("c")), outbox.put(op("d"), op("e")))
     assert queue.taken == ["a", "b", "c", "d", "e"]
     assert outbox.put_count == 5
@@ -59,7 +59,7 @@ async def test_the_order_of_calls_is_kept_where_puts_overtake_each_other() -> No
 
 async def test_a_put_returns_when_all_of_it_has_been_put() -> None:
     queue = SuspendingQueue()
-    call = asyncio.create_task(Outbox(queue, lambda: None).put(op("a"), op("b")))
+    call = asyncio.create_task(Outbox(queue).put(op("a"), op("b")))
     await queue.entered.wait()
     queue.gate.release()
     for _ in range(10):
@@ -73,7 +73,7 @@ async def test_a_put_returns_when_all_of_it_has_been_put() -> None:
 
 async def test_a_cancelled_caller_leaves_no_hole() -> None:
     queue = SuspendingQueue()
-    outbox = Outbox(queue, lambda: None)
+    outbox = Outbox(queue)
     calls = [asyncio.create_task(outbox.put(op(name), op(name + "'"))) for name in "abc"]
     await queue.entered.wait()
     calls[0].cancel()
@@ -91,7 +91,7 @@ async def test_a_cancelled_caller_leaves_no_hole() -> None:
 
 async def test_drain_waits_for_what_was_given_even_by_cancelled_callers() -> None:
     queue = SuspendingQueue()
-    outbox = Outbox(queue, lambda: None)
+    outbox = Outbox(queue)
     await outbox.drain()
     calls = [asyncio.create_task(outbox.put(op(name))) for name in "ab"]
     await queue.entered.wait()
@@ -111,7 +111,7 @@ async def test_drain_waits_for_what_was_given_even_by_cancelled_callers() -> Non
 
 async def test_a_put_that_fails_fails_its_own_caller_and_holds_nobody_up() -> None:
     queue = SuspendingQueue({"a": 3, "b": 0})
-    outbox = Outbox(queue, lambda: None)
+    outbox = Outbox(queue)
     call = asyncio.create_task(outbox.put(op("a")))
     await queue.entered.wait()
     later = asyncio.create_task(outbox.put(op("b")))
@@ -125,7 +125,7 @@ async def test_a_put_that_fails_fails_its_own_caller_and_holds_nobody_up() -> No
 
 async def test_an_immediate_queue_is_put_to_without_a_turn_of_the_loop() -> None:
     queue: InMemoryQueue[Operation] = InMemoryQueue()
-    outbox = Outbox(queue, lambda: None)
+    outbox = Outbox(queue)
     with pytest.raises(StopIteration):
         outbox.put(op("a"), op("b")).send(None)
     assert [(await queue.get()).span_id for _ in range(2)] == ["a", "b"]

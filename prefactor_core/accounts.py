@@ -1,0 +1,67 @@
+"""What a client says of the operations that its calls made: while it runs, and when it ends."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSummary:
+    """What became of everything that was put: ``put = delivered + dead_lettered + dropped + left``.
+
+    Attributes:
+        put: Operations that the calls on this client made.
+        delivered: Those whose effect has happened at the API; with a broker, those that it has confirmed.
+        dead_lettered: Those that the API will not take; each was logged with its reason.
+        dropped: Those that did not fit into the buffer, by type, and those that a refused token left.
+        left: Those that were not delivered in time.
+        unconfirmed: Of ``left``, those that were sent to a broker without an answer; they may have arrived.
+    """
+
+    put: int = 0
+    delivered: int = 0
+    dead_lettered: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    left: int = 0
+    unconfirmed: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything was delivered."""
+        return self.delivered == self.put
+
+    def __str__(self) -> str:
+        """Return the summary in words, with what became of the others if not everything was delivered."""
+        words = f"{self.delivered} of {self.put} operations delivered"
+        if self.complete:
+            return words
+        return (
+            f"{words}: {self.dead_lettered} dead-lettered, {sum(self.dropped.values())} dropped, "
+            f"{self.left} left, {self.unconfirmed} of those sent without an answer"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStats:
+    """Where everything that was put is now.
+
+    ``put = delivered + dead_lettered + dropped + buffered + sending``, always.
+
+    Attributes:
+        put: Operations that the calls on this client made.
+        delivered: Those whose effect has happened at the API; with a broker, those that it has confirmed.
+        dead_lettered: Those that the API will not take.
+        dropped: Those that did not fit into the buffer, by type, and those that a refused token left.
+        buffered: Those that wait in the queue.
+        sending: Those that the executor has: in flight, waiting for their turn, or for another try; with a
+            broker, those that were sent and are not confirmed.
+        retried: Tries that came to nothing; one operation may count several times.
+        open_spans: Spans that are open.
+    """
+
+    put: int = 0
+    delivered: int = 0
+    dead_lettered: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    buffered: int = 0
+    sending: int = 0
+    retried: int = 0
+    open_spans: int = 0

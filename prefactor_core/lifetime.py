@@ -1,0 +1,285 @@
+"""How a session's operations are delivered, and how that ends: closed, dropped, or left by its event loop."""
+
+import asyncio
+import contextvars
+import logging
+import os
+from typing import TYPE_CHECKING
+from weakref import ReferenceType
+
+from prefactor_core.accounts import ClientStats, CloseSummary
+from prefactor_core.exceptions import ClientClosedError, WrongEventLoopError
+from prefactor_core.monitoring.termination_monitor import TerminationMonitor
+from prefactor_core.operations import Operation
+from prefactor_core.outbox import Outbox
+from prefactor_core.queue.base import Queue
+
+if TYPE_CHECKING:
+    from prefactor_core.sender import LocalSender
+
+logger = logging.getLogger("prefactor_core")
+
+
+class Lifetime:
+    """Delivers what is put into a queue, from now until the end.
+
+    One task waits for the end and carries it out, whoever brings it about: ``end`` (the client is closed),
+    ``drop`` (nobody is left to close it), or a cancellation of that task (the event loop ends). Neither this
+    object nor anything that it starts holds the client.
+
+    Args:
+        queue: Where operations go.
+        sender: What empties the queue, if that happens in this process. It is started here.
+        monitor: Knows which instances are asked to stop.
+        close_timeout: Seconds that it takes to end at the most, where ``end`` does not say.
+    """
+
+    def __init__(
+        self,
+        queue: Queue[Operation],
+        sender: "LocalSender | None",
+        monitor: TerminationMonitor,
+        close_timeout: float,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._process = os.getpid()
+        self._queue = queue
+        self._sender = sender
+        self._monitor = monitor
+        self._close_timeout = close_timeout
+        self.outbox = Outbox(queue)
+        # A queue of the user's may have been used before.
+        self.outbox.put_count = queue.size() + sum(queue.dropped.values())
+        self._closed = False
+        self._dropped = False
+        self._reported = False
+        self._closers = 0
+        self._wanted_end: asyncio.Future[float] = self._loop.create_future()
+        # A context of its own: the caller's may hold the client, and tasks hold their context.
+        context = contextvars.Context()
+        self._ending = self._loop.create_task(self._end_when_wanted(), name="prefactor-end", context=context)
+        if sender is not None:
+            context.run(sender.start)
+
+    @property
+    def loop_closed(self) -> bool:
+        """Whether the event loop that all of this belongs to is closed."""
+        return self._loop.is_closed()
+
+    def check(self) -> None:
+        """Raise if a call cannot be taken.
+
+        Raises:
+            WrongEventLoopError: The caller runs in another event loop, or in none.
+            PrefactorTelemetryFailureError: Delivery has failed for good.
+            ClientClosedError: It has ended.
+        """
+        self.check_loop()
+        if self._sender is not None:
+            self._sender.raise_failure()
+        if self._closed:
+            raise ClientClosedError("the client is closed: initialize() it again to go on")
+
+    def check_loop(self) -> None:
+        """Raise if the caller does not run in the event loop that all of this belongs to.
+
+        Raises:
+            WrongEventLoopError: It does not.
+        """
+        try:
+            running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self._loop:
+            return
+        if self.loop_closed:
+            raise WrongEventLoopError(
+                "the client belongs to an event loop that is closed: initialize() it again to go on"
+            )
+        raise WrongEventLoopError(
+            "the client belongs to the event loop that initialised it; from another thread or loop, use "
+            "asyncio.run_coroutine_threadsafe(coroutine, that_loop)"
+        )
+
+    async def flush(self, timeout: float) -> bool:
+        """Wait until everything put so far is delivered, for ``timeout`` seconds at the most."""
+        deadline = self._loop.time() + timeout
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self.outbox.drain()
+        except TimeoutError:
+            return False
+        left = max(0.0, deadline - self._loop.time())
+        if self._sender is not None:
+            return await self._sender.flush(left)
+        return await self._queue.flush(left)
+
+    # -- accounts
+
+    def stats(self, open_spans: int = 0) -> ClientStats:
+        """Return what has become of everything so far."""
+        put = self.outbox.put_count
+        dropped = dict(self._queue.dropped)
+        sender = self._sender
+        if sender is None:
+            return self._stats_elsewhere(put, dropped, open_spans)
+        account = sender.account
+        if sender.discarded:
+            dropped["discarded"] = sender.discarded
+        return ClientStats(
+            put,
+            account.settled,
+            account.dead_lettered,
+            dropped,
+            self._queue.size(),
+            sender.held,
+            account.retried,
+            open_spans,
+        )
+
+    def _stats_elsewhere(self, put: int, dropped: dict[str, int], open_spans: int) -> ClientStats:
+        published = self._queue.published
+        if published is None:  # a queue that counts nothing but what waits
+            buffered, sending = self._queue.size(), 0
+        else:
+            buffered, sending = published.buffered, published.unconfirmed
+        delivered = put - buffered - sending - sum(dropped.values())
+        return ClientStats(put, delivered, 0, dropped, buffered, sending, 0, open_spans)
+
+    def summary(self) -> CloseSummary:
+        """Return what has been delivered, and call everything else left."""
+        stats = self.stats()
+        # Whatever is not known to be elsewhere was left, also what a queue could not take back.
+        left = stats.put - stats.delivered - stats.dead_lettered - sum(stats.dropped.values())
+        unconfirmed = stats.sending if self._sender is None else 0
+        return CloseSummary(stats.put, stats.delivered, stats.dead_lettered, stats.dropped, left, unconfirmed)
+
+    # -- the end
+
+    def end(self, timeout: float) -> None:
+        """Begin to end: take nothing more, and deliver what is queued for ``timeout`` seconds at the most.
+
+        Raises:
+            WrongEventLoopError: The caller runs in another event loop, and this one is not closed.
+        """
+        if not self.loop_closed:
+            self.check_loop()
+            self._want_end(timeout)
+
+    def drop(self, entrance: ReferenceType[object]) -> None:
+        """Begin to end as ``end`` does, in the background, since nobody is left who could call it.
+
+        Called by a finalizer of the entrance: in any thread, amidst anything, or as the interpreter exits.
+        """
+        if os.getpid() != self._process:
+            return  # a fork: what it has inherited is its parent's to end
+        if entrance() is not None:
+            self._report_left()  # the interpreter exits, and nothing can be delivered any more
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._end_dropped)
+        except RuntimeError:  # the loop is closed
+            self._report_left()
+
+    async def ended(self) -> CloseSummary:
+        """Wait for the end and return what came of everything. Cancelled, the last caller ends it at once.
+
+        Raises:
+            PrefactorTelemetryFailureError: Delivery has failed for good.
+        """
+        if self.loop_closed:
+            await self.leave()
+        elif not self._ending.done():
+            await self._wait_for_end()
+        if self._sender is not None:
+            self._sender.raise_failure()
+        return self.summary()
+
+    async def leave(self) -> None:
+        """Let go of what is left: the event loop is closed. In most cases that was done as it ended."""
+        if self._ending.done():
+            return
+        self._closed = True
+        if self._sender is not None:
+            await self._sender.give_back()
+        self._report_left()
+
+    async def _wait_for_end(self) -> None:
+        self.check_loop()
+        self._closers += 1
+        try:
+            await asyncio.wait([self._ending])
+        except asyncio.CancelledError:
+            if self._closers == 1 and not self._ending.done():
+                # Nobody waits for it any more: what is left is reported, and nothing goes on behind our back.
+                self._ending.cancel()
+                await asyncio.wait([self._ending])
+            raise
+        finally:
+            self._closers -= 1
+
+    def _want_end(self, timeout: float) -> None:
+        if not self._wanted_end.done():
+            self._closed = True
+            self._wanted_end.set_result(timeout)
+
+    def _end_dropped(self) -> None:
+        self._dropped = not self._wanted_end.done()
+        self._want_end(self._close_timeout)
+
+    async def _end_when_wanted(self) -> None:
+        try:
+            timeout = await self._wanted_end
+        except asyncio.CancelledError:
+            # The event loop is ending, and all tasks with it: this is the last moment for the connections.
+            await self._let_go()
+            self._closed = True
+            self._monitor.all_finished()
+            if self._closers:  # called as late as that
+                self._report()
+            else:
+                self._report_left()
+            raise
+        try:
+            # After a drop nobody but the event loop holds this task: by the timers that bound its waits.
+            await self._deliver_the_rest(self._loop.time() + timeout)
+        except asyncio.CancelledError:
+            await self._let_go()
+            raise
+        finally:
+            self._monitor.all_finished()
+            self._report()
+
+    async def _deliver_the_rest(self, deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self.outbox.drain()
+        except TimeoutError:
+            pass  # what the queue would not take in time is counted as left
+        left = max(0.0, deadline - self._loop.time())
+        if self._sender is not None:
+            await self._sender.stop(left)
+        else:
+            await self._queue.close(0)
+            await self._queue.flush(left)
+            await self._queue.disconnect()
+
+    async def _let_go(self) -> None:
+        await (self._queue.disconnect() if self._sender is None else self._sender.abort())
+
+    def _report(self) -> None:
+        self._reported = True
+        summary = self.summary()
+        if self._dropped:
+            logger.warning("a client was dropped without close(), so it was closed with %s", summary)
+        elif not summary.complete:
+            logger.warning("closed with %s", summary)
+
+    def _report_left(self) -> None:
+        """Say what is lost because nothing was closed, unless that was said, or nothing is."""
+        if self._reported:
+            return
+        self._reported = True
+        left = self.summary().left
+        if left > 0:
+            logger.warning("ended without close(): %d operations are undelivered", left)

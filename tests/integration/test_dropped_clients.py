@@ -1,0 +1,370 @@
+"""Clients that nobody holds any more and that nobody has closed."""
+
+import asyncio
+import gc
+import logging
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from prefactor_core import (
+    AgentInstanceHandle,
+    PrefactorCoreClient,
+    PrefactorCoreConfig,
+)
+from prefactor_core.plugins import create_queue
+from tests.integration.load import client_for, registry
+from tests.support.emulator import Emulator, running_emulator
+from tests.support.ports import free_port
+
+# Cancelled in its first step of connecting, anyio (below httpx) leaves a coroutine that was never awaited.
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine 'connect_tcp:RuntimeWarning")
+
+VERSION: Final = {"name": "dropped", "external_identifier": "1"}
+DROPPED: Final = "a client was dropped without close(), so it was closed with"
+ENDED: Final = "ended without close()"
+_DEADLINE: Final = 60.0
+
+current_client: ContextVar[object] = ContextVar("current_client")
+
+
+@pytest.fixture(autouse=True)
+def quiet_httpx() -> None:
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Leave everything to reference counts."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def usage() -> tuple[int, int]:
+    """Return how many tasks and file descriptors there are."""
+    return len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- names, and no paths
+
+
+async def until(condition: Callable[[], bool]) -> bool:
+    """Wait until something is true, for long; return whether it came true."""
+    for _ in range(int(_DEADLINE / 0.02)):
+        if condition():
+            return True
+        await asyncio.sleep(0.02)
+    return condition()
+
+
+def back_at(before: tuple[int, int]) -> Callable[[], bool]:
+    return lambda: all(now <= then for now, then in zip(usage(), before, strict=True))
+
+
+def lines(caplog: pytest.LogCaptureFixture, beginning: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.getMessage().startswith(beginning)]
+
+
+async def used(client: PrefactorCoreClient) -> AgentInstanceHandle:
+    """Initialise a client and put three operations with it."""
+    await client.initialize()
+    instance = await client.create_agent_instance(agent_version=VERSION)
+    await instance.start()
+    await instance.finish()
+    return instance
+
+
+@pytest.mark.timeout(300)  # each client reads the system's certificates
+@pytest.mark.usefixtures("no_collector")
+async def test_two_hundred_dropped_clients_leave_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_emulator(tmp_path) as emulator:
+        before = usage()
+        for _ in range(200):
+            await used(client_for(emulator.url))
+        peak = usage()
+        came_back = await until(back_at(before))
+        after = usage()
+        warnings = lines(caplog, DROPPED)
+        effects = await emulator.effects()
+        print(  # noqa: T201 -- a figure, shown with -rP
+            f"tasks and descriptors: {before} before, {peak} with 200 clients, {after} after; "
+            f"{len(warnings)} warnings, {len(effects)} effects"
+        )
+        assert came_back
+        assert warnings == [f"{DROPPED} 3 of 3 operations delivered"] * 200
+        assert len(effects) == 600
+
+
+@pytest.mark.timeout(300)
+async def test_two_hundred_clients_that_are_held_go_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_emulator(tmp_path) as emulator:
+        before = usage()
+        clients = [client_for(emulator.url) for _ in range(200)]
+        for client in clients:
+            await used(client)
+        assert all([await client.flush(_DEADLINE) for client in clients])
+        gc.collect()
+        held = usage()
+        for client in clients:
+            await client.create_agent_instance(agent_version=VERSION)
+        summaries = [await client.close() for client in clients]
+        del client, clients
+        came_back = await until(back_at(before))
+        figures = f"{before} before, {held} with 200 clients, {usage()} after close()"
+        print(f"tasks and descriptors: {figures}")  # noqa: T201 -- shown with -rP
+        assert held[0] > before[0] + 200
+        assert {summary.delivered for summary in summaries} == {4}
+        assert came_back
+        assert len(await emulator.effects()) == 800
+        assert "without close()" not in caplog.text
+
+
+@pytest.fixture
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """A broker, under a prefix of the test's own."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    prefix: str = request.getfixturevalue(f"{request.param}_prefix")
+    return f"{url}?prefix={prefix}"
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("broker_url", ["redis", "amqp"], indirect=True)
+async def test_dropped_clients_of_a_broker_leave_nothing(
+    broker_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = PrefactorCoreConfig(transport_url=broker_url, schema_registry=registry())
+    looking = create_queue(broker_url, config)
+    assert await looking.depth() == 0
+    before = usage()
+    clients = [PrefactorCoreClient(config) for _ in range(20)]
+    for client in clients:
+        await used(client)
+        assert await client.flush(_DEADLINE)  # it has connected
+    peak = usage()
+    for client in clients:
+        await client.create_agent_instance(agent_version=VERSION)
+    del client, clients
+    came_back = await until(back_at(before))
+    warnings = lines(caplog, DROPPED)
+    depth = await looking.depth()
+    print(  # noqa: T201 -- a figure, shown with -rP
+        f"tasks and descriptors: {before} before, {peak} with clients, {usage()} after; "
+        f"{len(warnings)} warnings, {depth} operations at the broker"
+    )
+    await looking.disconnect()
+    assert came_back
+    assert warnings == [f"{DROPPED} 4 of 4 operations delivered"] * 20
+    assert depth == 80
+
+
+# -- what keeps a client
+
+
+async def _its_handle(client: PrefactorCoreClient) -> Any:
+    return await client.create_agent_instance(agent_version=VERSION)
+
+
+async def _its_scope(client: PrefactorCoreClient) -> Any:
+    instance = await client.create_agent_instance(agent_version=VERSION)
+    return instance.span("t:outer")
+
+
+async def _its_span(client: PrefactorCoreClient) -> Any:
+    instance = await client.create_agent_instance(agent_version=VERSION)
+    return await instance.span("t:outer").__aenter__()
+
+
+async def _its_managers(client: PrefactorCoreClient) -> Any:
+    return client.instance_manager
+
+
+async def _by_handle(held: Any) -> None:
+    await held.finish()
+
+
+async def _by_scope(held: Any) -> None:
+    async with held as span:
+        await span.start()
+
+
+async def _by_manager(held: Any) -> None:
+    await held.register(None, VERSION, {"external_identifier": "1", "span_schemas": {}})
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize(
+    ("hold", "use"),
+    [
+        (_its_handle, _by_handle),
+        (_its_scope, _by_scope),
+        (_its_span, _by_handle),
+        (_its_managers, _by_manager),
+    ],
+    ids=["handle", "scope", "span", "manager"],
+)
+async def test_what_is_held_of_a_client_keeps_it(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    hold: Callable[[PrefactorCoreClient], Awaitable[Any]],
+    use: Callable[[Any], Awaitable[None]],
+) -> None:
+    async with running_emulator(tmp_path) as emulator:
+        client = client_for(emulator.url)
+        await client.initialize()
+        held = await hold(client)
+        del client
+        gc.collect()
+        await asyncio.sleep(0.1)
+        assert "without close()" not in caplog.text
+        effects_before = len(await emulator.effects())
+        await use(held)
+        del held
+        assert await until(lambda: "without close()" in caplog.text)
+        (line,) = lines(caplog, DROPPED)
+        effects = await emulator.effects()
+        assert line == f"{DROPPED} {len(effects)} of {len(effects)} operations delivered"
+        assert len(effects) > effects_before
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_the_context_in_which_a_client_was_initialised_does_not_keep_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def request(emulator: Emulator) -> None:
+        client = client_for(emulator.url)
+        current_client.set(client)
+        await used(client)
+
+    async with running_emulator(tmp_path) as emulator:
+        await asyncio.create_task(request(emulator))
+        assert await until(lambda: "without close()" in caplog.text)
+        assert len(await emulator.effects()) == 3
+
+
+# -- how it ends
+
+
+async def test_what_cannot_be_delivered_in_time_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    before = usage()
+    client = client_for(f"http://127.0.0.1:{free_port()}")
+    client._config.close_timeout = 0.3
+    await used(client)
+    del client
+    assert await until(back_at(before))
+    (line,) = lines(caplog, DROPPED)
+    assert line.startswith(f"{DROPPED} 0 of 3 operations delivered: 0 dead-lettered, 0 dropped, 3 left, ")
+
+
+async def test_a_put_that_never_gets_room_does_not_keep_a_client(caplog: pytest.LogCaptureFixture) -> None:
+    before = usage()
+    client = client_for(f"http://127.0.0.1:{free_port()}")
+    client._config.close_timeout = 0.3
+    client._config.buffer_policy = "block"
+    client._config.buffer_operations = 1
+    await client.initialize()
+    await client.create_agent_instance(agent_version=VERSION)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await client.create_agent_instance(agent_version=VERSION)
+    del client
+    assert await until(back_at(before))
+    (line,) = lines(caplog, DROPPED)
+    assert line.startswith(f"{DROPPED} 0 of 1 operations delivered")
+
+
+async def test_a_cycle_that_another_thread_collects(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Agent:
+        def __init__(self, client: PrefactorCoreClient) -> None:
+            self.client = client
+            self.itself = self
+
+    async with running_emulator(tmp_path) as emulator:
+        gc.disable()
+        try:
+            before = usage()
+            agent = Agent(client_for(emulator.url))
+            await used(agent.client)
+            del agent
+            await asyncio.sleep(0.1)
+            assert "without close()" not in caplog.text
+            thread = threading.Thread(target=gc.collect)
+            thread.start()
+            await asyncio.to_thread(thread.join)
+            assert await until(lambda: usage()[0] <= before[0])
+        finally:
+            gc.enable()
+        assert lines(caplog, DROPPED) == [f"{DROPPED} 3 of 3 operations delivered"]
+        assert len(await emulator.effects()) == 3
+
+
+async def test_a_client_is_dropped_once_it_was_closed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_emulator(tmp_path) as emulator:
+        client = client_for(emulator.url)
+        await used(client)
+        closing = asyncio.create_task(client.close())
+        del client
+        assert (await closing).complete
+        del closing
+        gc.collect()
+        await asyncio.sleep(0.1)
+        assert "without close()" not in caplog.text
+
+
+async def test_a_fork_does_not_end_its_parents_client(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_emulator(tmp_path) as emulator:
+        client = client_for(emulator.url)
+        instance = await used(client)
+        child = os.fork()
+        if child == 0:
+            caplog.clear()
+            del client, instance
+            os._exit("without close()" in caplog.text)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        await client.create_agent_instance(agent_version=VERSION)
+        assert (await client.close()).delivered == 4
+        assert "without close()" not in caplog.text
+
+
+def test_a_client_that_is_dropped_as_its_loop_ends_is_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def agent(turns: int) -> None:
+        await used(client_for(f"http://127.0.0.1:{free_port()}"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    told = []
+    for turns in range(8):
+        caplog.clear()
+        asyncio.run(agent(turns))
+        gc.collect()
+        told.append(lines(caplog, ENDED) + lines(caplog, DROPPED))
+    print(*told, sep="\n")  # noqa: T201 -- figures, shown with -rP
+    assert [len(one) for one in told] == [1] * 8
+    assert told[0] == [f"{ENDED}: 3 operations are undelivered"]
+    assert "0 of 3 operations delivered" in told[-1][0]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_client_that_is_dropped_after_its_loop_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    loop = asyncio.new_event_loop()
+    client = client_for(f"http://127.0.0.1:{free_port()}")
+    loop.run_until_complete(used(client))
+    loop.close()  # and its tasks are what they are
+    assert "without close()" not in caplog.text
+    del client
+    gc.collect()
+    assert lines(caplog, ENDED) == [f"{ENDED}: 3 operations are undelivered"]
