@@ -369,3 +369,36 @@ async def test_an_initialize_that_is_cancelled_leaves_nothing() -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
     await client.initialize()
     await client.close()
+
+
+_HELD_AT_EXIT = """
+import asyncio, logging, threading
+from tests.integration.load import client_for
+
+logging.basicConfig(level=logging.WARNING)
+client = client_for("http://127.0.0.1:9")
+loop = asyncio.new_event_loop()
+
+async def use():
+    await client.initialize()
+    for _ in range(2):
+        await client.create_agent_instance(agent_version={"name": "held", "external_identifier": "1"})
+"""
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        "loop.run_until_complete(use())",
+        "threading.Thread(target=loop.run_forever, daemon=True).start();"
+        "asyncio.run_coroutine_threadsafe(use(), loop).result()",
+    ],
+    ids=["stopped", "running in a thread"],
+)
+async def test_a_client_held_until_the_interpreter_exits_says_what_is_lost(run: str) -> None:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _HELD_AT_EXIT + run, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(_CHILD_SECONDS):
+        _, errors = await child.communicate()
+    assert errors.decode().count(ENDED) == 1
