@@ -171,8 +171,8 @@ class Lifetime:
 
         Called by a finalizer of the entrance: in any thread, amidst anything, or as the interpreter exits.
         """
-        if os.getpid() != self._process:
-            return  # a fork: what it has inherited is its parent's to end
+        if self._is_a_fork():
+            return
         if entrance() is not None:
             self._report_left()  # the interpreter exits, and nothing can be delivered any more
             return
@@ -218,6 +218,10 @@ class Lifetime:
         finally:
             self._closers -= 1
 
+    def _is_a_fork(self) -> bool:
+        """Whether all of this was inherited: it, and its connections, are the parent's to end."""
+        return os.getpid() != self._process
+
     def _want_end(self, timeout: float) -> None:
         if not self._wanted_end.done():
             self._closed = True
@@ -231,6 +235,8 @@ class Lifetime:
         try:
             timeout = await self._wanted_end
         except asyncio.CancelledError:
+            if self._is_a_fork():
+                raise
             # The event loop is ending, and all tasks with it: this is the last moment for the connections.
             await self._let_go()
             self._closed = True

@@ -320,24 +320,6 @@ async def test_a_client_is_dropped_once_it_was_closed(
         assert "without close()" not in caplog.text
 
 
-async def test_a_fork_does_not_end_its_parents_client(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with running_emulator(tmp_path) as emulator:
-        client = client_for(emulator.url)
-        instance = await used(client)
-        child = os.fork()
-        if child == 0:
-            caplog.clear()
-            del client, instance
-            os._exit("without close()" in caplog.text)
-        _, status = await asyncio.to_thread(os.waitpid, child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
-        await client.create_agent_instance(agent_version=VERSION)
-        assert (await client.close()).delivered == 4
-        assert "without close()" not in caplog.text
-
-
 def test_a_client_that_is_dropped_as_its_loop_ends_is_told_of_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

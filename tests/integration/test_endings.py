@@ -371,8 +371,8 @@ async def test_an_initialize_that_is_cancelled_leaves_nothing() -> None:
     await client.close()
 
 
-_HELD_AT_EXIT = """
-import asyncio, logging, threading
+_USE = """
+import asyncio, logging, os, sys, threading
 from tests.integration.load import client_for
 
 logging.basicConfig(level=logging.WARNING)
@@ -386,19 +386,45 @@ async def use():
 """
 
 
-@pytest.mark.parametrize(
-    "run",
-    [
-        "loop.run_until_complete(use())",
-        "threading.Thread(target=loop.run_forever, daemon=True).start();"
-        "asyncio.run_coroutine_threadsafe(use(), loop).result()",
-    ],
-    ids=["stopped", "running in a thread"],
-)
-async def test_a_client_held_until_the_interpreter_exits_says_what_is_lost(run: str) -> None:
+_STOPPED = "loop.run_until_complete(use())"
+_IN_A_THREAD = """
+threading.Thread(target=loop.run_forever, daemon=True).start()
+asyncio.run_coroutine_threadsafe(use(), loop).result()
+"""
+_FORKED = """
+async def fork():
+    await use()
+    child = os.fork()
+    if child == 0:
+        drop()
+        sys.exit(3)
+    _, status = os.waitpid(child, 0)
+    os._exit(os.waitstatus_to_exitcode(status))
+
+def drop():
+    global client
+    if {dropped}:
+        del client
+
+asyncio.run(fork())
+"""
+
+
+async def _errors_of(program: str, status: int) -> str:
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _HELD_AT_EXIT + run, stderr=asyncio.subprocess.PIPE
+        sys.executable, "-c", _USE + program, stderr=asyncio.subprocess.PIPE
     )
     async with asyncio.timeout(_CHILD_SECONDS):
         _, errors = await child.communicate()
-    assert errors.decode().count(ENDED) == 1
+    assert child.returncode == status, errors
+    return errors.decode()
+
+
+@pytest.mark.parametrize("run", [_STOPPED, _IN_A_THREAD], ids=["stopped", "in a thread"])
+async def test_a_client_held_until_the_interpreter_exits_says_what_is_lost(run: str) -> None:
+    assert (await _errors_of(run, 0)).count(ENDED) == 1
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+async def test_a_fork_says_nothing_of_its_parents_client(*, dropped: bool) -> None:
+    assert "without close()" not in await _errors_of(_FORKED.format(dropped=dropped), 3)
