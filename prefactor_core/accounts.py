@@ -28,7 +28,7 @@ class CloseSummary:
         """Whether everything was delivered."""
         return self.delivered == self.put
 
-    def __str__(self) -> str:
+    def in_words(self) -> str:
         """Return the summary in words, with what became of the others if not everything was delivered."""
         words = f"{self.delivered} of {self.put} operations delivered"
         if self.complete:

@@ -105,7 +105,7 @@ class PrefactorCoreClient:
         queue = self._queue or create_queue(self._config.transport_url, self._config)
         self._session = Session(self._config, queue, self._ids, _now, self._header, self._termination_monitor)
         try:
-            await asyncio.sleep(0)  # its tasks begin: from now on none of them can end without a word
+            await self._session.lifetime.begin()
         except asyncio.CancelledError:
             await self.close(0)
             raise
@@ -397,6 +397,10 @@ class PrefactorCoreClient:
     @property
     def _initialized(self) -> bool:
         return self._session is not None
+
+    @property
+    def _sdk_header_entry(self) -> str | None:
+        return self._header.entry
 
     def _set_sdk_header_entry(self, entry: str | None) -> None:
         self._header.entry = _header_entry(entry)

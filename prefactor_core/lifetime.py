@@ -29,7 +29,7 @@ class Lifetime:
 
     Args:
         queue: Where operations go.
-        sender: What empties the queue, if that happens in this process. It is started here.
+        sender: What empties the queue, if that happens in this process. ``begin`` starts it.
         monitor: Knows which instances are asked to stop.
         close_timeout: Seconds that it takes to end at the most, where ``end`` does not say.
     """
@@ -56,10 +56,16 @@ class Lifetime:
         self._closers = 0
         self._wanted_end: asyncio.Future[float] = self._loop.create_future()
         # A context of its own: the caller's may hold the client, and tasks hold their context.
-        context = contextvars.Context()
-        self._ending = self._loop.create_task(self._end_when_wanted(), name="prefactor-end", context=context)
-        if sender is not None:
-            context.run(sender.start)
+        self._context = contextvars.Context()
+        self._ending = self._loop.create_task(
+            self._end_when_wanted(), name="prefactor-end", context=self._context
+        )
+
+    async def begin(self) -> None:
+        """Begin to send; from now on the event loop cannot end without this object's knowledge."""
+        await asyncio.sleep(0)  # the task that waits for the end begins, so that a cancellation reaches it
+        if self._sender is not None and not self._closed:
+            self._context.run(self._sender.start)
 
     @property
     def loop_closed(self) -> bool:
@@ -191,6 +197,8 @@ class Lifetime:
             await self.leave()
         elif not self._ending.done():
             await self._wait_for_end()
+        if self._ending.done() and not self._ending.cancelled():
+            self._ending.result()  # a queue of the user's may have failed
         if self._sender is not None:
             self._sender.raise_failure()
         return self.summary()
@@ -277,9 +285,11 @@ class Lifetime:
         self._reported = True
         summary = self.summary()
         if self._dropped:
-            logger.warning("a client was dropped without close(), so it was closed with %s", summary)
+            logger.warning(
+                "a client was dropped without close(), so it was closed with %s", summary.in_words()
+            )
         elif not summary.complete:
-            logger.warning("closed with %s", summary)
+            logger.warning("closed with %s", summary.in_words())
 
     def _report_left(self) -> None:
         """Say what is lost because nothing was closed, unless that was said, or nothing is."""

@@ -71,6 +71,19 @@ async def test_one_of_two_closers_can_be_cancelled(tmp_path: Path) -> None:
         assert (await patient).complete
 
 
+async def test_a_queue_that_fails_to_close_fails_the_close() -> None:
+    class Broken(RecordingQueue):
+        async def close(self, num_waiters: int = 1) -> None:
+            await super().close(num_waiters)
+            raise OSError("broken")
+
+    client = client_for(f"http://127.0.0.1:{free_port()}", Broken())
+    await client.initialize()
+    for _ in range(2):
+        with pytest.raises(OSError, match="broken"):
+            await client.close()
+
+
 # -- steps of a span
 
 
