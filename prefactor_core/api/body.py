@@ -49,8 +49,7 @@ class Decoder:
 
     def __init__(self, encoding: str, announced: str | None, limit: int) -> None:
         name = encoding.strip().lower()
-        if name not in _GZIP | _PLAIN:
-            raise BodyError("its compression was not asked for")
+        self._known = name in _GZIP | _PLAIN
         self._gzip = zlib.decompressobj(_GZIP_WINDOW) if name in _GZIP else None
         self._limit = limit
         self._came = 0
@@ -66,6 +65,8 @@ class Decoder:
             BodyError: The body is larger, or cannot be decompressed.
         """
         self._came += len(chunk)
+        if chunk and not self._known:
+            raise BodyError("its compression was not asked for")
         if self._came > self._limit:
             raise self._too_large()  # before it is decompressed: much of nothing is too much as well
         for piece in (chunk,) if self._gzip is None else self._unzip(self._gzip, chunk):
@@ -90,7 +91,7 @@ class Decoder:
 
     def _unzip(self, member: "zlib._Decompress", rest: bytes) -> Iterator[bytes]:
         piece = b""
-        while rest or len(piece) == _PIECE:
+        while rest or (len(piece) == _PIECE and not member.eof):
             if member.eof:  # gzip data may have several members, one after the other (RFC 1952, 2.2)
                 member = self._gzip = zlib.decompressobj(_GZIP_WINDOW)
             try:

@@ -25,6 +25,8 @@ logger = logging.getLogger("prefactor_core.api")
 
 _LONGEST_RETRY_AFTER: Final = 600.0
 """Seconds that a server can make us wait with one header."""
+_WITHOUT_BODY: Final = frozenset({204, 304})
+"""Statuses of replies that have no body, whatever length they name (RFC 9110, 6.4.1)."""
 _LONGEST_FAILURE: Final = 200
 """Characters of what an error of the network says."""
 
@@ -93,10 +95,10 @@ class HttpApi:
         limit = MAX_BULK_REPLY_BYTES if path == BULK_PATH else MAX_REPLY_BYTES
         try:
             async with (
-                asyncio.timeout(self._whole_timeout),
+                asyncio.timeout(self._whole_timeout) as bound,
                 self._client.stream(method, path, content=body, headers=headers) as response,
             ):
-                reply = await self._read(response, limit if response.is_success else MAX_REPLY_BYTES)
+                reply = await self._read(response, limit if response.is_success else MAX_REPLY_BYTES, bound)
         except (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeError) as error:
             # What it says quotes our own headers.
             return Reply(None, failure=f"{type(error).__name__}: the request cannot be made", reached=False)
@@ -115,18 +117,22 @@ class HttpApi:
         self._works_again()
         return reply
 
-    async def _read(self, response: httpx.Response, limit: int) -> Reply:
+    async def _read(self, response: httpx.Response, limit: int, bound: asyncio.Timeout) -> Reply:
         """Read a reply, or as much of it as it takes to see that its body cannot be read."""
         headers = response.headers
         retry_after = _retry_after(headers.get("Retry-After"))
         content = bytearray()
         try:
-            decoder = Decoder(headers.get("Content-Encoding", ""), headers.get("Content-Length"), limit)
+            length = None if response.status_code in _WITHOUT_BODY else headers.get("Content-Length")
+            decoder = Decoder(headers.get("Content-Encoding", ""), length, limit)
             async with AsyncExitStack() as alone:
                 async for chunk in response.aiter_raw():
                     for piece in decoder.decode(chunk):
                         if len(content) <= MAX_REPLY_BYTES < len(content) + len(piece):
+                            left = (bound.when() or 0.0) - asyncio.get_running_loop().time()
+                            bound.reschedule(None)  # waiting for another reply is nobody's failure
                             await alone.enter_async_context(self._one_large)
+                            bound.reschedule(asyncio.get_running_loop().time() + left)
                         content += piece
                         await asyncio.sleep(0)  # a little that came can be much
                 decoder.finish()

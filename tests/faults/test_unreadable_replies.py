@@ -207,3 +207,47 @@ async def test_what_was_not_foreseen_is_said_once_until_a_request_works(
     told = [record for record in caplog.records if record.name == "prefactor_core.api"]
     assert [bool(record.exc_info) for record in told] == [True, False] * 2
     assert "50 failed" in told[1].getMessage()
+
+
+async def test_a_large_reply_that_waits_for_another_keeps_its_time() -> None:
+    """Beyond 8 MiB one reply at a time is read; the time that one waits for another is not its own."""
+    whole = 8.0
+    size = 12 * 1024 * 1024
+    rest = [asyncio.Event(), asyncio.Event()]
+    turns = iter(rest)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        go_on = next(turns)
+        body = b'{"status":"success","text":"' + b"x" * (size - 30) + b'"}'
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+        writer.write(body[:-100])
+        await writer.drain()
+        await go_on.wait()
+        writer.write(body[-100:])
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    config = HttpClientConfig(
+        api_url=f"http://127.0.0.1:{port}", api_token="t", request_timeout=whole - 1, connect_timeout=1
+    )
+    client = HttpApi(config, lambda: "test@1", connections=2)
+    first = asyncio.create_task(client.post(BULK_PATH, b"{}"))
+    second = asyncio.create_task(client.post(BULK_PATH, b"{}"))
+    await asyncio.sleep(whole * 0.6)
+    rest[0].set()
+    await asyncio.sleep(whole * 0.6)
+    rest[1].set()
+    replies = await asyncio.gather(first, second)
+    await client.close()
+    server.close()
+    assert [reply.status for reply in replies] == [200, 200]
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified", "200 OK"])
+async def test_an_empty_reply_is_empty_whatever_its_head_says(status: str) -> None:
+    length = 0 if status == "200 OK" else MAX_REPLY_BYTES + 1
+    head = f"HTTP/1.1 {status}\r\nContent-Length: {length}\r\nContent-Encoding: br\r\n\r\n"
+    assert await answer(head.encode()) == Reply(int(status[:3]), empty=True)

@@ -28,7 +28,7 @@ def in_chunks(data: bytes, size: int) -> list[bytes]:
 @pytest.mark.parametrize("size", [1, 7, 65_536, 10_000_000])
 @pytest.mark.parametrize("encoding", ["", "identity", " GZIP ", "gzip", "x-gzip"])
 def test_a_whole_body(encoding: str, size: int) -> None:
-    for text in (TEXT, b"x" * LIMIT):
+    for text in (TEXT, b"x" * LIMIT, b"x" * 262_144, b"x" * 524_288):
         data = gzip.compress(text) if "gzip" in encoding.lower() else text
         if size * 100_000 < len(data):
             continue
@@ -41,7 +41,7 @@ def test_gzip_of_several_members(size: int) -> None:
     assert read(in_chunks(data, size), "gzip") == TEXT + b"x" * 500_000
 
 
-@pytest.mark.parametrize("encoding", ["", "gzip"])
+@pytest.mark.parametrize("encoding", ["", "gzip", "br", "utf-8"])
 def test_an_empty_body_is_empty_whatever_its_encoding(encoding: str) -> None:
     assert read([], encoding) == b""
     assert read([b""], encoding) == b""
