@@ -61,7 +61,8 @@ class PrefactorCoreClient:
 
     Args:
         config: What the client needs to know.
-        queue: A queue of your own, in place of the one that ``config.transport_url`` names.
+        queue: A queue of your own, for this client alone, in place of the one that ``config.transport_url``
+            names.
         sdk_header_entry: ``name@version`` of an integration, for the SDK header.
     """
 

@@ -1,6 +1,7 @@
 """How a session's operations are delivered, and how that ends: closed, dropped, or left by its event loop."""
 
 import asyncio
+import atexit
 import contextvars
 import logging
 import os
@@ -182,6 +183,10 @@ class Lifetime:
         if entrance() is not None:
             self._report_left()  # the interpreter exits, and nothing can be delivered any more
             return
+        if self._reported:
+            return
+        # The loop may never run again; then the exit of the interpreter is the last moment to say so.
+        atexit.register(self._report_left)
         try:
             self._loop.call_soon_threadsafe(self._end_dropped)
         except RuntimeError:  # the loop is closed
@@ -218,7 +223,7 @@ class Lifetime:
         try:
             await asyncio.wait([self._ending])
         except asyncio.CancelledError:
-            if self._closers == 1 and not self._ending.done():
+            if self._closers == 1 and not self._ending.done() and not self._ending.cancelling():
                 # Nobody waits for it any more: what is left is reported, and nothing goes on behind our back.
                 self._ending.cancel()
                 await asyncio.wait([self._ending])
@@ -257,7 +262,7 @@ class Lifetime:
         try:
             # After a drop nobody but the event loop holds this task: by the timers that bound its waits.
             await self._deliver_the_rest(self._loop.time() + timeout)
-        except asyncio.CancelledError:
+        except BaseException:  # also a mistake of the queue's: nobody is left to let go later
             await self._let_go()
             raise
         finally:
@@ -283,6 +288,7 @@ class Lifetime:
 
     def _report(self) -> None:
         self._reported = True
+        atexit.unregister(self._report_left)
         summary = self.summary()
         if self._dropped:
             logger.warning(
@@ -293,9 +299,10 @@ class Lifetime:
 
     def _report_left(self) -> None:
         """Say what is lost because nothing was closed, unless that was said, or nothing is."""
-        if self._reported:
+        if self._reported or self._is_a_fork():
             return
         self._reported = True
+        atexit.unregister(self._report_left)
         left = self.summary().left
         if left > 0:
             logger.warning("ended without close(): %d operations are undelivered", left)

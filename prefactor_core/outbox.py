@@ -35,6 +35,7 @@ class Outbox:
             return
         task = asyncio.create_task(self._put_after(self._last, operations))
         self._last = task
+        task.add_done_callback(_retrieve)
         await asyncio.shield(task)
 
     async def drain(self) -> None:
@@ -52,6 +53,12 @@ class Outbox:
         if before is not None and not before.done():
             await asyncio.wait([before])
         await self._put_all(operations)
+
+
+def _retrieve(put: asyncio.Task[None]) -> None:
+    """Take a put's error from it: a caller that was cancelled does not, and asyncio would log it."""
+    if not put.cancelled():
+        put.exception()
 
 
 class Entrance:

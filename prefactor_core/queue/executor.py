@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -108,6 +109,7 @@ class TaskExecutor:
         self._receiving = False
         self._stopping = False
         self._draining = True
+        self._process = 0
         self._halt = asyncio.Event()
 
     @property
@@ -139,6 +141,7 @@ class TaskExecutor:
         self._halt.clear()
         self._receiving = True
         self._tasks = [loop.create_task(self._receive(), name="prefactor-receive")]
+        self._process = os.getpid()
         self._tasks[0].add_done_callback(self._report_undelivered)
         self._tasks += [
             loop.create_task(self._work(), name=f"prefactor-worker-{number}")
@@ -247,7 +250,8 @@ class TaskExecutor:
     def _report_undelivered(self, receiver: asyncio.Task[None]) -> None:
         """Say what it costs that the event loop ended before this executor was stopped."""
         left = self.held + len(self._disposal.interrupted) + self._queue.size()
-        if receiver.cancelled() and not self._stopping and left > 0:
+        # A fork inherits the event loop, and what is its parent's to deliver.
+        if receiver.cancelled() and not self._stopping and left > 0 and os.getpid() == self._process:
             logger.warning("ended without stop(): %d operations are undelivered", left)
 
     def _count(self, deliveries: Sequence[Delivery[Any]]) -> None:

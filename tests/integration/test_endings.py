@@ -372,11 +372,12 @@ async def test_an_initialize_that_is_cancelled_leaves_nothing() -> None:
 
 
 _USE = """
-import asyncio, logging, os, sys, threading
+import asyncio, logging, os, socket, sys, threading
 from tests.integration.load import client_for
 
 logging.basicConfig(level=logging.WARNING)
-client = client_for("http://127.0.0.1:9")
+silent = socket.create_server(("127.0.0.1", 0))  # a thread that logs as the interpreter exits could keep it
+client = client_for(f"http://127.0.0.1:{silent.getsockname()[1]}")
 loop = asyncio.new_event_loop()
 
 async def use():
@@ -390,6 +391,14 @@ _STOPPED = "loop.run_until_complete(use())"
 _IN_A_THREAD = """
 threading.Thread(target=loop.run_forever, daemon=True).start()
 asyncio.run_coroutine_threadsafe(use(), loop).result()
+"""
+_DROPPED = """
+async def drop():
+    global client
+    await use()
+    del client
+
+loop.run_until_complete(drop())
 """
 _FORKED = """
 async def fork():
@@ -425,6 +434,15 @@ async def test_a_client_held_until_the_interpreter_exits_says_what_is_lost(run: 
     assert (await _errors_of(run, 0)).count(ENDED) == 1
 
 
+@pytest.mark.parametrize("then", ["", "loop.close()"])
+async def test_a_client_that_is_dropped_as_its_loop_ends_says_what_is_lost(then: str) -> None:
+    assert (await _errors_of(_DROPPED + then, 0)).count(ENDED) == 1
+
+
+@pytest.mark.parametrize("transport", ["memory://", "redis://127.0.0.1:9/0"])
 @pytest.mark.parametrize("dropped", [True, False])
-async def test_a_fork_says_nothing_of_its_parents_client(*, dropped: bool) -> None:
-    assert "without close()" not in await _errors_of(_FORKED.format(dropped=dropped), 3)
+async def test_a_fork_says_nothing_of_its_parents_client(transport: str, *, dropped: bool) -> None:
+    of_transport = f"client._config = client._config.model_copy(update={{'transport_url': {transport!r}}})\n"
+    errors = await _errors_of(of_transport + _FORKED.format(dropped=dropped), 3)
+    assert "undelivered" not in errors
+    assert "has not confirmed" not in errors
