@@ -67,7 +67,7 @@ async def killed_over_and_over(fleet: Fleet, size: Size) -> list[float]:
     done = 0
     for kill in range(2 * size.kills):
         victim = workers[kill % 2]
-        await until(partial(says, victim, "took partitions"), 30, "it takes part before it dies")
+        await until(partial(says, victim, "taking part in the fleet"), 30, "it takes part before it dies")
         goal = max(done + 20, int(size.operations * 0.8 * (kill + 1) / (2 * size.kills)))
         await until(partial(fleet.effects_are, goal), 60, f"work goes on after {done}")
         await victim.kill()

@@ -185,4 +185,4 @@ async def test_streams_and_queues_deleted(site: Site) -> None:
     worker.signal(signal.SIGTERM)
     assert await worker.ended(30) == 0, worker.log
     assert await site.fleet.effects() == 3 * 20 * 5
-    assert "WARNING" in worker.log
+    assert "ERROR" in worker.log, "operations may have been lost with what was deleted"

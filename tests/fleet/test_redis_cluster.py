@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,14 @@ async def test_a_master_that_lost_its_replica(redis_cluster: RedisCluster, redis
                     await end.publish(0, [b"2"])
         assert await asyncio.to_thread(master.command, "XLEN", key) == 2
         await asyncio.to_thread(redis_cluster.restart, replica)
-        await end.publish(0, [b"2"])
+
+        async def is_published() -> bool:
+            with suppress(BrokerError):  # the replica has to catch up first
+                await end.publish(0, [b"2"])
+                return True
+            return False
+
+        await until(is_published, 30)
         assert await asyncio.to_thread(master.command, "XLEN", key) == 3
     finally:
         await end.disconnect()

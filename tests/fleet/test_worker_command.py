@@ -132,7 +132,7 @@ async def test_a_broker_that_is_away_is_waited_for(tmp_path: Path) -> None:
     """A worker may be started before its broker is; it says so, lives, and stops when it is told to."""
     async with running_fleet(f"redis://127.0.0.1:{free_port()}/0", tmp_path) as fleet:
         probed = await probed_worker(fleet)
-        await until(lambda: "is away" in probed.child.log, 20)
+        await until(lambda: "is unavailable" in probed.child.log, 20)
         assert await probed.answers("/healthz", 200)
         assert await probed.answers("/readyz", 503)
         await until(lambda: probed.metric_is("prefactor_broker_away", lambda away: away == 1), 10)
@@ -162,7 +162,7 @@ async def test_json_lines_hold_no_secrets(
         await until(lambda: "the API is back" in worker.log, 20)
         await fleet.report(agent)
         await asyncio.to_thread(server.kill)
-        await until(lambda: "is away" in worker.log.partition("the API is back")[2], 30)
+        await until(lambda: "is unavailable" in worker.log.partition("the API is back")[2], 30)
         worker.signal(signal.SIGTERM)
         assert await worker.ended(35) in {0, 1}
         lines = [json.loads(line) for line in worker.log.splitlines()]
