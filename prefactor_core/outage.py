@@ -9,11 +9,15 @@ from collections.abc import Callable, Hashable
 from typing import Final
 
 from prefactor_core.exceptions import TransportError
+from prefactor_core.texts import one_line
 
 IN_WORDS: Final = (TransportError, OSError)
 """Errors of a network or of what is behind it: their own words say all, and a traceback adds nothing."""
 _QUIET: Final = 2.0
 """Seconds without a failure after which an outage is over; failures that come sooner are part of it."""
+
+_LONGEST: Final = 1_000
+"""Characters of an error that are logged: a broker may say anything."""
 
 
 class Outage:
@@ -111,4 +115,4 @@ class Outage:
 def describe(error: Exception) -> str:
     """Return an error in words; a mistake's own words may quote what is nobody's business."""
     kind = type(error).__name__
-    return (str(error) or kind) if isinstance(error, IN_WORDS) else kind
+    return one_line(str(error) or kind, _LONGEST) if isinstance(error, IN_WORDS) else kind

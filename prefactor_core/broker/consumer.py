@@ -203,8 +203,10 @@ class Consumer:
     async def disconnect(self) -> None:
         """Give all partitions up and let go of the broker."""
         self.close()
+        for number, tenure in self._tenures.items():
+            if not tenure.partition.held:  # since the last look, or amidst a drain
+                self._rebalance.lost(number, tenure.partition.loss)
         self._rebalance.end(len(self.owned))
-        self.outage.close()
         for tenure in self._tenures.values():
             tenure.leave()
         tasks = [*self._tasks, *([self._keeper] if self._keeper is not None else [])]
@@ -214,6 +216,7 @@ class Consumer:
             if isinstance(result, Exception):
                 logger.error("consuming from %s failed", self._name, exc_info=result)
         await asyncio.gather(*(self._give_up(tenure) for tenure in self._tenures.values()))
+        self.outage.close()
         self._tenures.clear()
         self._inbox.clear()
         await self._answers.close()
@@ -314,9 +317,13 @@ class Consumer:
         self._inbox.forget(tenure)
         while tenure.items and (left := deadline - asyncio.get_running_loop().time()) > 0:
             await tenure.wait_for_change(left)
+        loss = None if tenure.partition.held else tenure.partition.loss
         await self._give_up(tenure)
         del self._tenures[tenure.partition.number]
-        self._rebalance.given_up(tenure.partition.number)
+        if loss is None:
+            self._rebalance.given_up(tenure.partition.number)
+        else:
+            self._rebalance.lost(tenure.partition.number, loss)
 
     async def _give_up(self, tenure: Tenure) -> None:
         try:

@@ -20,7 +20,7 @@ never dropped, and replayed once a release that knows it runs.
 
 **The rule of texts.** Anybody may have written what a broker holds, and id, key, sdk and the ids in the body
 reach logs, terminals, paths and headers. So they are printable and short, ``id`` and ``sdk`` are ASCII, and
-an envelope in which they are not cannot be read. ``check`` holds producers to the same.
+an envelope in which they are not cannot be read, by no release. ``check`` holds producers to the same.
 """
 
 import re

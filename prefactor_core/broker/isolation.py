@@ -62,8 +62,7 @@ class IsolatedAttempt:
             except Exception as error:  # noqa: BLE001 -- told, and tried again
                 # Also what is no BrokerError: the driver is somebody else's code.
                 self._isolation.outage.failed(doing, error)
-            else:
-                self._isolation.outage.worked(doing)
+            self._isolation.outage.worked(doing)  # nor is it tried again
 
     async def begin(self) -> bool:
         """Record it again; ``False`` while others have to end first, or the broker is unavailable."""
@@ -78,7 +77,8 @@ class IsolatedAttempt:
             except Exception as error:  # noqa: BLE001 -- told, and tried again
                 # Also what is no BrokerError: the driver is somebody else's code, and a crash now would not
                 # be counted.
-                self._isolation.outage.failed(doing, error)
+                if self.tenure.current:  # else it is the next owner's
+                    self._isolation.outage.failed(doing, error)
             else:
                 self._isolation.outage.worked(doing)
                 self._recorded = True

@@ -8,6 +8,7 @@ occurrences is the order of puts.
 import asyncio
 import contextvars
 import logging
+import os
 import secrets
 from collections.abc import Callable, Coroutine
 from itertools import islice
@@ -70,6 +71,7 @@ class Publisher:
         self._closed = False
         self._disconnecting = False
         self._reported = False
+        self._process = os.getpid()
         self.sdk_header: Callable[[], str] = str
         """Returns the SDK header of the moment, for the envelopes."""
 
@@ -155,7 +157,8 @@ class Publisher:
     def _report_unconfirmed(self, task: asyncio.Task[None]) -> None:
         """Say what it costs that the event loop ended before this publisher was disconnected."""
         ended_alone = task.cancelled() and not self._disconnecting and not self._reported
-        if ended_alone and self.waiting > 0:
+        # A fork inherits the event loop, and what is its parent's to publish.
+        if ended_alone and self.waiting > 0 and os.getpid() == self._process:
             self._reported = True
             logger.warning(
                 "ended without disconnect(): %s has not confirmed %d operations", self._name, self.waiting
@@ -199,6 +202,7 @@ class Publisher:
             else:
                 failures = 0
                 self._outage.worked(line)
+        self._outage.worked(line)  # also if the last try failed with all of it confirmed
         del self._flights[line]
 
     async def _publish(self, line: Line) -> None:

@@ -152,6 +152,8 @@ class Reader:
                 result = await action()
             except Exception as error:  # noqa: BLE001 -- told, and tried again
                 # Also if the mistake is the driver's: to go on without this message would be out of order.
+                if isinstance(error, BrokerError) and not tenure.partition.held:
+                    break
                 failures += 1
                 self._outage.failed(tenure, error)
                 await asyncio.sleep(BROKER_RETRY.delay(failures))

@@ -55,7 +55,9 @@ class Rebalance:
         """Take note of one that was lost."""
         self._note()
         self._gained.discard(partition)
-        self._lost[partition] = loss
+        known = self._lost.get(partition)
+        if known is None or not known.serious:
+            self._lost[partition] = loss
 
     def look(self, owned: int, *, complete: bool) -> None:
         """Log the rebalance if it is over.

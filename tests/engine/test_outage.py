@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 
 from prefactor_core.broker.buffer import BufferBounds
+from prefactor_core.broker.driver import Loss
 from prefactor_core.broker.envelope import Envelope, encode
 from prefactor_core.broker.queue import BrokerQueue
+from prefactor_core.broker.rebalance import Rebalance
 from prefactor_core.exceptions import BrokerError
 from prefactor_core.operations import Operation
-from prefactor_core.outage import Outage
+from prefactor_core.outage import Outage, describe
 from prefactor_core.queue.base import Delivery
 from prefactor_core.queue.executor import TaskExecutor
 from prefactor_core.queue.handler import BatchLimits
 from prefactor_core.queue.memory import InMemoryQueue
 from prefactor_core.queue.outcome import SETTLED, Outcome
 from prefactor_core.queue.retry import RetryPolicy
-from tests.support.fake_broker import FakeBroker, Fault
+from tests.support.fake_broker import FakeBroker, FakePartition, Fault
 from tests.support.operations import dice, quality
 from tests.support.virtual_time import run_virtual
 
@@ -297,3 +299,132 @@ def test_a_mistake_in_an_outage_that_had_begun_is_told_too(caplog: pytest.LogCap
         assert tracebacks(caplog) == 1
 
     virtually(caplog, program)
+
+
+def test_what_fails_once_and_is_not_tried_again_hides_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """A withdrawal that fails is left to the partition's next owner; the outage an hour later is another."""
+
+    async def program() -> None:
+        broker = FakeBroker(2)
+        broker.careful = {0, 1}
+        queue = BrokerQueue(broker, BufferBounds(100, 1 << 20), rng=dice(1))
+        executor = executor_on(queue)
+        broker.fail("withdraw", Fault())
+        executor.start()
+        fill(broker, 1, 0)
+        await asyncio.sleep(30)
+        broker.careful = set()
+        fill(broker, 20, 1)
+        await asyncio.sleep(3_600)
+        assert not broker.scripts["withdraw"], "it failed"
+        assert broker.unsettled == 0
+        broker.away = True
+        await asyncio.sleep(AWAY)
+        broker.away = False
+        await asyncio.sleep(60)
+        await executor.stop(10)
+        await queue.disconnect()
+
+    with caplog.at_level(logging.WARNING):
+        run_virtual(program())
+    texts = [record.getMessage() for record in caplog.records]
+    assert sum("is unavailable" in text for text in texts) == 2
+    assert all("is back after" in text for text in texts[1::2] if "rebalance" not in text)
+    assert not any(f"after {seconds} s" in text for text in texts for seconds in range(3_600, 6_000))
+
+
+SERIOUS = Loss("its queue was deleted with all that it held", serious=True)
+
+
+@pytest.mark.parametrize("how", ["in a drain", "while it is given up"])
+def test_what_is_lost_with_a_partition_is_said_also_at_the_end(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(FakePartition, "loss", SERIOUS)
+
+    async def slow(_: Operation) -> None:
+        await asyncio.sleep(8)
+
+    async def program() -> None:
+        broker = FakeBroker(2)
+        queue = BrokerQueue(broker, BufferBounds(100, 1 << 20), rng=dice(1))
+        executor = TaskExecutor(queue, slow, 4, retry=RetryPolicy(base=0.5, cap=5.0, rng=dice(1)))
+        executor.start()
+        fill(broker, 2, 0)
+        await asyncio.sleep(6)
+        assert queue.consumer.owned == [0, 1]
+        stopping = asyncio.create_task(executor.stop(25)) if how == "in a drain" else None
+        if stopping is None:
+            queue.consumer.stand_aside("its token is refused")
+        await asyncio.sleep(1.2)
+        for partition in range(2):
+            broker.lose(partition)
+        for end in broker.ends:
+            for owned in end.owned:
+                owned._ended = True
+        await asyncio.sleep(30)
+        await (stopping or executor.stop(25))
+        await queue.disconnect()
+
+    with caplog.at_level(logging.INFO):
+        run_virtual(program())
+    told = [record for record in caplog.records if SERIOUS.reason in record.getMessage()]
+    assert [record.levelno for record in told] == [logging.ERROR]
+    assert "[0-1]" in told[0].getMessage()
+    assert "gave up" not in caplog.text
+
+
+def test_a_serious_loss_is_not_forgotten_for_a_small_one(caplog: pytest.LogCaptureFixture) -> None:
+    async def program() -> None:
+        rebalance = Rebalance("here", asyncio.get_running_loop().time)
+        for loss in (SERIOUS, Loss("its lease ran out")):
+            rebalance.lost(3, loss)
+            rebalance.gained(3)
+        await asyncio.sleep(10)
+        rebalance.look(8, complete=True)
+
+    with caplog.at_level(logging.INFO):
+        run_virtual(program())
+    (told,) = caplog.records
+    assert told.levelno == logging.ERROR
+    assert SERIOUS.reason in told.getMessage()
+
+
+def test_a_partition_that_is_lost_is_no_outage(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = FakePartition.begin
+
+    async def lost_before(partition: FakePartition, message: Any) -> bool:
+        if not lost:
+            lost.append(True)
+            broker.lose(partition.number)
+        return await begin(partition, message)
+
+    lost: list[bool] = []
+    monkeypatch.setattr(FakePartition, "begin", lost_before)
+    broker = FakeBroker(1)
+
+    async def program() -> None:
+        broker.careful = {0}
+        queue = BrokerQueue(broker, BufferBounds(100, 1 << 20), rng=dice(1))
+        executor = executor_on(queue)
+        executor.start()
+        await asyncio.sleep(5)
+        fill(broker, 1, 0)
+        await asyncio.sleep(60)
+        assert broker.unsettled == 0
+        await executor.stop(10)
+        await queue.disconnect()
+
+    with caplog.at_level(logging.INFO):
+        run_virtual(program())
+    assert lost
+    assert "rebalance of" in caplog.text
+    assert "is unavailable" not in caplog.text
+
+
+def test_what_a_broker_says_is_one_line() -> None:
+    loud = describe(BrokerError("no\n2026-01-01 ERROR forged \x1b[31m" + "x" * 5_000))
+    assert loud.isprintable()
+    assert len(loud) <= 1_000

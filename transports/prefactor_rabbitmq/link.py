@@ -154,7 +154,7 @@ class Link:
             limit, self.drop, f"no answer from the broker within {limit:g} s"
         )
         try:
-            with reported(f"{self._name}: {doing}", explain or self._explain):
+            with hushed(), reported(f"{self._name}: {doing}", explain or self._explain):
                 async with asyncio.timeout(limit + _GRACE):
                     yield
         finally:
