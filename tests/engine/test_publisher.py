@@ -251,6 +251,23 @@ def test_a_failed_batch_goes_again_from_its_first_unconfirmed_operation() -> Non
     run_virtual(program())
 
 
+def test_a_batch_that_fails_with_all_of_it_confirmed_is_no_outage_that_lasts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def program() -> None:
+        broker = FakeBroker(1)
+        broker.publish_script.append(PublishFault(3, 3))
+        async with publishing(broker, make(broker)) as publisher:
+            put_at_once(publisher, *(quality("i", number) for number in range(3)))
+            assert await publisher.flush(60)
+            await asyncio.sleep(60)
+            assert not broker.publish_script, "it failed"
+            assert "is back after 0 s" in caplog.text
+
+    with caplog.at_level(logging.WARNING, LOGGER):
+        run_virtual(program())
+
+
 def test_a_driver_that_confirms_more_than_it_was_given() -> None:
     async def program() -> None:
         broker = FakeBroker(1)

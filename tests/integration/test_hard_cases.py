@@ -82,6 +82,7 @@ async def test_a_queue_that_fails_to_close_fails_the_close() -> None:
     for _ in range(2):
         with pytest.raises(OSError, match="broken"):
             await client.close()
+    assert asyncio.all_tasks() == {asyncio.current_task()}, "it has let go of everything all the same"
 
 
 # -- steps of a span

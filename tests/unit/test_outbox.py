@@ -1,6 +1,7 @@
 """The outbox: the order of calls, whatever the queue does."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -134,3 +135,19 @@ async def test_an_immediate_queue_is_put_to_without_a_turn_of_the_loop() -> None
     with pytest.raises(QueueClosedError):
         await outbox.put(op("c"))
     assert outbox.put_count == 2
+
+
+async def test_a_put_whose_caller_was_cancelled_fails_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    queue = SuspendingQueue()
+    outbox = Outbox(queue)
+    call = asyncio.create_task(outbox.put(op("a")))
+    await queue.entered.wait()
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    await queue.close()
+    queue.gate.release()
+    await outbox.drain()
+    del outbox, call
+    gc.collect()
+    assert queue.taken == []
+    assert caplog.records == []
