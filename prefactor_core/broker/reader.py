@@ -1,7 +1,7 @@
 """Reading ahead of one partition, within its quota; what cannot be read is set aside here."""
 
 import asyncio
-import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -14,9 +14,8 @@ from prefactor_core.broker.tenure import Tenure
 from prefactor_core.exceptions import BrokerError
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import DeadLetter
+from prefactor_core.queue.dead_letter_log import DeadLetterLog
 from prefactor_core.queue.retry import RetryPolicy
-
-logger = logging.getLogger("prefactor_core.broker")
 
 R = TypeVar("R")
 
@@ -41,6 +40,7 @@ class Reader:
         self._inbox = inbox
         self._outage = outage
         self._isolation = Isolation(outage)
+        self._log = DeadLetterLog(time.monotonic)
         self.quarantined = 0
         """Messages that were dead-lettered unread: no envelopes."""
 
@@ -142,7 +142,7 @@ class Reader:
         refused = await self._insist(tenure, lambda: tenure.partition.dead_letter([(message, record)]))
         if refused is not None and not refused:
             self.quarantined += 1
-            logger.warning("dead-lettered unread, partition %d: %s", tenure.partition.number, reason)
+            self._log.write_unread(tenure.partition.number, reason)
 
     async def _insist(self, tenure: Tenure, action: Callable[[], Awaitable[R]]) -> R | None:
         """Repeat what the broker did not do for as long as the partition is ours; ``None`` once it is not."""

@@ -11,7 +11,7 @@ from prefactor_core.texts import one_line
 logger = logging.getLogger("prefactor_core.queue")
 
 _INTERVAL: Final = 30.0
-"""Seconds between two lines about the same type and reason."""
+"""Seconds between two lines about the same type and reason, and about messages that cannot be read."""
 _KINDS_KEPT: Final = 1_000
 _LONGEST_KEY: Final = 64
 _LONGEST_REASON: Final = 1_000
@@ -31,22 +31,28 @@ class DeadLetterLog:
         self._silent = 0
 
     def write(self, letters: Iterable[DeadLetter[Any]]) -> None:
-        """Log the letters whose kind has not been logged lately."""
-        now = self._monotonic()
+        """Log the letters whose type and reason have not been logged lately."""
         for letter in letters:
             item = letter.item
             name = item.type.value if isinstance(item, Operation) else type(item).__name__
             reason = one_line(letter.reason, _LONGEST_REASON)
-            kind = (name, reason)
-            if self._next.get(kind, now) > now:
-                self._silent += 1
-                continue
-            if len(self._next) >= _KINDS_KEPT:
-                self._next.clear()
-            self._next[kind] = now + _INTERVAL
             key = item.idempotency_key if isinstance(item, Operation) else None
             if key is not None:
                 key = one_line(str(key), _LONGEST_KEY)
-            more = f" (and {self._silent} more that were not logged)" if self._silent else ""
-            logger.warning("dead-lettered: %s %s: %s%s", name, key, reason, more)
-            self._silent = 0
+            self._say((name, reason), f"{name} {key}: {reason}")
+
+    def write_unread(self, partition: int, reason: str) -> None:
+        """Log a message that was dead-lettered since it cannot be read, if none has been logged lately."""
+        self._say(("unread", ""), f"unread, from partition {partition}: {one_line(reason, _LONGEST_REASON)}")
+
+    def _say(self, kind: tuple[str, str], text: str) -> None:
+        now = self._monotonic()
+        if self._next.get(kind, now) > now:
+            self._silent += 1
+            return
+        if len(self._next) >= _KINDS_KEPT:
+            self._next.clear()
+        self._next[kind] = now + _INTERVAL
+        more = f" (and {self._silent} more that were not logged)" if self._silent else ""
+        logger.warning("dead-lettered: %s%s", text, more)
+        self._silent = 0

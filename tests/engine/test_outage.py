@@ -428,3 +428,26 @@ def test_what_a_broker_says_is_one_line() -> None:
     loud = describe(BrokerError("no\n2026-01-01 ERROR forged \x1b[31m" + "x" * 5_000))
     assert loud.isprintable()
     assert len(loud) <= 1_000
+
+
+def test_garbage_is_said_once_with_how_much_there_was(caplog: pytest.LogCaptureFixture) -> None:
+    """Ten thousand messages that cannot be read, each with a reason of its own."""
+
+    async def program() -> None:
+        broker = FakeBroker(4)
+        queue = BrokerQueue(broker, BufferBounds(100, 1 << 20), rng=dice(1))
+        executor = executor_on(queue)
+        executor.start()
+        for number in range(10_000):
+            broker.put(number % 4, b'{"v":%d}' % (number + 2))
+        while queue.consumer.quarantined < 10_000:
+            await asyncio.sleep(1)
+        await executor.stop(10)
+        await queue.disconnect()
+
+    with caplog.at_level(logging.WARNING):
+        run_virtual(program())
+    lines = [text for text in caplog.messages if "dead-lettered" in text]
+    sys.stdout.write(f"10,000 messages: {len(lines)} lines\n")
+    assert 1 <= len(lines) <= 10
+    assert "dead-lettered: unread, from partition" in lines[0]
