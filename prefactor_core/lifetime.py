@@ -24,7 +24,7 @@ logger = logging.getLogger("prefactor_core")
 class Lifetime:
     """Delivers what is put into a queue, from now until the end.
 
-    One task waits for the end and carries it out, whoever brings it about: ``end`` (the client is closed),
+    One task waits for the end and carries it out, however it comes: ``end`` (the client is closed),
     ``drop`` (nobody is left to close it), or a cancellation of that task (the event loop ends). Neither this
     object nor anything that it starts holds the client.
 
@@ -32,7 +32,7 @@ class Lifetime:
         queue: Where operations go.
         sender: What empties the queue, if that happens in this process. ``begin`` starts it.
         monitor: Knows which instances are asked to stop.
-        close_timeout: Seconds that it takes to end at the most, where ``end`` does not say.
+        close_timeout: Seconds that it takes to end at most, where ``end`` does not say.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Lifetime:
     # -- the end
 
     def end(self, timeout: float) -> None:
-        """Begin to end: take nothing more, and deliver what is queued for ``timeout`` seconds at the most.
+        """Begin to end: take nothing more, and deliver what is queued for ``timeout`` seconds at most.
 
         Raises:
             WrongEventLoopError: The caller runs in another event loop, and this one is not closed.

@@ -1,4 +1,4 @@
-"""What a server can send beside large replies: everything becomes a reply, and one line at the most."""
+"""What a server can send beside large replies: everything becomes a reply, and one line at most."""
 
 import asyncio
 import gzip

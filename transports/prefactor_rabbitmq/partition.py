@@ -103,7 +103,7 @@ class RabbitPartition(Partition):
     @property
     def loss(self) -> Loss:
         """Why it is not held any more."""
-        return self._lost or Loss("nobody knows why")
+        return self._lost or Loss("the reason is not known")
 
     @property
     def careful(self) -> bool:
