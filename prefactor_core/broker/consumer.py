@@ -56,7 +56,7 @@ class Consumer:
         self._tenures: dict[int, Tenure] = {}
         self._inbox = Inbox()
         self.outage = Outage(logger, name, "is unavailable, its partitions wait")
-        """The broker's, for whoever tries something there again and again."""
+        """The broker's, for everything that is tried there again and again."""
         self._rebalance = Rebalance(name, lambda: asyncio.get_running_loop().time())
         self._reader = Reader(self._inbox, self.outage)
         self._answers = Answers(end)
@@ -328,7 +328,7 @@ class Consumer:
     async def _give_up(self, tenure: Tenure) -> None:
         try:
             await tenure.partition.release()
-        except Exception as error:  # noqa: BLE001 -- told, and tried again
+        except Exception as error:  # noqa: BLE001 -- told
             # The driver is somebody else's code; what it did not give up runs out by itself.
             self.outage.failed(tenure, error)
             self.outage.worked(tenure)  # it is not tried again

@@ -59,7 +59,7 @@ class IsolatedAttempt:
             doing = (self.tenure, "withdraw")
             try:
                 await self.tenure.partition.withdraw(self._message)
-            except Exception as error:  # noqa: BLE001 -- told, and tried again
+            except Exception as error:  # noqa: BLE001 -- told
                 # Also what is no BrokerError: the driver is somebody else's code.
                 self._isolation.outage.failed(doing, error)
             self._isolation.outage.worked(doing)  # nor is it tried again

@@ -115,12 +115,16 @@ class Disposal:
             raise
         return ()
 
+    def close(self) -> None:
+        """Log now what was to be logged later of the observers: nothing more is disposed of."""
+        self._observers.close()
+
     def _report(self, settled: list[Any], dead: list[DeadLetter[Any]]) -> None:
         if self._observe is None:
             return
         try:
             self._observe(settled, dead)
-        except Exception as error:  # noqa: BLE001 -- told, and tried again
+        except Exception as error:  # noqa: BLE001 -- told
             # Observers are somebody else's code, and what they saw has happened already.
             self._observers.failed(self, error)
         else:

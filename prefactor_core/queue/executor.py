@@ -440,6 +440,7 @@ class TaskExecutor:
         if self._closes_outage:
             self._outage.close()
         self._handling.close()
+        self._disposal.close()
 
 
 class _Flush:
