@@ -53,8 +53,7 @@ async def _look(link: Link, topology: Topology) -> list[str]:
             raise
         return [str(error)]
     return [
-        f"{name} is missing, with what was in it; whoever uses the broker next makes it again"
-        for name in missing
+        f"{name} is missing, with what was in it; the next agent or worker makes it again" for name in missing
     ]
 
 

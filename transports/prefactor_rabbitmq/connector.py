@@ -88,7 +88,7 @@ class Connector:
 
     async def _renew(self) -> Link:
         if self._link is not None:
-            # That the broker is gone is said by whoever uses it; why this process gave it up, only here.
+            # Its users log that the broker is gone; why this process gave it up is logged only here.
             level = logging.INFO if self._link.reason else logging.DEBUG
             logger.log(level, "%s: %s", self._name, self._link.reason or "the connection was lost")
             await self._drop()

@@ -74,8 +74,7 @@ class Link:
 
         try:
             async with self.bounded("connecting", seconds, explain):
-                with hushed():
-                    await connection.connect()
+                await connection.connect()
         except BaseException:
             self.drop("the connection could not be made")
             with suppress(BrokerError), reported("closing"):
@@ -123,8 +122,7 @@ class Link:
         """Open a channel; to be called inside ``bounded``."""
         if self._lost:
             raise ChannelInvalidStateError("the connection is lost")
-        with hushed():
-            return await self._driver.channel(publisher_confirms=confirms)
+        return await self._driver.channel(publisher_confirms=confirms)
 
     @asynccontextmanager
     async def brief_channel(self) -> AsyncIterator[AbstractChannel]:
