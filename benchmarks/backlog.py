@@ -207,7 +207,7 @@ async def _main(kind: str, number: int) -> bool:
     first = next(sample for sample in samples if sample.settled)
     whole = samples[-1].settled / (samples[-1].at - first.at)
     most = max(sample.mib for sample in samples)
-    print(f"{kind}: {whole:,.0f} operations/s over all; resident memory at the most {most:.1f} MiB")
+    print(f"{kind}: {whole:,.0f} operations/s over all; resident memory at most {most:.1f} MiB")
     by_clock, by_cpu = _rates(samples, number)
     changes = _report("by the clock", by_clock), _report("by processor time", by_cpu)
     return most < _LARGEST_MIB and min(map(abs, changes)) < _DEVIATION

@@ -1,7 +1,7 @@
 """What a span costs the agent, in microseconds, whatever the API's latency.
 
 ``python -m benchmarks.span_cost [SPANS]``: 10 agents pace their spans; the API answers at once, after 20 ms,
-or is away. The three are alternated, five rounds; the figure is the time inside the SDK's calls.
+or is unavailable. The three are alternated, five rounds; the figure is the time inside the SDK's calls.
 """
 
 import asyncio

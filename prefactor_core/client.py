@@ -118,7 +118,7 @@ class PrefactorCoreClient:
         logged. If the event loop that initialised the client is closed, nothing can be delivered any more.
 
         Args:
-            timeout: Seconds it takes at the most; by default ``config.close_timeout``.
+            timeout: Seconds it takes at most; by default ``config.close_timeout``.
 
         Returns:
             What was delivered and what was left. It is logged, too, when something was left.
@@ -144,7 +144,7 @@ class PrefactorCoreClient:
         """Wait until everything queued so far is delivered: for the end of a request, say, or of a test.
 
         Args:
-            timeout: Seconds to wait at the most.
+            timeout: Seconds to wait at most.
 
         Returns:
             Whether that came true in time. What was dead-lettered counts as dealt with.

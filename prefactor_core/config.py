@@ -67,7 +67,7 @@ class QueueConfig(BaseModel):
     """How queued operations are carried out.
 
     Attributes:
-        num_workers: Requests in flight at the most.
+        num_workers: Requests in flight at most.
         max_retries: Tries of a failed operation after the first.
         retry_delay_base: Bound of the first backoff, in seconds; later ones grow from it.
     """
@@ -102,12 +102,12 @@ class PrefactorCoreConfig(BaseModel):
             later; read when an instance is created.
         transport_url: Where operations are queued; the scheme names the transport. It may hold a password,
             and so appears in no ``repr``.
-        buffer_operations: Operations that this process holds unsettled at the most. What does not fit is
-            dropped in whole causal chains, and counted.
-        buffer_bytes: Bytes that those take at the most.
+        buffer_operations: Operations that this process holds unsettled at most. What does not fit is
+            dropped in whole chains of dependents, and counted.
+        buffer_bytes: Bytes that those take at most.
         buffer_policy: What a full buffer does: ``drop``, as said, or ``block``, which has the agent wait for
             room instead; then an agent does wait for the network.
-        close_timeout: Seconds that ``close()`` takes at the most, where it is not told otherwise.
+        close_timeout: Seconds that ``close()`` takes at most, where it is not told otherwise.
         termination_poll_interval: Seconds in which each running instance's status is asked for once, in case
             the service wants its agent to stop; 0 asks for none. Replies to spans say so much sooner.
     """

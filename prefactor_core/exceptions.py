@@ -19,7 +19,7 @@
     └── TransportError                             a transport URL that cannot be served
         ├── UnknownTransportError                  no plugin for the URL's scheme
         ├── MissingDriverError                     the plugin is there, its driver is not
-        └── BrokerError                            a broker is away, or did not do what it was asked
+        └── BrokerError                            a broker is unavailable, or did not do what it was asked
 
 Errors of the network never appear here: agent code does not meet them. They become the reason on a
 dead letter, or a log line.

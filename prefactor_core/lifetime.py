@@ -109,7 +109,7 @@ class Lifetime:
         )
 
     async def flush(self, timeout: float) -> bool:
-        """Wait until everything put so far is delivered, for ``timeout`` seconds at the most."""
+        """Wait until everything put so far is delivered, for ``timeout`` seconds at most."""
         deadline = self._loop.time() + timeout
         try:
             async with asyncio.timeout_at(deadline):
@@ -214,7 +214,7 @@ class Lifetime:
             return
         self._closed = True
         if self._sender is not None:
-            await self._sender.give_back()
+            await self._sender.release()
         self._report_left()
 
     async def _wait_for_end(self) -> None:

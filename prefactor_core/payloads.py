@@ -26,7 +26,7 @@ UNSERIALISABLE_KEY: Final = "prefactor_unserialisable"
 
 _LEVELS_ABOVE: Final = 10
 _LONG_NUMBER: Final = 4_300
-"""Digits that a number may have at the most: more are written, but not read again."""
+"""Digits that a number may have at most: more are written, but not read again."""
 _DIGITS: Final = re.compile(rb"[0-9]{%d}" % _LONG_NUMBER)
 
 

@@ -5,19 +5,19 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from prefactor_core.api.circuit_breaker import CircuitBreaker
 from prefactor_core.api.delivery import ApiDelivery
-from prefactor_core.api.endpoint import Endpoint
 from prefactor_core.api.http import HttpApi
 from prefactor_core.config import HttpClientConfig, QueueConfig
 from prefactor_core.exceptions import PrefactorTelemetryFailureError
+from prefactor_core.execution.dependents import Dependents
+from prefactor_core.execution.disposal import ExecutorAccount
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.monitoring.poll import TerminationPoll
 from prefactor_core.monitoring.termination_monitor import TerminationMonitor
 from prefactor_core.plugins import observers
 from prefactor_core.queue.base import Queue
-from prefactor_core.queue.disposal import ExecutorAccount
 from prefactor_core.queue.executor import TaskExecutor
-from prefactor_core.queue.lineage import Lineage
-from prefactor_core.queue.retry import RetryPolicy
 
 logger = logging.getLogger("prefactor_core")
 
@@ -54,15 +54,15 @@ class LocalSender:
         )
         self._queue = queue
         self._api = HttpApi(http, sdk_header, connections=queue_config.num_workers + 1)
-        self._endpoint = Endpoint(self._api.ping, retry, latch=True)
+        self._breaker = CircuitBreaker(self._api.ping, retry, latch=True)
         self._executor = TaskExecutor(
             queue,
             ApiDelivery(
-                self._api, self._endpoint, http.retry_on_status_codes, on_terminated=monitor.terminated
+                self._api, self._breaker, http.retry_on_status_codes, on_terminated=monitor.terminated
             ),
             queue_config.num_workers,
             retry=retry,
-            lineage=Lineage(),
+            dependents=Dependents(),
             linger=_LINGER,
             observe=observers(),
             on_failure=self._fail,
@@ -123,7 +123,7 @@ class LocalSender:
         return True
 
     async def stop(self, timeout: float) -> None:
-        """Send what is left, for ``timeout`` seconds at the most, and let go of the connections."""
+        """Send what is left, for ``timeout`` seconds at most, and let go of the connections."""
         if self._polling is not None:
             self._polling.cancel()
             await asyncio.wait([self._polling])
@@ -134,9 +134,9 @@ class LocalSender:
             await asyncio.wait([self._check])
         await self._api.close()
 
-    async def give_back(self) -> None:
+    async def release(self) -> None:
         """Give what was taken back to the queue: the event loop is closed, and its tasks with it."""
-        await self._executor.give_back()
+        await self._executor.release()
 
     async def abort(self) -> None:
         """End at once, and let go of the connections."""
@@ -149,7 +149,7 @@ class LocalSender:
 
     async def _check_token(self) -> None:
         try:
-            await self._endpoint.check()
+            await self._breaker.check()
         except PrefactorTelemetryFailureError as failure:
             await self._fail(failure)
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Final, Protocol
 
-from prefactor_core.api.endpoint import Endpoint, Turn
+from prefactor_core.api.circuit_breaker import CircuitBreaker, Permit
 from prefactor_core.api.packing import BULK_LIMITS, Packing, pack
 from prefactor_core.api.replies import (
     Reply,
@@ -28,27 +28,27 @@ from prefactor_core.api.wire import (
     instance_path,
 )
 from prefactor_core.exceptions import OperationError
-from prefactor_core.operations import SDK_HEADER, Operation, OperationType
-from prefactor_core.queue.base import Delivery
-from prefactor_core.queue.handler import BatchLimits
-from prefactor_core.queue.outcome import (
+from prefactor_core.execution.handler import BatchLimits
+from prefactor_core.execution.outcome import (
     NOT_REACHED,
+    OVERTAKEN,
     SETTLED,
-    SETTLED_BEFORE,
-    Again,
     Apart,
     Dead,
     Outcome,
+    Retry,
 )
+from prefactor_core.operations import SDK_HEADER, Operation, OperationType
+from prefactor_core.queue.base import Delivery
 from prefactor_core.texts import LONGEST_SDK_HEADER
 
 logger = logging.getLogger("prefactor_core.api")
 
 _REFUSED_KEPT: Final = 10_000
-"""Keys remembered at the most of operations that were not allowed once."""
+"""Keys remembered at most of operations that were not allowed once."""
 
 _ENTRIES_SENT: Final = 16
-"""Entries of one SDK header at the most, however many kinds of agents share a request."""
+"""Entries of one SDK header at most, however many kinds of agents share a request."""
 
 _NO_BULK: Final = frozenset({404, 405, 501})
 
@@ -70,7 +70,7 @@ class ApiDelivery:
 
     Args:
         api: The HTTP client.
-        endpoint: The health of what it speaks to.
+        breaker: The health of what it speaks to.
         retry_on: Statuses to be tried again, whatever else they mean.
         on_terminated: Told the instance and the reason when a reply asks an agent to stop.
         limits: What goes into one bulk request.
@@ -79,13 +79,13 @@ class ApiDelivery:
     def __init__(
         self,
         api: Api,
-        endpoint: Endpoint,
+        breaker: CircuitBreaker,
         retry_on: Container[int] = (),
         on_terminated: Callable[[str, str], None] | None = None,
         limits: BatchLimits = BULK_LIMITS,
     ) -> None:
         self._api = api
-        self._endpoint = endpoint
+        self._breaker = breaker
         self._retry_on = retry_on
         self._on_terminated = on_terminated
         self._packing = Packing(limits)
@@ -98,9 +98,9 @@ class ApiDelivery:
         return self._packing.limits
 
     @property
-    def circuit(self) -> Endpoint:
+    def circuit(self) -> CircuitBreaker:
         """What the executor waits for before it calls."""
-        return self._endpoint
+        return self._breaker
 
     async def handle(self, deliveries: Sequence[Delivery[Operation]]) -> list[Outcome]:
         """Send ``deliveries`` and return what became of each; nothing is sent while the circuit is not ready.
@@ -117,19 +117,19 @@ class ApiDelivery:
                     rest: list[Outcome] = [NOT_REACHED] * (len(deliveries) - 1)
                     return [Dead(str(error), sent=False), *rest]
                 break  # it has its turn when it is the first
-        if not self._endpoint.ready:
+        if not self._breaker.ready:
             return [NOT_REACHED] * len(deliveries)
-        async with self._endpoint.turn() as turn:
+        async with self._breaker.permit() as permit:
             if not self._packing.bulk_works or self._packing.travels_alone(wires[0].key):
-                outcomes = await self._send_singly(turn, deliveries, wires)
+                outcomes = await self._send_singly(permit, deliveries, wires)
             else:
-                outcomes = await self._send_bulk(turn, deliveries, wires)
+                outcomes = await self._send_bulk(permit, deliveries, wires)
         return outcomes + [NOT_REACHED] * (len(deliveries) - len(outcomes))
 
     # -- bulk
 
     async def _send_bulk(
-        self, turn: Turn, deliveries: Sequence[Delivery[Operation]], wires: list[WireOperation]
+        self, permit: Permit, deliveries: Sequence[Delivery[Operation]], wires: list[WireOperation]
     ) -> list[Outcome]:
         items = pack(wires)
         batch = deliveries[: len(items)]
@@ -137,7 +137,7 @@ class ApiDelivery:
         reply = await self._post(BULK_PATH, bulk_body(items), batch)
         outputs = _outputs(reply)
         if outputs is not None and wires[0].key in outputs:
-            return await self._read_outputs(turn, batch, wires, outputs, first=first)
+            return await self._read_outputs(permit, batch, wires, outputs, first=first)
         if outputs is not None:
             reply = self._senseless("says nothing of its first operation")
         if reply.status in _NO_BULK:
@@ -154,15 +154,15 @@ class ApiDelivery:
         if cut_off or verdict in {Verdict.TOO_LARGE, Verdict.REJECTED}:
             return self._set_apart(batch, wires, reply)
         if verdict is Verdict.TOKEN:
-            if await self._endpoint.refused(turn, reply, batch[0].item.type.name):
+            if await self._breaker.refused(permit, reply, batch[0].item.type.name):
                 return self._set_apart(batch, wires, reply)
-            return [Again(str(reply), weight=0.0)] * len(batch)
-        again = await self._again(turn, reply, batch, first=first, throttled=verdict is Verdict.THROTTLED)
+            return [Retry(str(reply), weight=0.0)] * len(batch)
+        again = await self._again(permit, reply, batch, first=first, throttled=verdict is Verdict.THROTTLED)
         return [again] * len(batch)
 
     async def _read_outputs(
         self,
-        turn: Turn,
+        permit: Permit,
         batch: Sequence[Delivery[Operation]],
         wires: list[WireOperation],
         outputs: dict[str, object],
@@ -184,15 +184,15 @@ class ApiDelivery:
                 self._hear(delivery.item, output)
                 outcomes.append(SETTLED)
             elif verdict is Verdict.DONE_BEFORE:
-                outcomes.append(SETTLED_BEFORE)
+                outcomes.append(OVERTAKEN)
             elif verdict is Verdict.CONFLICT:
                 outcomes.append(_conflict(delivery.item, Reply(409, output)))
             else:
                 self._packing.set_alone(wire.key)
                 outcomes.append(Apart(str(Reply(200, output))))
                 break
-        if outcomes and outcomes[0] in {SETTLED, SETTLED_BEFORE}:
-            self._endpoint.succeeded(first=first)
+        if outcomes and outcomes[0] in {SETTLED, OVERTAKEN}:
+            self._breaker.succeeded(first=first)
             self._packing.passed()
         if not senseless:
             self._makes_no_sense = False
@@ -200,7 +200,7 @@ class ApiDelivery:
         # This operation may have been done, and so may those behind it.
         rest = batch[len(outcomes) :]
         reply = self._senseless("has something else than an object for an operation")
-        again = await self._again(turn, reply, rest, first=first and not outcomes, throttled=False)
+        again = await self._again(permit, reply, rest, first=first and not outcomes, throttled=False)
         return [*outcomes, *([again] * len(rest))]
 
     def _senseless(self, problem: str) -> Reply:
@@ -222,58 +222,60 @@ class ApiDelivery:
     # -- single requests
 
     async def _send_singly(
-        self, turn: Turn, deliveries: Sequence[Delivery[Operation]], wires: list[WireOperation]
+        self, permit: Permit, deliveries: Sequence[Delivery[Operation]], wires: list[WireOperation]
     ) -> list[Outcome]:
         """Send one after the other, up to the first that is not done."""
         outcomes: list[Outcome] = []
         for delivery, wire in zip(deliveries, wires, strict=False):
             if outcomes and self._packing.bulk_works and not self._packing.travels_alone(wire.key):
                 break  # the rest can travel in bulk again
-            outcome = await self._send_one(turn, delivery, wire)
+            outcome = await self._send_one(permit, delivery, wire)
             outcomes.append(outcome)
-            if outcome in {SETTLED, SETTLED_BEFORE}:
+            if outcome in {SETTLED, OVERTAKEN}:
                 self._packing.forget(wire.key)
-            if outcome not in {SETTLED, SETTLED_BEFORE}:
+            if outcome not in {SETTLED, OVERTAKEN}:
                 break
         return outcomes
 
-    async def _send_one(self, turn: Turn, delivery: Delivery[Operation], wire: WireOperation) -> Outcome:
+    async def _send_one(self, permit: Permit, delivery: Delivery[Operation], wire: WireOperation) -> Outcome:
         operation = delivery.item
         first = not delivery.maybe_sent
         reply = await self._post(wire.path, wire.single_body(), [delivery])
         verdict = classify(reply, operation.type, maybe_sent=delivery.maybe_sent, retry_on=self._retry_on)
         if verdict is Verdict.DONE:
-            self._endpoint.succeeded(first=first)
+            self._breaker.succeeded(first=first)
             self._hear(operation, reply.body)
             return SETTLED
         if verdict is Verdict.DONE_BEFORE:
-            self._endpoint.succeeded(first=False)
-            return SETTLED_BEFORE
+            self._breaker.succeeded(first=False)
+            return OVERTAKEN
         if verdict is Verdict.CONFLICT:
-            self._endpoint.answered(turn)
+            self._breaker.answered(permit)
             return _conflict(operation, reply)
         if verdict is Verdict.OVER:
-            return await self._settle_if_over(turn, delivery, reply)
+            return await self._settle_if_over(permit, delivery, reply)
         if verdict in {Verdict.REJECTED, Verdict.TOO_LARGE}:
-            self._endpoint.answered(turn)
+            self._breaker.answered(permit)
             whole = await self._loses_instance(operation, reply)
             # An API that finds fault with the content of something inside an instance knows the instance.
             # Where that is the next thing of every instance, nothing could succeed to have it believed.
             of_content = reply.status == 422 and operation.type is not OperationType.REGISTER_AGENT_INSTANCE
             return Dead(f"rejected: {reply}", reply.detail, whole=whole, rejected=not of_content)
         if verdict is Verdict.TOKEN:
-            if await self._endpoint.refused(turn, reply, operation.type.name) and self._is_refused(wire.key):
+            if await self._breaker.refused(permit, reply, operation.type.name) and self._is_refused(wire.key):
                 return Dead(f"not allowed: {reply}", reply.detail, rejected=True)
-            return Again(str(reply), weight=0.0)
-        return await self._again(turn, reply, [delivery], first=first, throttled=verdict is Verdict.THROTTLED)
+            return Retry(str(reply), weight=0.0)
+        return await self._again(
+            permit, reply, [delivery], first=first, throttled=verdict is Verdict.THROTTLED
+        )
 
-    async def _settle_if_over(self, turn: Turn, delivery: Delivery[Operation], reply: Reply) -> Outcome:
+    async def _settle_if_over(self, permit: Permit, delivery: Delivery[Operation], reply: Reply) -> Outcome:
         """Settle the finish of an instance that is over already; anything else in its way is a conflict."""
         found = await self._api.get(instance_path(delivery.item.payload["instance_id"]))
         over = is_over(found)
         if over is None:
-            return await self._again(turn, found, [delivery], first=False, throttled=found.status == 429)
-        return SETTLED_BEFORE if over else _conflict(delivery.item, reply)
+            return await self._again(permit, found, [delivery], first=False, throttled=found.status == 429)
+        return OVERTAKEN if over else _conflict(delivery.item, reply)
 
     async def _loses_instance(self, operation: Operation, reply: Reply) -> bool:
         lost = loses_instance(reply, operation)
@@ -313,21 +315,21 @@ class ApiDelivery:
 
     async def _again(
         self,
-        turn: Turn,
+        permit: Permit,
         reply: Reply,
         batch: Sequence[Delivery[Operation]],
         *,
         first: bool,
         throttled: bool,
-    ) -> Again:
+    ) -> Retry:
         if throttled:
-            self._endpoint.throttled(turn, reply.retry_after)
-            return Again(str(reply), weight=0.0, retry_after=reply.retry_after)
+            self._breaker.throttled(permit, reply.retry_after)
+            return Retry(str(reply), weight=0.0, retry_after=reply.retry_after)
         if reply.reached:
             _mark_sent(batch)
         lanes = {delivery.item.instance_id or delivery for delivery in batch}
-        weight = await self._endpoint.failed(turn, reply, lanes, first=first)
-        return Again(str(reply), weight=weight, retry_after=reply.retry_after)
+        weight = await self._breaker.failed(permit, reply, lanes, first=first)
+        return Retry(str(reply), weight=weight, retry_after=reply.retry_after)
 
 
 def _sdk_header(batch: Sequence[Delivery[Operation]]) -> str | None:

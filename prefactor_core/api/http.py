@@ -38,7 +38,7 @@ class HttpApi:
         config: URL, token and timeouts.
         sdk_header: Returns the ``X-Prefactor-SDK`` header; asked at each request, since an integration may
             add itself late.
-        connections: Connections kept at the most.
+        connections: Connections kept at most.
         token: Returns the token of the moment, where it can change; else it is the configuration's.
     """
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from prefactor_core.api.replies import Reply
 from prefactor_core.api.wire import MAX_BULK_BYTES, WireOperation
-from prefactor_core.queue.handler import BatchLimits
+from prefactor_core.execution.handler import BatchLimits
 
 logger = logging.getLogger("prefactor_core.api")
 
@@ -26,7 +26,7 @@ _REMEMBERED: Final = 60.0
 """Seconds until what was refused is tried again. It may have been a proxy."""
 
 _KEYS_KEPT: Final = 10_000
-"""Keys remembered at the most of operations that travel alone."""
+"""Keys remembered at most of operations that travel alone."""
 
 
 class Packing:

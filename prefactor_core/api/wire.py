@@ -76,7 +76,7 @@ def bulk_body(items: list[bytes]) -> bytes:
 
 
 def encode(operation: Operation) -> WireOperation:
-    """Turn an operation into what is sent.
+    """Permit an operation into what is sent.
 
     Raises:
         OperationError: A field that its type needs is missing, or it is not sound. Operations that the client

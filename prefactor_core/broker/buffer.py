@@ -14,7 +14,7 @@ from prefactor_core.operations import Operation, OperationType
 from prefactor_core.queue.admission import Admission
 
 BufferPolicy: TypeAlias = Literal["drop", "block"]
-"""What a full buffer does: drop whole causal chains and count them, or have the caller wait."""
+"""What a full buffer does: drop whole chains of dependents and count them, or have the caller wait."""
 
 _SEQUENCES_KEPT: Final = 100_000
 """Instances whose sequence is remembered; past that the oldest begins anew."""
@@ -25,8 +25,8 @@ class BufferBounds:
     """How much a buffer holds, and what it does when it is full.
 
     Attributes:
-        max_items: Operations at the most.
-        max_bytes: Bytes at the most.
+        max_items: Operations at most.
+        max_bytes: Bytes at most.
         policy: ``drop`` or ``block``.
     """
 

@@ -14,13 +14,13 @@ from contextlib import suppress
 from typing import Final, TypeAlias, TypeVar
 
 from prefactor_core.broker.answers import Answers
+from prefactor_core.broker.dead_letter import StoredDeadLetter, encode_dead_letter
 from prefactor_core.broker.driver import ConsumingEnd, Message, PartitionState
 from prefactor_core.broker.inbox import Inbox
-from prefactor_core.broker.letters import Record, encode_record
+from prefactor_core.broker.owned_partition import Disposed, OwnedPartition, Quota
 from prefactor_core.broker.reader import BROKER_RETRY, Reader
 from prefactor_core.broker.rebalance import Rebalance
 from prefactor_core.broker.shares import share_of
-from prefactor_core.broker.tenure import Disposed, Quota, Tenure
 from prefactor_core.exceptions import QueueClosedError
 from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage, describe
@@ -37,7 +37,7 @@ _LEAVING: Final = 5.0
 """Seconds that what is being carried out has, when its partition is to be given up."""
 
 R = TypeVar("R")
-Settle: TypeAlias = Callable[[Tenure, list[Message]], Awaitable[Sequence[Message]]]
+Settle: TypeAlias = Callable[[OwnedPartition, list[Message]], Awaitable[Sequence[Message]]]
 
 
 class Consumer:
@@ -53,7 +53,7 @@ class Consumer:
         self._end = end
         self._name = name
         self._rng = rng
-        self._tenures: dict[int, Tenure] = {}
+        self._owned: dict[int, OwnedPartition] = {}
         self._inbox = Inbox()
         self.outage = Outage(logger, name, "is unavailable, its partitions wait")
         """The broker's, for everything that is tried there again and again."""
@@ -83,12 +83,12 @@ class Consumer:
     @property
     def owned(self) -> list[int]:
         """The partitions that this process owns now."""
-        return sorted(number for number, tenure in self._tenures.items() if tenure.current)
+        return sorted(number for number, owned in self._owned.items() if owned.current)
 
     def oldest(self, partition: int) -> float | None:
         """Return when the oldest operation held here of a partition was made, in seconds since the epoch."""
-        tenure = self._tenures.get(partition)
-        return None if tenure is None else tenure.oldest
+        owned = self._owned.get(partition)
+        return None if owned is None else owned.oldest
 
     async def receive(self, max_items: int, max_bytes: int) -> list[Delivery[Operation]]:
         """Return the next deliveries, waiting for the first.
@@ -113,8 +113,8 @@ class Consumer:
             BrokerError: Not all could be removed; to be repeated with the same deliveries.
         """
 
-        async def settle(tenure: Tenure, messages: list[Message]) -> Sequence[Message]:
-            return await tenure.partition.settle(messages)
+        async def settle(owned: OwnedPartition, messages: list[Message]) -> Sequence[Message]:
+            return await owned.partition.settle(messages)
 
         refused = await self._dispose(deliveries, settle)
         self._answers.tell("delivered", ((one.item, None) for one in deliveries if _is_done(one)))
@@ -130,16 +130,18 @@ class Consumer:
         """
         given_up = {id(delivery.receipt): letter for delivery, letter in letters}
 
-        async def bury(tenure: Tenure, messages: list[Message]) -> Sequence[Message]:
-            number = tenure.partition.number
+        async def dead_letter_all(owned: OwnedPartition, messages: list[Message]) -> Sequence[Message]:
+            number = owned.partition.number
             records: list[tuple[Message, bytes]] = []
             for message in messages:
                 letter = given_up[id(message)]
-                record = Record.of(message.data, number, letter.reason, letter.attempts, letter.reply)
-                records.append((message, encode_record(record)))
-            return await tenure.partition.dead_letter(records)
+                record = StoredDeadLetter.of(
+                    message.data, number, letter.reason, letter.attempts, letter.reply
+                )
+                records.append((message, encode_dead_letter(record)))
+            return await owned.partition.dead_letter(records)
 
-        refused = await self._dispose([delivery for delivery, _ in letters], bury)
+        refused = await self._dispose([delivery for delivery, _ in letters], dead_letter_all)
         self._answers.tell("kept", ((one.item, letter.reason) for one, letter in letters if _is_done(one)))
         return refused
 
@@ -147,15 +149,15 @@ class Consumer:
         """Take deliveries back: to be handed out again, or left to the partition's next owner."""
         held = [delivery for delivery in deliveries if isinstance(delivery.receipt, Message)]
         again = [delivery for delivery in held if not delivery.revoked and not self._closed]
-        for tenure, gone in _by_tenure(d for d in held if d.revoked or self._closed).items():
-            tenure.forget(gone)
+        for owned, gone in _by_tenure(d for d in held if d.revoked or self._closed).items():
+            owned.forget(gone)
         self._inbox.put_back(again)
 
     async def depth(self) -> int:
         """Return how many operations are unsettled at the broker.
 
         Raises:
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
         """
         return await self._end.waiting()
 
@@ -163,7 +165,7 @@ class Consumer:
         """Return what an operator sees of every partition.
 
         Raises:
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
         """
         return await self._end.states()
 
@@ -196,28 +198,28 @@ class Consumer:
     def close(self) -> None:
         """Hand out nothing more, and read nothing more. What was handed out can still be disposed of."""
         self._closed = True
-        for tenure in self._tenures.values():
-            tenure.close()
+        for owned in self._owned.values():
+            owned.close()
         self._inbox.wake_all()
 
     async def disconnect(self) -> None:
         """Give all partitions up and let go of the broker."""
         self.close()
-        for number, tenure in self._tenures.items():
-            if not tenure.partition.held:  # since the last look, or amidst a drain
-                self._rebalance.lost(number, tenure.partition.loss)
+        for number, owned in self._owned.items():
+            if not owned.partition.held:  # since the last look, or amidst a drain
+                self._rebalance.lost(number, owned.partition.loss)
         self._rebalance.end(len(self.owned))
-        for tenure in self._tenures.values():
-            tenure.leave()
+        for owned in self._owned.values():
+            owned.leave()
         tasks = [*self._tasks, *([self._keeper] if self._keeper is not None else [])]
         for task in tasks:
             task.cancel()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, Exception):
                 logger.error("consuming from %s failed", self._name, exc_info=result)
-        await asyncio.gather(*(self._give_up(tenure) for tenure in self._tenures.values()))
+        await asyncio.gather(*(self._give_up(owned) for owned in self._owned.values()))
         self.outage.close()
-        self._tenures.clear()
+        self._owned.clear()
         self._inbox.clear()
         await self._answers.close()
         await self._end.disconnect()
@@ -256,28 +258,28 @@ class Consumer:
     async def _look(self) -> None:
         self._let_go_of_lost()
         if self._aside is not None:
-            self._give_back([tenure for tenure in self._tenures.values() if tenure.current])
-            if not self._tenures:
+            self._release([owned for owned in self._owned.values() if owned.current])
+            if not self._owned:
                 await self._end.stand_aside()
-            self._rebalance.look(0, complete=not self._tenures)
+            self._rebalance.look(0, complete=not self._owned)
             return
         if not self._partitions:
             self._partitions = await self._end.partitions()
         share = share_of(self._partitions, await self._end.fleet())
-        for tenure in self._tenures.values():
-            tenure.quota = self._quota(share)
-        owned = [tenure for tenure in self._tenures.values() if tenure.current]
-        if len(owned) > share:
-            owned.sort(key=lambda tenure: tenure.items)
-            self._give_back(owned[: len(owned) - share])
-        elif len(owned) < share:
-            await self._take_more(share - len(owned), share)
-        self._rebalance.look(len(self.owned), complete=len(self._tenures) == len(self.owned) == share)
+        for owned in self._owned.values():
+            owned.quota = self._quota(share)
+        current = [owned for owned in self._owned.values() if owned.current]
+        if len(current) > share:
+            current.sort(key=lambda owned: owned.items)
+            self._release(current[: len(current) - share])
+        elif len(current) < share:
+            await self._take_more(share - len(current), share)
+        self._rebalance.look(len(self.owned), complete=len(self._owned) == len(self.owned) == share)
 
-    def _give_back(self, tenures: Iterable[Tenure]) -> None:
-        for tenure in tenures:
-            tenure.leave()
-            self._own(self._leave(tenure))
+    def _release(self, all_owned: Iterable[OwnedPartition]) -> None:
+        for owned in all_owned:
+            owned.leave()
+            self._own(self._leave(owned))
 
     async def _take_more(self, wanted: int, share: int) -> None:
         start = self._rng.randrange(self._partitions)
@@ -285,15 +287,15 @@ class Consumer:
             number = (start + offset) % self._partitions
             if wanted == 0 or self._closed or self._aside is not None:
                 return
-            if number in self._tenures:
+            if number in self._owned:
                 continue
             quota = self._quota(share)
             partition = await self._end.acquire(number, quota.items)
             if partition is None:
                 continue
             wanted -= 1
-            tenure = self._tenures[number] = Tenure(partition, quota)
-            tenure.reader = self._own(self._reader.run(tenure))
+            owned = self._owned[number] = OwnedPartition(partition, quota)
+            owned.reader = self._own(self._reader.run(owned))
             self._rebalance.gained(number)
 
     def _quota(self, share: int) -> Quota:
@@ -301,37 +303,37 @@ class Consumer:
         return Quota(max(16, _UNSETTLED_ITEMS // share), max(1, _UNSETTLED_BYTES // share))
 
     def _let_go_of_lost(self) -> None:
-        for number, tenure in list(self._tenures.items()):
-            if not tenure.partition.held and not tenure.leaving:
-                tenure.leave()
-                self._inbox.forget(tenure)
-                del self._tenures[number]
-                if tenure.reader is not None:
-                    tenure.reader.cancel()
-                self._own(self._give_up(tenure))  # lets go of its connections
-                self._rebalance.lost(number, tenure.partition.loss)
+        for number, owned in list(self._owned.items()):
+            if not owned.partition.held and not owned.leaving:
+                owned.leave()
+                self._inbox.forget(owned)
+                del self._owned[number]
+                if owned.reader is not None:
+                    owned.reader.cancel()
+                self._own(self._give_up(owned))  # lets go of its connections
+                self._rebalance.lost(number, owned.partition.loss)
 
-    async def _leave(self, tenure: Tenure) -> None:
+    async def _leave(self, owned: OwnedPartition) -> None:
         """Give a partition up once what is being carried out of it has ended."""
         deadline = asyncio.get_running_loop().time() + _LEAVING
-        self._inbox.forget(tenure)
-        while tenure.items and (left := deadline - asyncio.get_running_loop().time()) > 0:
-            await tenure.wait_for_change(left)
-        loss = None if tenure.partition.held else tenure.partition.loss
-        await self._give_up(tenure)
-        del self._tenures[tenure.partition.number]
+        self._inbox.forget(owned)
+        while owned.items and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await owned.wait_for_change(left)
+        loss = None if owned.partition.held else owned.partition.loss
+        await self._give_up(owned)
+        del self._owned[owned.partition.number]
         if loss is None:
-            self._rebalance.given_up(tenure.partition.number)
+            self._rebalance.released(owned.partition.number)
         else:
-            self._rebalance.lost(tenure.partition.number, loss)
+            self._rebalance.lost(owned.partition.number, loss)
 
-    async def _give_up(self, tenure: Tenure) -> None:
+    async def _give_up(self, owned: OwnedPartition) -> None:
         try:
-            await tenure.partition.release()
+            await owned.partition.release()
         except Exception as error:  # noqa: BLE001 -- told
             # The driver is somebody else's code; what it did not give up runs out by itself.
-            self.outage.failed(tenure, error)
-            self.outage.worked(tenure)  # it is not tried again
+            self.outage.failed(owned, error)
+            self.outage.worked(owned)  # it is not tried again
 
     # -- disposing
 
@@ -340,7 +342,7 @@ class Consumer:
     ) -> list[Delivery[Operation]]:
         pending = [delivery for delivery in deliveries if isinstance(delivery.receipt, Message)]
         results = await asyncio.gather(
-            *(self._dispose_of(tenure, own, settle) for tenure, own in _by_tenure(pending).items()),
+            *(self._dispose_of(owned, own, settle) for owned, own in _by_tenure(pending).items()),
             return_exceptions=True,
         )
         for result in results:
@@ -348,11 +350,13 @@ class Consumer:
                 raise result
         return [delivery for delivery in deliveries if delivery.receipt is Disposed.REFUSED]
 
-    async def _dispose_of(self, tenure: Tenure, own: list[Delivery[Operation]], settle: Settle) -> None:
+    async def _dispose_of(
+        self, owned: OwnedPartition, own: list[Delivery[Operation]], settle: Settle
+    ) -> None:
         messages = [delivery.receipt for delivery in own if isinstance(delivery.receipt, Message)]
-        refused = {id(message) for message in await settle(tenure, messages)}
-        tenure.forget([delivery for delivery in own if id(delivery.receipt) in refused], Disposed.REFUSED)
-        tenure.forget(own)
+        refused = {id(message) for message in await settle(owned, messages)}
+        owned.forget([delivery for delivery in own if id(delivery.receipt) in refused], Disposed.REFUSED)
+        owned.forget(own)
 
     # -- tasks
 
@@ -367,9 +371,9 @@ def _is_done(delivery: Delivery[Operation]) -> bool:
     return delivery.receipt is Disposed.DONE
 
 
-def _by_tenure(deliveries: Iterable[Delivery[Operation]]) -> dict[Tenure, list[Delivery[Operation]]]:
-    found: defaultdict[Tenure, list[Delivery[Operation]]] = defaultdict(list)
+def _by_tenure(deliveries: Iterable[Delivery[Operation]]) -> dict[OwnedPartition, list[Delivery[Operation]]]:
+    found: defaultdict[OwnedPartition, list[Delivery[Operation]]] = defaultdict(list)
     for delivery in deliveries:
-        if isinstance(delivery.owner, Tenure):
+        if isinstance(delivery.owner, OwnedPartition):
             found[delivery.owner].append(delivery)
     return found

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from prefactor_core.broker.answers import Outcomes
-from prefactor_core.broker.driver import Broker, PublishingEnd, StoredLetter
+from prefactor_core.broker.dead_letter import StoredDeadLetter, decode_dead_letter
+from prefactor_core.broker.driver import Broker, DeadLetterMessage, PublishingEnd
 from prefactor_core.broker.envelope import Envelope, encode
-from prefactor_core.broker.letters import Record, decode_record
 from prefactor_core.broker.partitions import partition_of
 
 _AT_ONCE = 200
@@ -25,7 +25,7 @@ class Selection:
     ids: Collection[str] | None = None
     instance: str | None = None
 
-    def takes(self, record: Record) -> bool:
+    def takes(self, record: StoredDeadLetter) -> bool:
         """Whether a record is meant."""
         if self.ids is not None and record.id not in self.ids:
             return False
@@ -78,12 +78,12 @@ class DeadLetters:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
 
-    async def list(self, selection: Selection = Selection()) -> AsyncIterator[Record]:
+    async def list(self, selection: Selection = Selection()) -> AsyncIterator[StoredDeadLetter]:
         """Yield the records that are meant, each operation once, the oldest of each partition first."""
         seen: set[str] = set()
         async with self._broker.dead_letters() as end:
             async for stored in end.read():
-                record = decode_record(stored.data, stored.partition)
+                record = decode_dead_letter(stored.data, stored.partition)
                 # A worker that dies between storing a letter and removing its operation has it stored twice.
                 if selection.takes(record) and record.id not in seen:
                     seen.add(record.id)
@@ -141,13 +141,13 @@ class DeadLetters:
             partitions = await publishing.partitions()
             async with self._broker.dead_letters() as end:
                 # Read anew: receipts may live only as long as the end that read them.
-                stored: dict[str, list[StoredLetter]] = {}
+                stored: dict[str, list[DeadLetterMessage]] = {}
                 async for letter in end.read():
-                    record = decode_record(letter.data, letter.partition)
+                    record = decode_dead_letter(letter.data, letter.partition)
                     if record.id in meant:
                         stored.setdefault(record.id, []).append(letter)
                 for id_ in sorted(stored, key=lambda id_: meant[id_]):
-                    envelope = decode_record(stored[id_][0].data, 0).read()
+                    envelope = decode_dead_letter(stored[id_][0].data, 0).read()
                     if envelope is None:
                         continue
                     again = replace(envelope, answer_to=answer_to)
@@ -161,9 +161,9 @@ class DeadLetters:
         """Remove the records that are meant for good, and return how many operations that were."""
         gone: set[str] = set()
         async with self._broker.dead_letters() as end:
-            batch: list[StoredLetter] = []
+            batch: list[DeadLetterMessage] = []
             async for stored in end.read():
-                record = decode_record(stored.data, stored.partition)
+                record = decode_dead_letter(stored.data, stored.partition)
                 if not selection.takes(record):
                     continue
                 gone.add(record.id)

@@ -34,7 +34,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredLetter:
+class DeadLetterMessage:
     """One record of the dead letters, as a broker holds it.
 
     Attributes:
@@ -98,7 +98,7 @@ class PublishingEnd(End):
         """Return the number of partitions: the recorded one, or the wanted one, recorded by this call.
 
         Raises:
-            BrokerError: The broker is away, or refuses.
+            BrokerError: The broker is unavailable, or refuses.
         """
 
     @abstractmethod
@@ -151,7 +151,7 @@ class Partition(ABC):
 
     @property
     @abstractmethod
-    def careful(self) -> bool:
+    def isolated(self) -> bool:
         """Whether earlier owners crashed here, so that one operation at a time is to be handled for now."""
 
     @abstractmethod
@@ -165,12 +165,12 @@ class Partition(ABC):
             max_bytes: About how many bytes to stop at; one message is always returned whole.
 
         Raises:
-            BrokerError: The broker is away, or the partition is lost (``held`` is false then).
+            BrokerError: The broker is unavailable, or the partition is lost (``held`` is false then).
         """
 
     @abstractmethod
     async def attempts(self, message: Message) -> int:
-        """Return how often, while ``careful``, ``message`` was begun without an end by owners that crashed.
+        """Return how often, while ``isolated``, ``message`` was begun without an end by owners that crashed.
 
         Raises:
             BrokerError: It could not be asked.
@@ -178,7 +178,7 @@ class Partition(ABC):
 
     @abstractmethod
     async def begin(self, message: Message) -> bool:
-        """Record, while ``careful``, an attempt at ``message``: from now on a crash is held against it.
+        """Record, while ``isolated``, an attempt at ``message``: from now on a crash is held against it.
 
         Begun again by the same owner, without an end or a withdrawal that is sure, it is the same attempt.
 
@@ -235,7 +235,7 @@ class ConsumingEnd(End):
         """As ``PublishingEnd.partitions``; logs settings of the broker under which operations can be lost.
 
         Raises:
-            BrokerError: The broker is away, or refuses.
+            BrokerError: The broker is unavailable, or refuses.
         """
 
     @abstractmethod
@@ -243,7 +243,7 @@ class ConsumingEnd(End):
         """Join the fleet, or stay in it, and return it. Called every second or so.
 
         Raises:
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
         """
 
     @abstractmethod
@@ -286,7 +286,7 @@ class ConsumingEnd(End):
             max_items: About how many messages the caller will have unsettled at a time.
 
         Raises:
-            BrokerError: The broker is away, or refuses.
+            BrokerError: The broker is unavailable, or refuses.
         """
 
     @abstractmethod
@@ -294,7 +294,7 @@ class ConsumingEnd(End):
         """Return how many operations are unsettled in all partitions, as far as the broker can count them.
 
         Raises:
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
         """
 
     @abstractmethod
@@ -302,7 +302,7 @@ class ConsumingEnd(End):
         """Return every partition's state. Changes nothing, and joins no fleet.
 
         Raises:
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
         """
 
 
@@ -310,14 +310,14 @@ class DeadLetterEnd(End):
     """Where dead letters are kept. What was read stays there until it is removed."""
 
     @abstractmethod
-    def read(self) -> AsyncIterator[StoredLetter]:
+    def read(self) -> AsyncIterator[DeadLetterMessage]:
         """Yield every record, the oldest of each partition first, without holding all of them in memory.
 
         Reading changes nothing for other readers: they see every record too, now or, where the broker can
         serve only one reader at a time, once this end is disconnected.
 
         Raises:
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
         """
 
     @abstractmethod
@@ -325,11 +325,11 @@ class DeadLetterEnd(End):
         """Return how many records there are, without reading them.
 
         Raises:
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
         """
 
     @abstractmethod
-    async def remove(self, letters: Sequence[StoredLetter]) -> None:
+    async def remove(self, letters: Sequence[DeadLetterMessage]) -> None:
         """Remove records that ``read`` yielded.
 
         Raises:
@@ -404,5 +404,5 @@ class Broker(ABC):
         For a prefix that nobody uses any more; what is lost is lost.
 
         Raises:
-            BrokerError: The broker is away, or refuses.
+            BrokerError: The broker is unavailable, or refuses.
         """

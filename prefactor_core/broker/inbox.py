@@ -4,13 +4,13 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
-from prefactor_core.broker.tenure import Tenure
+from prefactor_core.broker.owned_partition import OwnedPartition
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Delivery
 
 
 class Inbox:
-    """First in, first out. It is bounded by the quotas of the tenures that fill it."""
+    """First in, first out. It is bounded by the quotas of the owned partitions that fill it."""
 
     def __init__(self) -> None:
         self._waiting: deque[Delivery[Operation]] = deque()
@@ -37,7 +37,7 @@ class Inbox:
         while self._waiting and len(taken) < max_items and size < max_bytes:
             delivery = self._waiting.popleft()
             if delivery.revoked:
-                if isinstance(delivery.owner, Tenure):
+                if isinstance(delivery.owner, OwnedPartition):
                     delivery.owner.forget([delivery])
                 continue
             size += delivery.size
@@ -46,10 +46,10 @@ class Inbox:
             self._wake_one()
         return taken
 
-    def forget(self, tenure: Tenure) -> None:
+    def forget(self, owned: OwnedPartition) -> None:
         """Drop what waits of a partition that is no longer ours."""
-        tenure.forget([delivery for delivery in self._waiting if delivery.owner is tenure])
-        self._waiting = deque(delivery for delivery in self._waiting if delivery.owner is not tenure)
+        owned.forget([delivery for delivery in self._waiting if delivery.owner is owned])
+        self._waiting = deque(delivery for delivery in self._waiting if delivery.owner is not owned)
 
     def clear(self) -> None:
         """Drop everything."""

@@ -1,4 +1,4 @@
-"""Isolation: operations of careful partitions are handled one at a time, and every attempt is recorded.
+"""Isolation: operations of isolated partitions are handled one at a time, and every attempt is recorded.
 
 A crash is held against every operation that was begun and not ended. Those that are begun for the first time
 may be under way together, one a partition; one that an owner had begun when it crashed is handled with no
@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from prefactor_core.broker.driver import Message
-from prefactor_core.broker.tenure import Tenure
+from prefactor_core.broker.owned_partition import OwnedPartition
 from prefactor_core.outage import Outage
 
 if TYPE_CHECKING:
@@ -25,13 +25,15 @@ class IsolatedAttempt:
 
     Args:
         isolation: All of this process.
-        tenure: The message's partition.
+        owned: The message's partition.
         message: The message.
         alone: Whether no other may be under way beside it.
     """
 
-    def __init__(self, isolation: "Isolation", tenure: Tenure, message: Message, *, alone: bool) -> None:
-        self.tenure = tenure
+    def __init__(
+        self, isolation: "Isolation", owned: OwnedPartition, message: Message, *, alone: bool
+    ) -> None:
+        self.owned = owned
         self.alone = alone
         self.delivery: Delivery[Operation] | None = None
         """Its delivery, once that is with those who received it."""
@@ -45,20 +47,20 @@ class IsolatedAttempt:
         """Whether it was disposed of, or is another process's."""
         if self.delivery is None:
             return False
-        return self.delivery.receipt is not self._message or not self.tenure.current
+        return self.delivery.receipt is not self._message or not self.owned.current
 
     async def withdraw(self) -> None:
         """Take the record back, and let others begin."""
         async with self._lock:
             self._isolation.end(self)
-            if not self._recorded or not self.tenure.current:
+            if not self._recorded or not self.owned.current:
                 return
             # If that fails it may stand; begun again it is still the same attempt. Whoever owns the partition
             # next takes it back.
             self._recorded = False
-            doing = (self.tenure, "withdraw")
+            doing = (self.owned, "withdraw")
             try:
-                await self.tenure.partition.withdraw(self._message)
+                await self.owned.partition.withdraw(self._message)
             except Exception as error:  # noqa: BLE001 -- told
                 # Also what is no BrokerError: the driver is somebody else's code.
                 self._isolation.outage.failed(doing, error)
@@ -67,17 +69,17 @@ class IsolatedAttempt:
     async def begin(self) -> bool:
         """Record it again; ``False`` while others have to end first, or the broker is unavailable."""
         async with self._lock:
-            if not self.tenure.current or not self._isolation.try_start(self):
+            if not self.owned.current or not self._isolation.try_start(self):
                 return False
             if self._recorded:
                 return True
-            doing = (self.tenure, "begin")
+            doing = (self.owned, "begin")
             try:
-                await self.tenure.partition.begin(self._message)
+                await self.owned.partition.begin(self._message)
             except Exception as error:  # noqa: BLE001 -- told, and tried again
                 # Also what is no BrokerError: the driver is somebody else's code, and a crash now would not
                 # be counted.
-                if self.tenure.current:  # else it is the next owner's
+                if self.owned.current:  # else it is the next owner's
                     self._isolation.outage.failed(doing, error)
             else:
                 self._isolation.outage.worked(doing)
@@ -99,18 +101,18 @@ class Isolation:
         self._under_way: list[IsolatedAttempt] = []
         self._waiting_alone: set[IsolatedAttempt] = set()
 
-    async def start(self, tenure: Tenure, message: Message, *, alone: bool) -> IsolatedAttempt:
+    async def start(self, owned: OwnedPartition, message: Message, *, alone: bool) -> IsolatedAttempt:
         """Wait until an operation may be begun, and return the attempt, which is to be recorded now.
 
         Args:
-            tenure: Whose message it is; if that is lost meanwhile, the wait ends too.
+            owned: Whose message it is; if that is lost meanwhile, the wait ends too.
             message: The message.
             alone: Whether an owner had begun it when it crashed.
         """
-        attempt = IsolatedAttempt(self, tenure, message, alone=alone)
+        attempt = IsolatedAttempt(self, owned, message, alone=alone)
         try:
             # Many partitions' states are looked at, each of which may change: no event stands for all.
-            while tenure.current and not self.try_start(attempt):  # noqa: ASYNC110
+            while owned.current and not self.try_start(attempt):  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK)
         finally:
             self._waiting_alone.discard(attempt)
@@ -131,10 +133,10 @@ class Isolation:
         self._under_way.append(attempt)
         return True
 
-    def forget(self, tenure: Tenure) -> None:
+    def forget(self, owned: OwnedPartition) -> None:
         """Take note that nothing is begun any more in a partition."""
         for step in ("withdraw", "begin"):
-            self.outage.worked((tenure, step))
+            self.outage.worked((owned, step))
 
     def end(self, attempt: IsolatedAttempt) -> None:
         """Count an attempt as under way no longer."""

@@ -18,10 +18,10 @@ from prefactor_core.broker.buffer import Buffer, BufferBounds, Line
 from prefactor_core.broker.driver import PublishingEnd
 from prefactor_core.broker.envelope import encode
 from prefactor_core.exceptions import BrokerError, QueueClosedError
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import Published
-from prefactor_core.queue.retry import RetryPolicy
 
 logger = logging.getLogger("prefactor_core.broker")
 
@@ -45,7 +45,7 @@ class Publisher:
         end: Where they go.
         name: What logs call it.
         bounds: How much may wait.
-        retry: Backoff while the broker is away; there is no last try.
+        retry: Backoff while the broker is unavailable; there is no last try.
     """
 
     def __init__(

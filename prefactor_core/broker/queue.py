@@ -72,7 +72,7 @@ class BrokerQueue(Queue[Operation]):
         return self.publisher.published.dropped
 
     async def flush(self, timeout: float) -> bool:
-        """Wait until the broker has confirmed everything put so far, for ``timeout`` seconds at the most."""
+        """Wait until the broker has confirmed everything put so far, for ``timeout`` seconds at most."""
         return await self.publisher.flush(timeout)
 
     # -- a worker's half
@@ -95,8 +95,8 @@ class BrokerQueue(Queue[Operation]):
         while True:
             (delivery,) = await self.receive(1, 1)
             try:
-                if delivery.given_up is not None:
-                    await self.dead_letter([(delivery, delivery.given_up)])
+                if delivery.dead_letter is not None:
+                    await self.dead_letter([(delivery, delivery.dead_letter)])
                     continue
                 refused = await self.settle([delivery])
             except BaseException:
@@ -109,7 +109,7 @@ class BrokerQueue(Queue[Operation]):
         """Remove deliveries from the broker; return those that are another process's by now.
 
         Raises:
-            BrokerError: The broker is away; to be repeated.
+            BrokerError: The broker is unavailable; to be repeated.
         """
         return await self.consumer.settle(deliveries)
 
@@ -119,7 +119,7 @@ class BrokerQueue(Queue[Operation]):
         """Move deliveries to the broker's dead letters; return those that are another process's by now.
 
         Raises:
-            BrokerError: The broker is away; to be repeated.
+            BrokerError: The broker is unavailable; to be repeated.
         """
         return await self.consumer.dead_letter(letters)
 
@@ -131,7 +131,7 @@ class BrokerQueue(Queue[Operation]):
         """Return how many operations are unsettled at the broker, or wait here to get there.
 
         Raises:
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
         """
         return self.publisher.waiting + await self.consumer.depth()
 

@@ -5,17 +5,17 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from prefactor_core.broker.dead_letter import StoredDeadLetter, encode_dead_letter
 from prefactor_core.broker.driver import MAX_ATTEMPTS, Message
 from prefactor_core.broker.envelope import UnreadableEnvelopeError, decode
 from prefactor_core.broker.inbox import Inbox
 from prefactor_core.broker.isolation import IsolatedAttempt, Isolation
-from prefactor_core.broker.letters import Record, encode_record
-from prefactor_core.broker.tenure import Tenure
+from prefactor_core.broker.owned_partition import OwnedPartition
 from prefactor_core.exceptions import BrokerError
+from prefactor_core.execution.dead_letter_log import DeadLetterLog
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import DeadLetter
-from prefactor_core.queue.dead_letter_log import DeadLetterLog
-from prefactor_core.queue.retry import RetryPolicy
 
 R = TypeVar("R")
 
@@ -44,65 +44,65 @@ class Reader:
         self.quarantined = 0
         """Messages that were dead-lettered unread: no envelopes."""
 
-    async def run(self, tenure: Tenure) -> None:
+    async def run(self, owned: OwnedPartition) -> None:
         """Read ahead for as long as the partition is ours."""
         try:
-            await self._read(tenure)
+            await self._read(owned)
         finally:
-            self._outage.worked(tenure)
-            self._isolation.forget(tenure)
+            self._outage.worked(owned)
+            self._isolation.forget(owned)
 
-    async def _read(self, tenure: Tenure) -> None:
+    async def _read(self, owned: OwnedPartition) -> None:
         failures = 0
-        while tenure.reading:
-            max_items, max_bytes = tenure.room()
+        while owned.reading:
+            max_items, max_bytes = owned.room()
             if not max_items:
-                await tenure.wait_for_change(_LOOK)
+                await owned.wait_for_change(_LOOK)
                 continue
             try:
-                messages = await tenure.partition.read(max_items, max_bytes)
+                messages = await owned.partition.read(max_items, max_bytes)
             except Exception as error:  # noqa: BLE001 -- told, and tried again
                 # Also what is no BrokerError: the driver's mistakes must not strand a partition.
-                if isinstance(error, BrokerError) and not tenure.partition.held:
+                if isinstance(error, BrokerError) and not owned.partition.held:
                     continue
                 failures += 1
-                self._outage.failed(tenure, error)
+                self._outage.failed(owned, error)
                 await asyncio.sleep(BROKER_RETRY.delay(failures))
             else:
                 failures = 0
-                self._outage.worked(tenure)
-                await self._take_in(tenure, messages)
+                self._outage.worked(owned)
+                await self._take_in(owned, messages)
 
-    async def _take_in(self, tenure: Tenure, messages: list[Message]) -> None:
+    async def _take_in(self, owned: OwnedPartition, messages: list[Message]) -> None:
         for message in messages:
-            if not tenure.reading:
+            if not owned.reading:
                 return  # its next owner begins with what is unsettled
-            if tenure.partition.careful:
-                await self._take_in_isolated(tenure, message)
+            if owned.partition.isolated:
+                await self._take_in_isolated(owned, message)
             else:
-                await self._hand_out(tenure, message)
+                await self._hand_out(owned, message)
 
-    async def _take_in_isolated(self, tenure: Tenure, message: Message) -> None:
-        """Take in a message of a careful partition; the attempt is recorded before it is even decoded."""
-        attempts = await self._insist(tenure, lambda: tenure.partition.attempts(message))
+    async def _take_in_isolated(self, owned: OwnedPartition, message: Message) -> None:
+        """Take in a message of an isolated partition; the attempt is recorded before it is even decoded."""
+        attempts = await self._insist(owned, lambda: owned.partition.attempts(message))
         if attempts is None:
             return
-        attempt = await self._isolation.start(tenure, message, alone=attempts > 0)
+        attempt = await self._isolation.start(owned, message, alone=attempts > 0)
         try:
-            begun = await self._insist(tenure, lambda: tenure.partition.begin(message))
+            begun = await self._insist(owned, lambda: owned.partition.begin(message))
             if begun is None:
                 return
             if begun or attempts <= MAX_ATTEMPTS:
-                await self._hand_out(tenure, message, attempt, crashes=attempts, give_up=not begun)
+                await self._hand_out(owned, message, attempt, crashes=attempts, give_up=not begun)
             else:
-                await self._quarantine(tenure, message, _CRASHED_READING, attempts)
+                await self._quarantine(owned, message, _CRASHED_READING, attempts)
         finally:
             if attempt.delivery is None:
                 self._isolation.end(attempt)
 
     async def _hand_out(
         self,
-        tenure: Tenure,
+        owned: OwnedPartition,
         message: Message,
         attempt: IsolatedAttempt | None = None,
         *,
@@ -112,7 +112,7 @@ class Reader:
         """Hand out what a message holds; or set it aside, if it holds no envelope.
 
         Args:
-            tenure: Its partition.
+            owned: Its partition.
             message: The message.
             attempt: The attempt at it, if that is recorded.
             crashes: How many owners crashed with it.
@@ -122,13 +122,13 @@ class Reader:
         try:
             envelope = decode(message.data)
         except UnreadableEnvelopeError as problem:
-            await self._quarantine(tenure, message, f"unreadable: {problem}")
+            await self._quarantine(owned, message, f"unreadable: {problem}")
             return
         redelivered = message.redelivered or envelope.replayed
-        delivery = tenure.take(envelope.operation, message, redelivered=redelivered)
+        delivery = owned.take(envelope.operation, message, redelivered=redelivered)
         delivery.crashes = crashes
         if give_up:
-            delivery.given_up = DeadLetter(envelope.operation, _CRASHED, crashes)
+            delivery.dead_letter = DeadLetter(envelope.operation, _CRASHED, crashes)
             if attempt is not None:
                 await attempt.withdraw()  # it was decoded: a crash would not be its doing
         else:
@@ -137,27 +137,31 @@ class Reader:
                 attempt.delivery = delivery
         self._inbox.add(delivery)
 
-    async def _quarantine(self, tenure: Tenure, message: Message, reason: str, attempts: int = 0) -> None:
-        record = encode_record(Record.of(message.data, tenure.partition.number, reason, attempts, None))
-        refused = await self._insist(tenure, lambda: tenure.partition.dead_letter([(message, record)]))
+    async def _quarantine(
+        self, owned: OwnedPartition, message: Message, reason: str, attempts: int = 0
+    ) -> None:
+        record = encode_dead_letter(
+            StoredDeadLetter.of(message.data, owned.partition.number, reason, attempts, None)
+        )
+        refused = await self._insist(owned, lambda: owned.partition.dead_letter([(message, record)]))
         if refused is not None and not refused:
             self.quarantined += 1
-            self._log.write_unread(tenure.partition.number, reason)
+            self._log.write_unread(owned.partition.number, reason)
 
-    async def _insist(self, tenure: Tenure, action: Callable[[], Awaitable[R]]) -> R | None:
+    async def _insist(self, owned: OwnedPartition, action: Callable[[], Awaitable[R]]) -> R | None:
         """Repeat what the broker did not do for as long as the partition is ours; ``None`` once it is not."""
         failures = 0
-        while tenure.current:
+        while owned.current:
             try:
                 result = await action()
             except Exception as error:  # noqa: BLE001 -- told, and tried again
                 # Also if the mistake is the driver's: to go on without this message would be out of order.
-                if isinstance(error, BrokerError) and not tenure.partition.held:
+                if isinstance(error, BrokerError) and not owned.partition.held:
                     break
                 failures += 1
-                self._outage.failed(tenure, error)
+                self._outage.failed(owned, error)
                 await asyncio.sleep(BROKER_RETRY.delay(failures))
             else:
-                self._outage.worked(tenure)
+                self._outage.worked(owned)
                 return result
         return None

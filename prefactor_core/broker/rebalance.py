@@ -30,7 +30,7 @@ class Rebalance:
         self._name = name
         self._clock = clock
         self._gained: set[int] = set()
-        self._given_up: set[int] = set()
+        self._released: set[int] = set()
         self._lost: dict[int, Loss] = {}
         self._began = 0.0
         self._changed = 0.0
@@ -38,18 +38,18 @@ class Rebalance:
     def gained(self, partition: int) -> None:
         """Take note of a partition that is owned from now on."""
         self._note()
-        if partition in self._given_up:
-            self._given_up.remove(partition)
+        if partition in self._released:
+            self._released.remove(partition)
         else:
             self._gained.add(partition)
 
-    def given_up(self, partition: int) -> None:
+    def released(self, partition: int) -> None:
         """Take note of one that was given up, on purpose."""
         self._note()
         if partition in self._gained:
             self._gained.remove(partition)
         else:
-            self._given_up.add(partition)
+            self._released.add(partition)
 
     def lost(self, partition: int, loss: Loss) -> None:
         """Take note of one that was lost."""
@@ -76,14 +76,14 @@ class Rebalance:
         changes = [f"{what} {_ranges(which)}" for what, which in self._changes() if which]
         if changes:
             logger.log(self._level(), "rebalance of %s: %s; owns %d", self._name, ", ".join(changes), owned)
-        self._gained, self._given_up, self._lost = set(), set(), {}
+        self._gained, self._released, self._lost = set(), set(), {}
 
     def _changes(self) -> list[tuple[str, Iterable[int]]]:
         by_reason: defaultdict[str, list[int]] = defaultdict(list)
         for partition, loss in self._lost.items():
             by_reason[loss.reason].append(partition)
         losses = [(f"lost ({reason})", which) for reason, which in by_reason.items()]
-        return [*losses, ("gained", self._gained), ("gave up", self._given_up)]
+        return [*losses, ("gained", self._gained), ("released", self._released)]
 
     def _level(self) -> int:
         if any(loss.serious for loss in self._lost.values()):
@@ -92,7 +92,7 @@ class Rebalance:
 
     def _note(self) -> None:
         self._changed = self._clock()
-        if not (self._gained or self._given_up or self._lost):
+        if not (self._gained or self._released or self._lost):
             self._began = self._changed
 
 

@@ -31,7 +31,7 @@ _ORPHANS_KEPT: Final = 10_000
 _PLACES_KEPT: Final = 1_000
 """Places (schema, field, problem) that have been warned about; then warnings stop."""
 _LONGEST_NAME: Final = 1_024
-"""Characters in a schema's name at the most."""
+"""Characters in a schema's name at most."""
 
 
 class SpanManager:

@@ -12,7 +12,7 @@ from prefactor_core.monitoring.termination_monitor import TerminationMonitor
 logger = logging.getLogger("prefactor_core")
 
 _SHORTEST_GAP: Final = 0.1
-"""Seconds between two questions at the least: with very many instances a round takes longer instead."""
+"""Seconds between two questions at least: with very many instances a round takes longer instead."""
 
 
 class TerminationPoll:

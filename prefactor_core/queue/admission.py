@@ -1,4 +1,4 @@
-"""What a bounded buffer takes, and what it drops when it is full: whole causal chains.
+"""What a bounded buffer takes, and what it drops when it is full: whole chains of dependents.
 
 What opens something (a registration, a span's create) is taken only while there is room for what will
 close it, so that the finish of whatever was accepted still fits into a full buffer.
@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from prefactor_core.execution.dependents import Dependents
 from prefactor_core.operations import Operation, OperationType
-from prefactor_core.queue.lineage import Lineage
 
 logger = logging.getLogger("prefactor_core.queue")
 
@@ -33,8 +33,8 @@ class Admission:
     that are never finished must not fill the buffer with reservations.
 
     Args:
-        max_items: Items unsettled at the most.
-        max_bytes: Bytes unsettled at the most.
+        max_items: Items unsettled at most.
+        max_bytes: Bytes unsettled at most.
         monotonic: Clock for the interval between warnings, in seconds.
     """
 
@@ -42,7 +42,7 @@ class Admission:
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._monotonic = monotonic
-        self._lineage = Lineage()
+        self._dependents = Dependents()
         self._open: dict[str, set[str]] = {}  # instance -> its accepted spans without a finish
         self._reserved = 0
         self._warned_at: float | None = None
@@ -58,11 +58,11 @@ class Admission:
             held_items: Items unsettled now.
             held_bytes: Bytes unsettled now.
         """
-        reason = self._lineage.reason(item) if self._lineage else None
+        reason = self._dependents.reason(item) if self._dependents else None
         if reason is None and self._fits(item, size, held_items, held_bytes):
             self._note(item)
             return True
-        self._lineage.lose(item, reason or "the buffer was full")
+        self._dependents.lose(item, reason or "the buffer was full")
         self._forget(item)
         self.dropped[item.type.value if isinstance(item, Operation) else "item"] += 1
         self._warn()
@@ -95,12 +95,12 @@ class Admission:
         elif item.type is OperationType.FINISH_SPAN:
             span_id = item.span_id
             if span_id is not None:
-                self._give_back(instance_id, span_id)
+                self._release(instance_id, span_id)
         elif item.type is OperationType.REGISTER_AGENT_INSTANCE:
             self._keep_room(instance_id, "start")
             self._keep_room(instance_id, "finish")
         elif item.type is OperationType.START_AGENT_INSTANCE:
-            self._give_back(instance_id, "start")
+            self._release(instance_id, "start")
         elif item.type is OperationType.FINISH_AGENT_INSTANCE:
             self._forget(item)
 
@@ -110,7 +110,7 @@ class Admission:
             self._reserved += closing not in closings
             closings.add(closing)
 
-    def _give_back(self, instance_id: str, closing: str) -> None:
+    def _release(self, instance_id: str, closing: str) -> None:
         spans = self._open.get(instance_id)
         if spans is not None and closing in spans:
             spans.remove(closing)
@@ -126,7 +126,7 @@ class Admission:
             and item.type not in {OperationType.CREATE_SPAN, OperationType.RECORD_QUALITY}
         ):
             if item.type is OperationType.FINISH_SPAN:
-                self._give_back(item.instance_id, item.span_id or "")
+                self._release(item.instance_id, item.span_id or "")
                 return
             self._reserved -= len(self._open.pop(item.instance_id, ()))
 

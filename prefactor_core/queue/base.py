@@ -56,7 +56,7 @@ class Delivery(Generic[T]):
             delivers again; a sender sets it once a request may have reached the API.
         crashes: How often it was begun by owners that crashed, where the queue knows.
         given_up: The letter that it is to be dead-lettered with, where a queue knows that it must not be
-            carried out. Whoever receives it buries it in its turn, and what depends on it.
+            carried out. Whoever receives it dead-letters it in its turn, and what depends on it.
         lane: Whose turn it waits for; the executor's own.
         number: Its place among all that the executor received; the executor's own.
         owner: Who can lose it to another process; ``None`` where nobody can.
@@ -65,7 +65,7 @@ class Delivery(Generic[T]):
     """
 
     __slots__ = (
-        *("attempt", "crashes", "given_up", "item", "lane", "maybe_sent", "number", "owner", "receipt"),
+        *("attempt", "crashes", "dead_letter", "item", "lane", "maybe_sent", "number", "owner", "receipt"),
         "size",
     )
 
@@ -76,7 +76,7 @@ class Delivery(Generic[T]):
         self.size: int = size if type(size) is int and size > 0 else _USUAL_SIZE
         self.maybe_sent = redelivered
         self.crashes = 0
-        self.given_up: DeadLetter[T] | None = None
+        self.dead_letter: DeadLetter[T] | None = None
         self.lane: object = None
         self.number = 0
         self.owner: Owner | None = None
@@ -264,7 +264,7 @@ class Queue(ABC, Generic[T]):
         """Wait until nothing is unsettled here; for a broker, until it has confirmed what was put.
 
         Args:
-            timeout: Seconds to wait at the most.
+            timeout: Seconds to wait at most.
 
         Returns:
             Whether that came true in time. The default, which cannot know, looks at ``size()``.

@@ -9,20 +9,20 @@ from contextlib import suppress
 from typing import Any, Final
 
 from prefactor_core.exceptions import PrefactorTelemetryFailureError, QueueClosedError
+from prefactor_core.execution.dependents import Dependents
+from prefactor_core.execution.disposal import Disposal, ExecutorAccount, Observe
+from prefactor_core.execution.handler import BatchHandler, Circuit, EachItem, GuardedHandler, NoCircuit
+from prefactor_core.execution.lanes import Lanes, Resolution
+from prefactor_core.execution.outcome import LATER, Outcome, Retry
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import Attempt, Delivery, Queue
-from prefactor_core.queue.disposal import Disposal, ExecutorAccount, Observe
-from prefactor_core.queue.handler import BatchHandler, Circuit, EachItem, GuardedHandler, NoCircuit
-from prefactor_core.queue.lanes import Lanes, Resolution
-from prefactor_core.queue.lineage import Lineage
-from prefactor_core.queue.outcome import LATER, Again, Outcome
-from prefactor_core.queue.retry import RetryPolicy
 
 logger = logging.getLogger("prefactor_core.queue")
 
 WINDOW_ITEMS: Final = 10_000
-"""Deliveries of a queue elsewhere that one executor holds at the most."""
+"""Deliveries of a queue elsewhere that one executor holds at most."""
 WINDOW_BYTES: Final = 64 * 1024 * 1024
 """Bytes held by one executor, but for the last delivery that crosses the line."""
 _NO_WINDOW: Final = 1 << 62
@@ -50,13 +50,13 @@ class TaskExecutor:
         queue: Where the deliveries come from. A queue with only the five methods of the published
             interface is enough.
         handler: A coroutine function that carries out one item, or a ``BatchHandler``.
-        num_workers: Calls of the handler in flight at the most.
+        num_workers: Calls of the handler in flight at most.
         max_retries: Tries after the first.
         is_retryable: Whether an exception of the function is worth another try; by default all are.
         retry_delay_base: Bound of the first backoff, in seconds.
         retry: The whole retry policy, in place of ``max_retries`` and ``retry_delay_base``.
         key: Names an item's lane; ``None`` from it is a lane of its own.
-        lineage: What follows a dead letter, if items depend on each other.
+        dependents: What follows a dead letter, if items depend on each other.
         linger: Seconds to let a small batch grow before it is handed over.
         observe: Told the items that were settled and the dead letters, once the queue knows of them.
         on_failure: Awaited once, when the handler says that nothing will ever be delivered. By then the
@@ -75,7 +75,7 @@ class TaskExecutor:
         retry_delay_base: float = 1.0,
         retry: RetryPolicy | None = None,
         key: Callable[[Any], str | None] = instance_lane,
-        lineage: Lineage | None = None,
+        dependents: Dependents | None = None,
         linger: float = 0.0,
         observe: Observe | None = None,
         on_failure: Callable[[PrefactorTelemetryFailureError], Awaitable[None]] | None = None,
@@ -91,7 +91,7 @@ class TaskExecutor:
         self._retry = retry or RetryPolicy(max_retries=max_retries, base=retry_delay_base)
         self._linger = linger
         self._on_failure = on_failure
-        self._lanes: Lanes[Any] = Lanes(self._retry, key, lineage, num_workers)
+        self._lanes: Lanes[Any] = Lanes(self._retry, key, dependents, num_workers)
         self._account = ExecutorAccount()
         self._outage = outage or Outage(logger, "the queue", "fails, and is tried again")
         self._closes_outage = outage is None
@@ -165,7 +165,7 @@ class TaskExecutor:
         if not drain:
             self._halt.set()
         tasks = self._tasks
-        given_back = self._account.given_back
+        released = self._account.released
         try:
             async with asyncio.timeout(timeout):
                 await self._queue.close(self._blocked_getters)
@@ -176,14 +176,14 @@ class TaskExecutor:
         except TimeoutError:
             pass  # what is left goes back to the queue
         await self._end()
-        return self._account.given_back == given_back
+        return self._account.released == released
 
     async def abandon(self) -> None:
         """End at once and give everything that is held back to the queue."""
         self._stopping = True
         await self._end()
 
-    async def give_back(self) -> None:
+    async def release(self) -> None:
         """Give everything that is held back to the queue: the event loop is closed, and no task will run."""
         self._tasks = []
         await self._release_all()
@@ -353,12 +353,12 @@ class TaskExecutor:
             raise
         except Exception as error:  # noqa: BLE001 -- told
             self._handling.failed(self, error)
-            outcomes = [Again(f"{type(error).__name__}: {error}")] * len(batch)
+            outcomes = [Retry(f"{type(error).__name__}: {error}")] * len(batch)
         else:
             self._handling.worked(self)
         if len(outcomes) != len(batch):
             logger.error("the handler answered %d outcomes for %d items", len(outcomes), len(batch))
-            outcomes = [Again("the handler did not answer for every item")] * len(batch)
+            outcomes = [Retry("the handler did not answer for every item")] * len(batch)
         return outcomes
 
     async def _dispose_of_doomed(self) -> bool:
@@ -430,7 +430,7 @@ class TaskExecutor:
     async def _release_all(self) -> None:
         interrupted, self._disposal.interrupted = self._disposal.interrupted, []
         left = sorted(interrupted + self._lanes.empty_out(), key=lambda delivery: delivery.number)
-        self._account.given_back += len(left)
+        self._account.released += len(left)
         if left:
             try:
                 await self._queue.release(left)

@@ -25,8 +25,8 @@ class InMemoryQueue(Queue[T]):
     what depends on it, and counts it in ``dropped``; or it waits for room, with the policy ``block``.
 
     Args:
-        max_items: Items unsettled (waiting or handed out) at the most.
-        max_bytes: Bytes unsettled at the most.
+        max_items: Items unsettled (waiting or handed out) at most.
+        max_bytes: Bytes unsettled at most.
         policy: What ``put`` does without room: ``drop`` or ``block``.
         monotonic: Clock for throttled warnings, in seconds.
     """
@@ -179,7 +179,7 @@ class InMemoryQueue(Queue[T]):
         return len(self._waiting) + self._handed_out
 
     async def flush(self, timeout: float) -> bool:
-        """Wait until everything put is settled or dead-lettered, for ``timeout`` seconds at the most."""
+        """Wait until everything put is settled or dead-lettered, for ``timeout`` seconds at most."""
         if self.unsettled == 0:
             return True
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -24,7 +24,7 @@ _ENDS_WITHIN = 10.0
 
 
 class BufferContract(Contract):
-    """What does not fit is dropped in whole causal chains, or waits, as the policy says."""
+    """What does not fit is dropped in whole chains of dependents, or waits, as the policy says."""
 
     async def test_putting_never_suspends(self, transport: Transport) -> None:
         """Given a queue that goes nowhere, when more is put than fits, then no put waits for anything."""
@@ -94,7 +94,7 @@ class BufferContract(Contract):
 class PublishingContract(Contract):
     """An agent does not feel whether the broker is there."""
 
-    async def test_the_account_while_the_broker_is_away(self, transport: Transport) -> None:
+    async def test_the_account_while_the_broker_is_unavailable(self, transport: Transport) -> None:
         """Given an unreachable broker, when more is put than fits, then the account adds up each time."""
         async with transport.shared(transport.unreachable_url, buffer_operations=30) as queue:
             for number in range(1, 61):
@@ -106,7 +106,7 @@ class PublishingContract(Contract):
             at = queue.published
             assert (at.confirmed, at.unconfirmed + at.buffered, sum(at.dropped.values())) == (0, 30, 30)
 
-    async def test_the_end_while_the_broker_is_away(self, transport: Transport) -> None:
+    async def test_the_end_while_the_broker_is_unavailable(self, transport: Transport) -> None:
         """Given an unreachable broker, when the agent ends, then soon, and what is left stays counted."""
         async with transport.shared(transport.unreachable_url) as queue:
             for operation in notes("instance", 10):

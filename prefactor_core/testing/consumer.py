@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from prefactor_core.config import PrefactorCoreConfig
+from prefactor_core.execution.handler import ONE_ITEM, BatchLimits
+from prefactor_core.execution.outcome import SETTLED, Dead, Outcome
 from prefactor_core.operations import Operation
 from prefactor_core.plugins import create_queue
 from prefactor_core.queue.base import Delivery
 from prefactor_core.queue.executor import TaskExecutor
-from prefactor_core.queue.handler import ONE_ITEM, BatchLimits
-from prefactor_core.queue.outcome import SETTLED, Dead, Outcome
 from prefactor_core.testing.operations import REJECTED
 
 

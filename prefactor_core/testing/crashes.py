@@ -2,8 +2,8 @@
 
 from prefactor_core.broker.driver import MAX_ATTEMPTS
 from prefactor_core.testing.base import Contract
+from prefactor_core.testing.dead_letters import listed
 from prefactor_core.testing.drivers import consuming, own, read
-from prefactor_core.testing.letters import listed
 from prefactor_core.testing.operations import by_instance, interleaved, key_of, keys_of, note, notes
 from prefactor_core.testing.receiving import eventually, handle, items, receive
 from prefactor_core.testing.transport import Transport
@@ -16,21 +16,21 @@ _CLEAN_ENDS = 8
 class CrashContract(Contract):
     """What kills its workers is set aside, and nothing else is."""
 
-    async def test_a_killer_is_set_aside(self, transport: Transport) -> None:
+    async def test_a_poison_is_set_aside(self, transport: Transport) -> None:
         """Given an operation that kills its worker, when it did so often enough, then only it is given up."""
         url = transport.at(partitions=1)
-        killer = note("bad", 1)
+        poison = note("bad", 1)
         before, after = [*notes("bad", 1), *notes("good", 4)], notes("good", 4, first=4)
-        put = [*before, killer, *after, note("bad", 2)]
+        put = [*before, poison, *after, note("bad", 2)]
         await transport.put(*put, url=url)
-        expected = [operation for operation in put if operation is not killer]
+        expected = [operation for operation in put if operation is not poison]
         handled: list[str] = []
         deaths = 0
         async with transport.shared(url) as observer:
 
             async def kills() -> bool:
                 """Run a worker to its death, or until all is done; return whether it died."""
-                async with Worker.running(url, die_on=[key_of(killer)]) as worker:
+                async with Worker.running(url, die_on=[key_of(poison)]) as worker:
 
                     async def outcome() -> str:
                         if worker.dead:
@@ -52,7 +52,7 @@ class CrashContract(Contract):
             (letter,) = await listed(observer)
             envelope = letter.read()
             assert envelope is not None
-            assert key_of(envelope.operation) == key_of(killer)
+            assert key_of(envelope.operation) == key_of(poison)
             assert "crash" in letter.reason
             assert deaths >= 2, "one death is bad luck"
         for keys in by_instance(expected).values():
@@ -105,7 +105,7 @@ class CrashContract(Contract):
         async with transport.shared(url) as queue, consuming(queue.broker) as end:
             partition = await own(end, transport.patience)
             (message,) = await read(partition, 1)
-            assert partition.careful
+            assert partition.isolated
             before = await partition.attempts(message)
             for _ in range(MAX_ATTEMPTS + 1):
                 await partition.withdraw(message)  # none of this owner's

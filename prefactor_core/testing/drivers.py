@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from prefactor_core.broker.dead_letter import StoredDeadLetter, encode_dead_letter
 from prefactor_core.broker.driver import Broker, ConsumingEnd, Message, Partition
 from prefactor_core.broker.envelope import Envelope, encode
-from prefactor_core.broker.letters import Record, encode_record
 from prefactor_core.testing.base import Contract
-from prefactor_core.testing.letters import listed
+from prefactor_core.testing.dead_letters import listed
 from prefactor_core.testing.operations import notes
 from prefactor_core.testing.receiving import PLENTY, eventually
 from prefactor_core.testing.transport import Transport
@@ -47,7 +47,9 @@ async def read(partition: Partition, how_many: int) -> list[Message]:
 
 def records(messages: Sequence[Message]) -> list[tuple[Message, bytes]]:
     """Return the messages, each with the record of a dead letter."""
-    return [(one, encode_record(Record.of(one.data, 0, "no use", 1, None))) for one in messages]
+    return [
+        (one, encode_dead_letter(StoredDeadLetter.of(one.data, 0, "no use", 1, None))) for one in messages
+    ]
 
 
 class DriverContract(Contract):

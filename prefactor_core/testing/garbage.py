@@ -2,12 +2,12 @@
 
 import json
 
+from prefactor_core.broker.dead_letter import StoredDeadLetter
 from prefactor_core.broker.dead_letters import Selection
 from prefactor_core.broker.envelope import Envelope, encode
-from prefactor_core.broker.letters import Record
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.testing.base import Contract
-from prefactor_core.testing.letters import listed
+from prefactor_core.testing.dead_letters import listed
 from prefactor_core.testing.operations import instances_in, keys_of, note, notes
 from prefactor_core.testing.receiving import eventually, handle
 from prefactor_core.testing.transport import Transport
@@ -36,7 +36,7 @@ GARBAGE = [
 ]
 
 
-async def quarantined(queue: BrokerQueue, how_many: int, within: float) -> list[Record]:
+async def quarantined(queue: BrokerQueue, how_many: int, within: float) -> list[StoredDeadLetter]:
     """Wait for so many dead letters, and return them."""
     return await eventually(lambda: listed(queue), lambda records: len(records) >= how_many, within)
 

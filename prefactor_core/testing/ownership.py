@@ -1,7 +1,7 @@
 """The contract, part 5: one owner at a time, and what becomes of one that dies or freezes."""
 
 from prefactor_core.testing.base import Contract
-from prefactor_core.testing.letters import listed
+from prefactor_core.testing.dead_letters import listed
 from prefactor_core.testing.operations import REJECTED, by_instance, instances_in, interleaved, keys_of, notes
 from prefactor_core.testing.receiving import eventually, handle, items, receive
 from prefactor_core.testing.transport import Transport
@@ -57,7 +57,7 @@ class OwnershipContract(Contract):
             account = await frozen.stop(transport.patience)
             assert len(frozen.keys("handling")) == 2, "it was served nothing ahead of its successor"
             assert (account["settled"], account["dead_lettered"], account["held"]) == (0, 0, 0)
-            assert account["given_back"] == account["received"] >= 2
+            assert account["released"] == account["received"] >= 2
             assert await listed(successor) == []
             await eventually(successor.depth, lambda depth: depth == 0, transport.patience)
 

@@ -26,7 +26,7 @@ class Transport:
             queues that end in this process have none.
         dies_within: Seconds after which a consumer that was killed or frozen has lost its partitions.
         leftovers: Returns what the transport keeps at ``url`` now, by name: keys, queues, tables with rows.
-        keeps: Those names that may stay when everything is drained and all have ended in good order.
+        keeps: Those names that may stay when everything is drained and all have ended cleanly.
         takes_garbage_of: Bytes of the largest message that the broker itself would take.
         counts_handed_out: Whether ``depth`` counts what was received and is not settled.
     """

@@ -104,7 +104,7 @@ class Worker:
         self._tell(b"go\n")
 
     async def stop(self, within: float) -> dict[str, int]:
-        """End it in good order, and return its account."""
+        """End it cleanly, and return its account."""
         self._tell(b"stop\n")
         async with asyncio.timeout(within):
             await self._listener

@@ -15,7 +15,7 @@ NUMBERED_BEFORE: Final = """
             return last - len(batch)
 
         first = 1 + await self._store.write(number)
-        await asyncio.sleep(0.005)  # as far as a server is away
+        await asyncio.sleep(0.005)  # as far as a server is unavailable
         rows = [
             (first + place, self._store.place.prefix, partition, now(), data)
             for place, data in enumerate(batch)

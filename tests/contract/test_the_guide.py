@@ -10,7 +10,7 @@ import prefactor_core.testing
 from tests.support.sqlite_example import install, outcomes
 
 GUIDE: Final = Path(__file__).parents[2] / "docs" / "write-a-transport.md"
-NEEDS_A_URL: Final = ["test_order_by_instance", "test_the_end_while_the_broker_is_away"]
+NEEDS_A_URL: Final = ["test_order_by_instance", "test_the_end_while_the_broker_is_unavailable"]
 NEEDS_TO_SEE_WHAT_IS_LEFT: Final = ["test_clearing", "test_nothing_is_left"]
 
 

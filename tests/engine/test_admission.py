@@ -1,4 +1,4 @@
-"""The bounded buffer: whole causal chains, or nothing."""
+"""The bounded buffer: whole chains of dependents, or nothing."""
 
 from collections import Counter
 
@@ -129,7 +129,7 @@ def test_what_is_remembered_of_spans_that_are_never_finished_is_bounded() -> Non
         buffer.put(*life(f"i{number}")[:3])
         buffer.settle(3)
     assert sum(len(closings) for closings in buffer.admission._open.values()) <= 40
-    assert len(buffer.admission._lineage._instances) <= 500
+    assert len(buffer.admission._dependents._instances) <= 500
 
 
 def test_room_comes_back_when_an_instance_is_over() -> None:

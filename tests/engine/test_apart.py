@@ -6,11 +6,11 @@ import itertools
 import pytest
 
 from prefactor_core.api.replies import Reply
-from prefactor_core.queue.credit import CREDIT, GENERAL, RETRY_SECONDS, Credit
-from prefactor_core.queue.handler import BatchLimits
-from prefactor_core.queue.lanes import Lanes
-from prefactor_core.queue.outcome import SETTLED, Apart
-from prefactor_core.queue.retry import RetryPolicy
+from prefactor_core.execution.credit import CREDIT, GENERAL, RETRY_SECONDS, Credit
+from prefactor_core.execution.handler import BatchLimits
+from prefactor_core.execution.lanes import Lanes
+from prefactor_core.execution.outcome import SETTLED, Apart
+from prefactor_core.execution.retry import RetryPolicy
 from tests.engine.test_lanes import WIDE, Item, fill, names
 from tests.support.bench import Bench, make_bench, now, running
 from tests.support.fake_api import FakeApi
@@ -216,7 +216,7 @@ def test_a_create_that_was_sent_before_and_is_refused_since_all_is_over_was_not_
 
     bench = run_virtual(program())
     assert bench.dead["a-1:create"].reason == "conflict: HTTP 409 invalid_action"
-    assert bench.executor.account.settled_before == 0
+    assert bench.executor.account.overtaken == 0
 
 
 def test_lanes_that_travel_alone_get_half_of_the_calls_while_others_wait() -> None:
@@ -273,7 +273,7 @@ def test_lanes_that_are_held_are_given_back_with_the_rest() -> None:
         assert not await bench.executor.stop(30)
         assert now() - began < 10, "nothing that is left could be taken"
         bench.check_books()
-        assert bench.executor.account.given_back == 50 * 5 - CREDIT
+        assert bench.executor.account.released == 50 * 5 - CREDIT
 
     run_virtual(program())
 

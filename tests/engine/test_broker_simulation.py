@@ -12,13 +12,13 @@ from prefactor_core.broker import publisher, reader
 from prefactor_core.broker.buffer import BufferBounds
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.exceptions import BrokerError
+from prefactor_core.execution.dependents import Dependents
+from prefactor_core.execution.handler import BatchLimits
+from prefactor_core.execution.outcome import NOT_REACHED, OVERTAKEN, SETTLED, Outcome, Retry
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Delivery
 from prefactor_core.queue.executor import TaskExecutor
-from prefactor_core.queue.handler import BatchLimits
-from prefactor_core.queue.lineage import Lineage
-from prefactor_core.queue.outcome import NOT_REACHED, SETTLED, SETTLED_BEFORE, Again, Outcome
-from prefactor_core.queue.retry import RetryPolicy
 from tests.support.fake_broker import FakeBroker, FakeConsumingEnd, Fault, PublishFault, now
 from tests.support.operations import dice, key_of, life, quality
 from tests.support.virtual_time import run_virtual
@@ -73,8 +73,8 @@ class Handler:
                     self._effects.apply(delivery.item)  # and nobody hears of it
                 delivery.maybe_sent = True
                 rest = len(deliveries) - number - 1
-                return [*outcomes, Again("trouble", weight=0.0), *[NOT_REACHED] * rest]
-            outcomes.append(SETTLED_BEFORE if self._effects.apply(delivery.item) else SETTLED)
+                return [*outcomes, Retry("trouble", weight=0.0), *[NOT_REACHED] * rest]
+            outcomes.append(OVERTAKEN if self._effects.apply(delivery.item) else SETTLED)
             if rng.random() < 0.05:
                 await asyncio.sleep(0.2)
         return outcomes
@@ -88,7 +88,9 @@ class Worker:
         self.end = end
         self.handler = Handler(effects, dice(seed))
         retry = RetryPolicy(3, base=0.5, cap=10.0, rng=dice(seed))
-        self.executor = TaskExecutor(self.queue, self.handler, 3, retry=retry, lineage=Lineage(), linger=0.01)
+        self.executor = TaskExecutor(
+            self.queue, self.handler, 3, retry=retry, dependents=Dependents(), linger=0.01
+        )
         self.executor.start()
 
     async def crash(self) -> None:
@@ -107,7 +109,7 @@ class Worker:
 
     def check_account(self) -> None:
         account = self.executor.account
-        ended = account.settled + account.dead_lettered + account.given_back
+        ended = account.settled + account.dead_lettered + account.released
         assert account.received == ended + self.executor.held, account
 
 
@@ -267,19 +269,19 @@ def test_nothing_is_lost_doubled_or_out_of_order(block: int) -> None:
 
 def test_the_storms_are_storms() -> None:
     """They do what they are said to: workers die, operations come twice, effects are asked for again."""
-    crashed = repeated = before = given_back = 0
+    crashed = repeated = before = released = 0
     for seed in range(10):
         world = World(seed)
         assert run_virtual(world.run()) == []
         crashed += sum(worker.end.crashed for worker in world.ended)
         repeated += sum(len(each) - len(set(each)) for each in world.broker.arrived)
         everybody = [*world.ended, *world.workers]
-        before += sum(worker.executor.account.settled_before for worker in everybody)
-        given_back += sum(worker.executor.account.given_back for worker in everybody)
+        before += sum(worker.executor.account.overtaken for worker in everybody)
+        released += sum(worker.executor.account.released for worker in everybody)
     assert crashed >= 5
     assert repeated >= 20
     assert before >= 20
-    assert given_back >= 20
+    assert released >= 20
 
 
 def test_control_an_api_without_keys_doubles_effects() -> None:

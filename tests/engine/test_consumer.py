@@ -12,14 +12,14 @@ import pytest
 from prefactor_core.broker import consumer as module
 from prefactor_core.broker.buffer import BufferBounds
 from prefactor_core.broker.consumer import Consumer
+from prefactor_core.broker.dead_letter import StoredDeadLetter, decode_dead_letter
 from prefactor_core.broker.envelope import Envelope, encode
-from prefactor_core.broker.letters import Record, decode_record
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.exceptions import BrokerError, QueueClosedError
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter, Delivery
 from prefactor_core.queue.executor import TaskExecutor
-from prefactor_core.queue.retry import RetryPolicy
 from tests.support.fake_broker import FakeBroker, FakeConsumingEnd, Fault, now
 from tests.support.operations import create, dice, key_of, quality
 from tests.support.virtual_time import run_virtual
@@ -474,7 +474,7 @@ def test_dead_letters_are_refused_too() -> None:
             letters = [(delivery, DeadLetter(delivery.item, "no", 4, "reply")) for delivery in again]
             assert await one.dead_letter(letters) == []
             assert broker.unsettled == 0
-            records = [decode_record(letter.data, 9) for letter in broker.letters]
+            records = [decode_dead_letter(letter.data, 9) for letter in broker.letters]
             assert [(one.reason, one.attempts, one.reply, one.partition) for one in records] == [
                 ("no", 4, "reply", 0)
             ] * 3
@@ -567,14 +567,14 @@ def test_what_cannot_be_read_is_set_aside_and_holds_up_nothing(faults: list[Faul
             assert numbers(held) == [0, 1, 2, 3, 4, 5], "in order, whatever the driver does"
             assert one.quarantined == 2
             assert await one.settle(held) == []
-        records = [decode_record(letter.data, 9) for letter in broker.letters]
+        records = [decode_dead_letter(letter.data, 9) for letter in broker.letters]
         found = {(record.envelope, record.reason, record.partition) for record in records}
         assert found == {
             (garbage, "unreadable: not JSON", 0),
             (newer, "unreadable: envelope version 2, this release reads version 1", 0),
         }
         assert broker.unsettled == 0
-        assert isinstance(records[0], Record)
+        assert isinstance(records[0], StoredDeadLetter)
 
     run_virtual(program())
 
@@ -603,7 +603,7 @@ def test_what_cannot_be_read_of_a_partition_that_is_lost_meanwhile() -> None:
 def test_careful_partitions_are_handled_one_at_a_time() -> None:
     async def program() -> None:
         broker = FakeBroker(2)
-        broker.careful.add(0)
+        broker.isolated.add(0)
         fill(broker, 0, 3)
         fill(broker, 1, 3)
         async with consuming(broker) as one:
@@ -611,15 +611,15 @@ def test_careful_partitions_are_handled_one_at_a_time() -> None:
             assert numbers(held, 0) == [0]
             assert numbers(held, 1) == [0, 1, 2]
             await nothing_comes(one, 5)
-            careful = [delivery for delivery in held if delivery.item.instance_id == "p0"]
+            isolated = [delivery for delivery in held if delivery.item.instance_id == "p0"]
             for number in (1, 2):
-                assert await one.settle(careful) == []
-                careful = await receive(one, 1)
-                assert numbers(careful) == [number]
+                assert await one.settle(isolated) == []
+                isolated = await receive(one, 1)
+                assert numbers(isolated) == [number]
                 await nothing_comes(one, 3)
             assert broker.calls["begin"] == 3
-            await one.release(careful)
-            assert await receive(one, 1) == careful, "given back, it has not ended"
+            await one.release(isolated)
+            assert await receive(one, 1) == isolated, "given back, it has not ended"
             assert broker.calls["begin"] == 3
 
     run_virtual(program())
@@ -629,26 +629,26 @@ def test_careful_partitions_are_handled_one_at_a_time() -> None:
 def test_what_was_begun_too_often_is_set_aside(faults: list[Fault]) -> None:
     async def program() -> None:
         broker = FakeBroker(1)
-        broker.careful.add(0)
+        broker.isolated.add(0)
         fill(broker, 0, 3)
         broker.logs[0][1].trials = 3
         broker.fail("begin", None, *faults)
         async with consuming(broker) as one:
             assert await one.settle(await receive(one, 1)) == []
-            (killer,) = await receive(one, 1)
-            assert numbers([killer]) == [1]
-            assert killer.given_up == DeadLetter(killer.item, KILLED, attempts=3)
+            (poison,) = await receive(one, 1)
+            assert numbers([poison]) == [1]
+            assert poison.dead_letter == DeadLetter(poison.item, KILLED, attempts=3)
             await nothing_comes(one, 5)
-            await one.release([killer])
-            assert await receive(one, 1) == [killer], "given back, it is still given up"
-            assert await one.dead_letter([(killer, killer.given_up)]) == []
+            await one.release([poison])
+            assert await receive(one, 1) == [poison], "given back, it is still given up"
+            assert await one.dead_letter([(poison, poison.dead_letter)]) == []
             held = await receive(one, 1)
             assert numbers(held) == [2]
-            assert held[0].given_up is None
+            assert held[0].dead_letter is None
             assert await one.settle(held) == []
             assert one.quarantined == 0, "it could be read"
         (letter,) = broker.letters
-        record = decode_record(letter.data, 9)
+        record = decode_dead_letter(letter.data, 9)
         assert (record.reason, record.attempts) == (KILLED, 3)
         assert record.id == "id-p0:quality:1"
 
@@ -659,7 +659,7 @@ def test_an_operation_that_kills_its_workers_is_found_and_set_aside() -> None:
     async def program() -> None:
         broker = FakeBroker(1)
         fill(broker, 0, 20)
-        killer, crashes, done = 7, 0, set[int]()
+        poison, crashes, done = 7, 0, set[int]()
         while broker.unsettled and crashes < 20:
             end = broker.consuming()
             one = Consumer(end, broker.name, dice(crashes))
@@ -669,11 +669,11 @@ def test_an_operation_that_kills_its_workers_is_found_and_set_aside() -> None:
                         held = await one.receive(10, MUCH)
                 except TimeoutError:
                     break
-                if held[0].given_up is not None:
+                if held[0].dead_letter is not None:
                     assert len(held) == 1
-                    assert await one.dead_letter([(held[0], held[0].given_up)]) == []
+                    assert await one.dead_letter([(held[0], held[0].dead_letter)]) == []
                     continue
-                if killer in numbers(held):
+                if poison in numbers(held):
                     end.crash()
                     crashes += 1
                     break
@@ -682,9 +682,9 @@ def test_an_operation_that_kills_its_workers_is_found_and_set_aside() -> None:
             await one.disconnect()
             await asyncio.sleep(broker.lease_seconds)
         assert crashes <= 3 + 3 + 1
-        assert done == {*range(20)} - {killer}
+        assert done == {*range(20)} - {poison}
         (letter,) = broker.letters
-        assert decode_record(letter.data, 9).id == f"id-p0:quality:{killer}"
+        assert decode_dead_letter(letter.data, 9).id == f"id-p0:quality:{poison}"
         assert broker.wrongs == []
 
     run_virtual(program())
@@ -762,18 +762,18 @@ def test_the_executor_repeats_and_counts(what: str) -> None:
         for _ in range(600):
             await asyncio.sleep(0.1)
             account = executor.account
-            ended = account.settled + account.dead_lettered + account.given_back
+            ended = account.settled + account.dead_lettered + account.released
             assert account.received == ended + executor.held
         assert broker.unsettled == 0
         assert await executor.stop(10)
         await queue.disconnect()
         account = executor.account
         done = account.settled if what == "settle" else account.dead_lettered
-        assert done == account.received - account.given_back
+        assert done == account.received - account.released
         assert set(handled) == {
             f"p{partition}:quality:{number}" for partition in (0, 1) for number in range(3)
         }
-        stored = {decode_record(letter.data, 9).id for letter in broker.letters}
+        stored = {decode_dead_letter(letter.data, 9).id for letter in broker.letters}
         assert len(stored) == (6 if what == "dead_letter" else 0)
 
     run_virtual(program())
@@ -832,7 +832,7 @@ def test_a_long_absence_costs_all_of_them_until_it_is_back(caplog: pytest.LogCap
         run_virtual(program())
     texts = [record.getMessage() for record in caplog.records]
     assert [re.sub(r"\d{2,}", "N", text) for text in texts] == [
-        "fake://broker is unavailable, its partitions wait: the broker is away",
+        "fake://broker is unavailable, its partitions wait: the broker is unavailable",
         "rebalance of fake://broker: lost (its lease ran out) [0-3]; owns 0",
         "fake://broker is back after N s in which N tries failed",
     ], "however long it lasts"
@@ -926,7 +926,7 @@ def test_disconnecting_at_any_moment_leaves_nothing_owned(moment: float) -> None
     run_virtual(program())
 
 
-def test_disconnecting_from_a_broker_that_is_away() -> None:
+def test_disconnecting_from_a_broker_that_is_unavailable() -> None:
     async def program() -> None:
         broker = FakeBroker(2)
         async with consuming(broker) as one:
@@ -977,7 +977,7 @@ def test_get_settles_what_it_hands_out() -> None:
 def test_get_sets_aside_what_is_given_up() -> None:
     async def program() -> None:
         broker = FakeBroker(1)
-        broker.careful.add(0)
+        broker.isolated.add(0)
         fill(broker, 0, 2)
         broker.logs[0][0].trials = 3
         queue = BrokerQueue(broker, BufferBounds(100, 1 << 20), rng=dice(1))
@@ -987,7 +987,7 @@ def test_get_sets_aside_what_is_given_up() -> None:
         assert broker.letters == []
         assert key_of(await queue.get()) == "p0:quality:1"
         (letter,) = broker.letters
-        assert decode_record(letter.data, 9).reason == KILLED
+        assert decode_dead_letter(letter.data, 9).reason == KILLED
         assert broker.unsettled == 0
         await queue.disconnect()
 

@@ -130,7 +130,7 @@ def test_conflict_after_a_lost_reply_is_settled_and_counted() -> None:
             await bench.settle()
         assert bench.problems() == []
         assert bench.dead == {}
-        assert bench.executor.account.settled_before == 7
+        assert bench.executor.account.overtaken == 7
 
     run_virtual(program())
 
@@ -154,7 +154,7 @@ def test_finish_of_an_instance_that_is_over_is_settled(state: str, first_read: R
     api.instances["a"] = state
     bench = run(make_bench(api), [finish("a")])
     assert bench.dead == {}
-    assert bench.executor.account.settled_before == 1
+    assert bench.executor.account.overtaken == 1
 
 
 def test_finish_of_an_instance_that_is_not_over_is_a_conflict() -> None:
@@ -188,7 +188,7 @@ def test_a_handover_during_a_request_remembers_that_it_may_have_been_sent() -> N
         async with running(second):
             await second.settle()
         assert second.dead == {}
-        assert second.executor.account.settled_before == 5
+        assert second.executor.account.overtaken == 5
 
     run_virtual(program())
 
@@ -283,7 +283,7 @@ def test_a_repeated_instance_does_not_hold_up_the_others() -> None:
         await bench.put(*life("b"))
         async with running(bench):
             await bench.settle(within=3600)
-        assert bench.executor.account.settled_before == 200
+        assert bench.executor.account.overtaken == 200
         before = [request for request in api.requests if request.at < api.effects[-1].at]
         assert len(before) < 50
 
@@ -456,7 +456,7 @@ def test_a_bad_token_ends_everything_where_it_is_final() -> None:
         assert len(bench.failures) == 1
         assert bench.failures[0].operation_type == "REGISTER_AGENT_INSTANCE"
         assert "401" in str(bench.failures[0])
-        assert bench.executor.account.given_back == 5
+        assert bench.executor.account.released == 5
         assert bench.queue.size() == 5
         assert bench.dead == {}
         bench.check_books()

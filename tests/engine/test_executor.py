@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from prefactor_core.exceptions import PrefactorTelemetryFailureError, QueueClosedError
+from prefactor_core.execution.dependents import Dependents
+from prefactor_core.execution.handler import BatchLimits
+from prefactor_core.execution.outcome import NOT_REACHED, SETTLED, Dead, Outcome, Retry
 from prefactor_core.queue.base import DeadLetter, Delivery, Queue
 from prefactor_core.queue.executor import TaskExecutor
-from prefactor_core.queue.handler import BatchLimits
-from prefactor_core.queue.lineage import Lineage
 from prefactor_core.queue.memory import InMemoryQueue
-from prefactor_core.queue.outcome import NOT_REACHED, SETTLED, Again, Dead, Outcome
 from tests.support.bench import now
 from tests.support.operations import create, life, quality, register
 from tests.support.virtual_time import run_virtual
@@ -26,7 +26,7 @@ def by_letter(item: Any) -> str:
 
 def balanced(executor: TaskExecutor) -> bool:
     account = executor.account
-    return account.received == (account.settled + account.dead_lettered + account.given_back + executor.held)
+    return account.received == (account.settled + account.dead_lettered + account.released + executor.held)
 
 
 class Batches:
@@ -344,7 +344,7 @@ class Suspending(InMemoryQueue[Any]):
         await asyncio.sleep(1)
         if self.lost_dead_letters:
             self.lost_dead_letters -= 1
-            raise OSError("the broker is away")
+            raise OSError("the broker is unavailable")
         return await super().dead_letter(letters)
 
 
@@ -354,11 +354,11 @@ def test_what_arrives_while_followers_are_buried_is_not_forgotten() -> None:
     async def program() -> None:
         queue = Suspending()
         handler = Batches([Dead("refused")])
-        executor = TaskExecutor(queue, handler, num_workers=1, lineage=Lineage())
+        executor = TaskExecutor(queue, handler, num_workers=1, dependents=Dependents())
         executor.start()
         await queue.put(register("a"))
         await asyncio.sleep(0.5)
-        await queue.put(create("a", "a-1"))  # to be buried: 1.01 s to 2.01 s
+        await queue.put(create("a", "a-1"))  # to be dead_lettered: 1.01 s to 2.01 s
         await asyncio.sleep(1)
         await queue.put(quality("b", 1))
         await asyncio.sleep(20)
@@ -448,7 +448,7 @@ def test_a_handler_that_answers_the_wrong_number_loses_nothing(answer: list[Outc
 
 def test_what_was_not_reached_and_what_is_dead_in_one_lane() -> None:
     async def program() -> None:
-        handler = Batches([SETTLED, Dead("no"), NOT_REACHED, SETTLED, Again("later")])
+        handler = Batches([SETTLED, Dead("no"), NOT_REACHED, SETTLED, Retry("later")])
         queue: InMemoryQueue[str] = InMemoryQueue()
         executor = TaskExecutor(queue, handler, num_workers=1, key=by_letter)
         handler.executor = executor
@@ -509,7 +509,7 @@ def test_a_function_can_end_everything_too() -> None:
             await queue.put(item)
         await asyncio.sleep(5)
         assert queue.size() == 6
-        assert executor.account.given_back == 6
+        assert executor.account.released == 6
 
     run_virtual(program())
 
@@ -580,7 +580,7 @@ def test_a_stop_in_time_gives_back_in_order_what_is_left() -> None:
         assert not await executor.stop(3)
         assert balanced(executor)
         assert executor.held == 0
-        assert executor.account.given_back == 4
+        assert executor.account.released == 4
         assert queue.unsettled == 4
         left = [delivery.item for delivery in await queue.receive(10, 1 << 30)]
         for lane in "abc":
@@ -656,7 +656,7 @@ def test_an_idle_executor_does_nothing_at_all() -> None:
 
 def test_a_lane_that_waits_does_not_make_the_others_spin() -> None:
     async def program() -> None:
-        handler = Batches([Again("later", weight=0, retry_after=500)])
+        handler = Batches([Retry("later", weight=0, retry_after=500)])
         queue: InMemoryQueue[str] = InMemoryQueue()
         executor = TaskExecutor(queue, handler, num_workers=5, linger=0.01, key=by_letter)
         executor.start()

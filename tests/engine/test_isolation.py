@@ -6,19 +6,19 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from prefactor_core.api.circuit_breaker import CircuitBreaker
 from prefactor_core.api.delivery import ApiDelivery
-from prefactor_core.api.endpoint import Endpoint
 from prefactor_core.broker import reader
 from prefactor_core.broker.buffer import BufferBounds
 from prefactor_core.broker.consumer import Consumer
 from prefactor_core.broker.dead_letters import DeadLetters
 from prefactor_core.broker.envelope import Envelope, decode, encode
 from prefactor_core.broker.queue import BrokerQueue
+from prefactor_core.execution.dependents import Dependents
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Delivery
 from prefactor_core.queue.executor import TaskExecutor
-from prefactor_core.queue.lineage import Lineage
-from prefactor_core.queue.retry import RetryPolicy
 from tests.support.fake_api import FakeApi, lost_request, status
 from tests.support.fake_broker import Entry, FakeBroker, Fault
 from tests.support.operations import dice, quality
@@ -28,9 +28,9 @@ PARTITIONS = 3
 
 
 def broker_with(*attempts: int) -> FakeBroker:
-    """Return a broker whose partitions are careful, with two operations in each, begun so often before."""
+    """Return a broker whose partitions are isolated, with two operations in each, begun so often before."""
     broker = FakeBroker(PARTITIONS)
-    broker.careful = set(range(PARTITIONS))
+    broker.isolated = set(range(PARTITIONS))
     for number, begun in enumerate(attempts):
         for place in (1, 2):
             broker.put(number, encode(Envelope(f"{number}-{place}", place, quality(f"p{number}", place))))
@@ -101,8 +101,8 @@ async def worker(broker: FakeBroker, api: FakeApi) -> AsyncIterator[TaskExecutor
     """A worker as it is put together, on the fake broker and the fake API."""
     queue = BrokerQueue(broker, BufferBounds(10, 1 << 20), rng=dice(1))
     retry = RetryPolicy(3, base=20.0, rng=dice(1))
-    endpoint = Endpoint(api.ping, retry, latch=False)
-    executor = TaskExecutor(queue, ApiDelivery(api, endpoint), 4, retry=retry, lineage=Lineage())
+    breaker = CircuitBreaker(api.ping, retry, latch=False)
+    executor = TaskExecutor(queue, ApiDelivery(api, breaker), 4, retry=retry, dependents=Dependents())
     executor.start()
     yield executor
     await executor.stop(1, drain=False)
@@ -171,8 +171,8 @@ def test_what_has_ended_keeps_no_other_isolated_operation_waiting(pace: int) -> 
     async def program() -> None:
         api = taking()
         broker = broker_with(1, 1)
-        broker.careful = {1}
-        broker.careful_until[0] = broker.logs[0][0].number
+        broker.isolated = {1}
+        broker.isolated_until[0] = broker.logs[0][0].number
         broker.crashes[0] = 0
         async with worker(broker, api):
             for number in range(10 * pace):

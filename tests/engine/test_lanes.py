@@ -7,13 +7,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from prefactor_core.execution.dependents import Dependents
+from prefactor_core.execution.handler import BatchLimits
+from prefactor_core.execution.lanes import Lanes
+from prefactor_core.execution.outcome import NOT_REACHED, SETTLED, Apart, Dead, Outcome, Retry, Settled
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Delivery
-from prefactor_core.queue.handler import BatchLimits
-from prefactor_core.queue.lanes import Lanes
-from prefactor_core.queue.lineage import Lineage
-from prefactor_core.queue.outcome import NOT_REACHED, SETTLED, Again, Apart, Dead, Outcome, Settled
-from prefactor_core.queue.retry import RetryPolicy
 from tests.support.operations import create, dice, finish, finish_span, key_of, life, quality, register, start
 
 WIDE = BatchLimits(1000, 1 << 40, 1000)
@@ -25,9 +25,9 @@ class Item:
         self.size = size
 
 
-def make(max_retries: int = 3, lineage: Lineage | None = None) -> Lanes[Item]:
+def make(max_retries: int = 3, dependents: Dependents | None = None) -> Lanes[Item]:
     retry = RetryPolicy(max_retries=max_retries, rng=dice(1))
-    return Lanes(retry, lambda item: None if item.name[0] == "-" else item.name[0], lineage)
+    return Lanes(retry, lambda item: None if item.name[0] == "-" else item.name[0], dependents)
 
 
 def fill(lanes: Lanes[Item], names: str, size: int = 10) -> None:
@@ -94,10 +94,10 @@ def test_a_lane_that_was_not_reached_goes_before_those_that_were() -> None:
 def test_a_lane_that_fails_in_company_twice_travels_alone() -> None:
     lanes = make()
     fill(lanes, "a1 a2 b1")
-    lanes.resolve(lanes.take(WIDE, 0), [Again("x")] * 3, 0)
+    lanes.resolve(lanes.take(WIDE, 0), [Retry("x")] * 3, 0)
     batch = lanes.take(WIDE, 1000)
     assert sorted(names(batch).split()) == ["a1", "a2", "b1"]
-    lanes.resolve(batch, [Again("x")] * 3, 1000)
+    lanes.resolve(batch, [Retry("x")] * 3, 1000)
     both = {names(lanes.take(WIDE, 2000)), names(lanes.take(WIDE, 2000))}
     assert both == {"a1 a2", "b1"}
 
@@ -114,7 +114,7 @@ def test_attempts_count_only_alone() -> None:
             lanes.resolve(batch, [SETTLED], time)
             continue
         sizes.append(len(batch))
-        resolution = lanes.resolve(batch, [Again("x")] * len(batch), time)
+        resolution = lanes.resolve(batch, [Retry("x")] * len(batch), time)
         if resolution.dead:
             break
     assert sizes == [3, 3, 2, 1, 1]
@@ -122,7 +122,7 @@ def test_attempts_count_only_alone() -> None:
     assert delivery.item.name == "a1"
     assert letter.attempts == 2
     assert names(lanes.take(WIDE, time)) == "a2", "the next has attempts of its own"
-    assert not lanes.resolve(list(lanes._lanes["a"].line), [Again("x")], time).dead
+    assert not lanes.resolve(list(lanes._lanes["a"].line), [Retry("x")], time).dead
 
 
 def test_weightless_failures_never_count_but_wait_longer() -> None:
@@ -132,7 +132,7 @@ def test_weightless_failures_never_count_but_wait_longer() -> None:
     for _ in range(500):
         batch = lanes.take(WIDE, time)
         assert len(batch) == 1
-        assert lanes.resolve(batch, [Again("away", weight=0.0)], time).dead == []
+        assert lanes.resolve(batch, [Retry("away", weight=0.0)], time).dead == []
         due = lanes.next_due()
         assert due is not None
         assert time <= due <= time + 60
@@ -142,7 +142,7 @@ def test_weightless_failures_never_count_but_wait_longer() -> None:
 def test_retry_after_is_a_floor_of_the_backoff() -> None:
     lanes = make()
     fill(lanes, "a1")
-    lanes.resolve(lanes.take(WIDE, 0), [Again("x", retry_after=100)], 0)
+    lanes.resolve(lanes.take(WIDE, 0), [Retry("x", retry_after=100)], 0)
     assert lanes.take(WIDE, 99.9) == []
     assert names(lanes.take(WIDE, 101.1)) == "a1"
 
@@ -154,7 +154,7 @@ def test_a_success_clears_the_record() -> None:
     for _ in range(3):
         time += 1000
         batch = lanes.take(WIDE, time)
-        lanes.resolve(batch, [Again("x")] * len(batch), time)
+        lanes.resolve(batch, [Retry("x")] * len(batch), time)
     batch = lanes.take(WIDE, time + 1000)
     assert len(batch) == 1
     lanes.resolve(batch, [SETTLED], time)
@@ -176,7 +176,7 @@ def test_apart_narrows_at_once_and_alone() -> None:
 
 
 def test_what_depends_on_a_lost_one_is_buried() -> None:
-    lanes: Lanes[Operation] = Lanes(RetryPolicy(), lambda item: item.instance_id, Lineage())
+    lanes: Lanes[Operation] = Lanes(RetryPolicy(), lambda item: item.instance_id, Dependents())
     operations = [
         create("a", "a-1"),
         create("a", "a-2", "a-1"),
@@ -191,20 +191,20 @@ def test_what_depends_on_a_lost_one_is_buried() -> None:
     outcomes: list[Outcome] = [NOT_REACHED] * len(batch)
     outcomes[:3] = [SETTLED, SETTLED, Dead("refused")]
     kept: list[str] = []
-    buried = [key_of(letter.item) for _, letter in lanes.resolve(batch, outcomes, 0).dead[1:]]
+    dead_lettered = [key_of(letter.item) for _, letter in lanes.resolve(batch, outcomes, 0).dead[1:]]
     for _ in range(20):
         batch = lanes.take(WIDE, 0)
         kept += [key_of(delivery.item) for delivery in batch if delivery.item.instance_id == "a"]
         resolution = lanes.resolve(batch, [SETTLED] * len(batch), 0)
-        buried += [key_of(letter.item) for _, letter in [*lanes.doomed, *resolution.dead]]
+        dead_lettered += [key_of(letter.item) for _, letter in [*lanes.doomed, *resolution.dead]]
         lanes.doomed.clear()
     assert kept == ["a-3:create", "a-3:finish", "a:finish"]
-    assert buried == ["a-2:create", "a-2:finish", "a-1:finish"]
+    assert dead_lettered == ["a-2:create", "a-2:finish", "a-1:finish"]
     assert lanes.held == lanes.held_bytes == 0
 
 
 def test_a_lost_registration_buries_its_instance_only() -> None:
-    lanes: Lanes[Operation] = Lanes(RetryPolicy(), lambda item: item.instance_id, Lineage())
+    lanes: Lanes[Operation] = Lanes(RetryPolicy(), lambda item: item.instance_id, Dependents())
     for operation in [*life("a"), quality("b", 1)]:
         lanes.add(Delivery(operation))
     batch = lanes.take(WIDE, 0)
@@ -216,7 +216,7 @@ def test_a_lost_registration_buries_its_instance_only() -> None:
 def test_empty_out_keeps_the_order_of_each_lane() -> None:
     lanes = make()
     fill(lanes, "a1 b1 a2 b2 c1")
-    lanes.resolve(lanes.take(BatchLimits(2, 1 << 40, 1), 0), [Again("x")] * 2, 0)
+    lanes.resolve(lanes.take(BatchLimits(2, 1 << 40, 1), 0), [Retry("x")] * 2, 0)
     lanes.take(BatchLimits(1, 1 << 40, 1), 0)
     everything = names(lanes.empty_out()).split()
     assert [name for name in everything if name[0] == "a"] == ["a1", "a2"]
@@ -266,8 +266,8 @@ class LanesAgainstModel(RuleBasedStateMachine):
     def resolve(self, data: st.DataObject) -> None:
         batch = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
         outcome: st.SearchStrategy[Outcome] = st.sampled_from(
-            [SETTLED, SETTLED, Settled(before=True), NOT_REACHED, Dead("no"), Apart("large"), Again("x"),
-             Again("away", weight=0.0), Again("half", weight=0.5, retry_after=3)]
+            [SETTLED, SETTLED, Settled(overtaken=True), NOT_REACHED, Dead("no"), Apart("large"), Retry("x"),
+             Retry("away", weight=0.0), Retry("half", weight=0.5, retry_after=3)]
         )  # fmt: skip
         outcomes = data.draw(st.lists(outcome, min_size=len(batch), max_size=len(batch)))
         resolution = self.lanes.resolve(batch, outcomes, self.time)
@@ -275,14 +275,14 @@ class LanesAgainstModel(RuleBasedStateMachine):
         for delivery in resolution.settled:
             assert isinstance(told[delivery], Settled)
         dead = [delivery for delivery, _ in resolution.dead]
-        assert all(isinstance(told[delivery], Dead | Again) for delivery in dead)
+        assert all(isinstance(told[delivery], Dead | Retry) for delivery in dead)
         expected = []
         for mine in self._groups(batch).values():
             for delivery in mine:
                 if not isinstance(told[delivery], Settled | Dead):
                     break
                 expected.append(delivery)
-        given_up = [delivery for delivery in dead if isinstance(told[delivery], Again)]
+        given_up = [delivery for delivery in dead if isinstance(told[delivery], Retry)]
         gone = [*resolution.settled, *dead]
         assert sorted(map(id, gone)) == sorted(map(id, expected + given_up))
         assert not self.gone & set(gone)
@@ -350,7 +350,7 @@ REFUSED = Dead("rejected: HTTP 404", rejected=True)
 
 def with_life(*operations: Operation) -> Lanes[Operation]:
     lanes: Lanes[Operation] = Lanes(
-        RetryPolicy(max_retries=2, rng=dice(1)), lambda item: item.instance_id, Lineage()
+        RetryPolicy(max_retries=2, rng=dice(1)), lambda item: item.instance_id, Dependents()
     )
     for operation in operations:
         lanes.add(Delivery(operation))
@@ -377,10 +377,10 @@ def tried(lanes: Lanes[Operation], *rounds: list[Outcome]) -> dict[str, int]:
         ([[REFUSED]], 1),
         ([[Dead("conflict", fatal=False)]], 1),
         ([[Apart("HTTP 400")], [REFUSED]], 1),
-        ([[NOT_REACHED], [Again("away", weight=0.0)], [REFUSED]], 1),
-        ([[Again("HTTP 500")], [REFUSED]], 2),
-        ([[Again("HTTP 500")], [Again("HTTP 500")], [REFUSED]], 3),
-        ([[Again("HTTP 500")]] * 3, 3),
+        ([[NOT_REACHED], [Retry("away", weight=0.0)], [REFUSED]], 1),
+        ([[Retry("HTTP 500")], [REFUSED]], 2),
+        ([[Retry("HTTP 500")], [Retry("HTTP 500")], [REFUSED]], 3),
+        ([[Retry("HTTP 500")]] * 3, 3),
         ([[Dead("the payload lacks 'name'", sent=False)]], 0),
     ],
     ids=["rejected", "conflict", "apart", "away", "retried once", "retried twice", "given up", "never sent"],
@@ -398,7 +398,7 @@ def test_a_dependent_that_was_never_sent_has_no_attempts() -> None:
 
 def test_each_operation_has_attempts_of_its_own() -> None:
     lanes = with_life(quality("a", 1), quality("a", 2), quality("a", 3))
-    found = tried(lanes, [Again("HTTP 500")], [SETTLED], [REFUSED], [REFUSED])
+    found = tried(lanes, [Retry("HTTP 500")], [SETTLED], [REFUSED], [REFUSED])
     assert found == {"a:quality:2": 1, "a:quality:3": 1}
 
 

@@ -66,7 +66,7 @@ def test_what_was_in_a_bulk_request_whose_reply_was_cut_off_may_have_happened() 
     bench = run(make_bench(api))
     assert bench.problems() == []
     assert bench.dead == {}
-    assert bench.executor.account.settled_before == len(bench.put_so_far)
+    assert bench.executor.account.overtaken == len(bench.put_so_far)
 
 
 def test_the_control_without_a_mark_those_conflicts_would_be_dead_letters() -> None:

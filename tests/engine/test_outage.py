@@ -14,14 +14,14 @@ from prefactor_core.broker.envelope import Envelope, encode
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.broker.rebalance import Rebalance
 from prefactor_core.exceptions import BrokerError
+from prefactor_core.execution.handler import BatchLimits
+from prefactor_core.execution.outcome import SETTLED, Outcome
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage, describe
 from prefactor_core.queue.base import Delivery
 from prefactor_core.queue.executor import TaskExecutor
-from prefactor_core.queue.handler import BatchLimits
 from prefactor_core.queue.memory import InMemoryQueue
-from prefactor_core.queue.outcome import SETTLED, Outcome
-from prefactor_core.queue.retry import RetryPolicy
 from tests.support.fake_broker import FakeBroker, FakePartition, Fault
 from tests.support.operations import dice, quality
 from tests.support.virtual_time import run_virtual
@@ -117,7 +117,7 @@ def test_a_mistake_of_the_drivers_has_one_traceback_an_outage(
 ) -> None:
     async def program() -> None:
         broker = FakeBroker(4)
-        broker.careful = set(range(4)) if call in {"begin", "withdraw"} else set()
+        broker.isolated = set(range(4)) if call in {"begin", "withdraw"} else set()
         queue = BrokerQueue(broker, BufferBounds(100, 1 << 20), rng=dice(1))
         executor = executor_on(queue)
         executor.start()
@@ -306,14 +306,14 @@ def test_what_fails_once_and_is_not_tried_again_hides_no_outage(caplog: pytest.L
 
     async def program() -> None:
         broker = FakeBroker(2)
-        broker.careful = {0, 1}
+        broker.isolated = {0, 1}
         queue = BrokerQueue(broker, BufferBounds(100, 1 << 20), rng=dice(1))
         executor = executor_on(queue)
         broker.fail("withdraw", Fault())
         executor.start()
         fill(broker, 1, 0)
         await asyncio.sleep(30)
-        broker.careful = set()
+        broker.isolated = set()
         fill(broker, 20, 1)
         await asyncio.sleep(3_600)
         assert not broker.scripts["withdraw"], "it failed"
@@ -406,7 +406,7 @@ def test_a_partition_that_is_lost_is_no_outage(
     broker = FakeBroker(1)
 
     async def program() -> None:
-        broker.careful = {0}
+        broker.isolated = {0}
         queue = BrokerQueue(broker, BufferBounds(100, 1 << 20), rng=dice(1))
         executor = executor_on(queue)
         executor.start()

@@ -14,9 +14,9 @@ from prefactor_core.broker.partitions import partition_of
 from prefactor_core.broker.publisher import Publisher
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.exceptions import BrokerError, InvalidInputError, QueueClosedError
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation, OperationType
 from prefactor_core.queue.base import Published
-from prefactor_core.queue.retry import RetryPolicy
 from tests.support.fake_broker import FakeBroker, PublishFault, now
 from tests.support.operations import (
     WHEN,

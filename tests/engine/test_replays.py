@@ -40,7 +40,9 @@ async def receive(queue: BrokerQueue, number: int) -> list[Delivery[Operation]]:
     return found
 
 
-async def bury(queue: BrokerQueue, deliveries: Sequence[Delivery[Operation]], reason: str = "why") -> None:
+async def dead_letter_all(
+    queue: BrokerQueue, deliveries: Sequence[Delivery[Operation]], reason: str = "why"
+) -> None:
     letters = [(one, DeadLetter(one.item, reason, 1, "a secret of the reply")) for one in deliveries]
     assert not await queue.dead_letter(letters)
 
@@ -49,7 +51,7 @@ async def with_letters(broker: FakeBroker, queue: BrokerQueue, number: int) -> N
     """Have so many dead letters of one instance there."""
     operations = [quality("a", one) for one in range(number)]
     broker.put(0, *(encode(Envelope(f"id-{one}", one, op)) for one, op in enumerate(operations)))
-    await bury(queue, await receive(queue, number))
+    await dead_letter_all(queue, await receive(queue, number))
 
 
 def replaying(queue: BrokerQueue, wait: float = 30.0) -> asyncio.Task[Replay]:
@@ -64,8 +66,8 @@ def test_what_was_delivered_and_what_was_kept_is_told() -> None:
             replay = replaying(operator)
             again = await receive(queue, 6)
             assert not await queue.settle(again[:3])
-            await bury(queue, again[3:5], REFUSED)
-            await bury(queue, again[5:], "another")
+            await dead_letter_all(queue, again[3:5], REFUSED)
+            await dead_letter_all(queue, again[5:], "another")
             began = now()
             found = await replay
             assert now() - began < 2, "nobody waits for what has come"
@@ -108,7 +110,7 @@ def test_nobody_waits_who_does_not_want_to_or_cannot() -> None:
             assert (found.replayed, found.pending, found.answers) == (2, 2, True)
             again = await receive(queue, 2)
             assert not any("answer_to" in one.item.metadata for one in again)
-            await bury(queue, again)
+            await dead_letter_all(queue, again)
             broker.tells_outcomes = False
             found = await queue.dead_letters.replay(ALL, wait=30)
             assert (found.replayed, found.pending, found.answers) == (2, 2, False)
@@ -150,7 +152,7 @@ def test_disposal_and_the_end_wait_for_no_answer(monkeypatch: pytest.MonkeyPatch
                 assert not await queue.settle([one])
                 await asyncio.sleep(1)
                 monkeypatch.setattr(FakeConsumingEnd, "answer", never)
-                await bury(queue, [two])
+                await dead_letter_all(queue, [two])
                 assert now() - began < 1.1
             assert now() - began < 5
             found = await replay
@@ -182,7 +184,7 @@ def test_a_partition_that_was_lost_meanwhile_is_answered_by_its_owner_only() -> 
             broker.lose(0)
             assert await first.settle([lost]) == [lost]
             (again,) = await receive(first, 1)
-            await bury(first, [again], REFUSED)
+            await dead_letter_all(first, [again], REFUSED)
             found = await replay
             assert (found.delivered, found.kept) == (0, {REFUSED: ["id-0"]})
 
@@ -198,7 +200,7 @@ def test_answers_hold_no_payload_and_are_short() -> None:
             replay = replaying(operator)
             again = await receive(queue, 1)
             taken = broker.answers[again[0].item.metadata["answer_to"]]
-            await bury(queue, again, "x" * 5_000)
+            await dead_letter_all(queue, again, "x" * 5_000)
             while not taken:
                 await asyncio.sleep(0.001)
             heard += taken

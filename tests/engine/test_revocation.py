@@ -14,15 +14,15 @@ from prefactor_core.broker.buffer import BufferBounds
 from prefactor_core.broker.envelope import Envelope, encode
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.exceptions import QueueClosedError
+from prefactor_core.execution.dependents import Dependents
+from prefactor_core.execution.handler import BatchLimits
+from prefactor_core.execution.lanes import Lanes
+from prefactor_core.execution.outcome import NOT_REACHED, SETTLED, Dead, Outcome, Retry
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter, Delivery, Queue
 from prefactor_core.queue.executor import TaskExecutor
-from prefactor_core.queue.handler import BatchLimits
-from prefactor_core.queue.lanes import Lanes
-from prefactor_core.queue.lineage import Lineage
 from prefactor_core.queue.memory import InMemoryQueue
-from prefactor_core.queue.outcome import NOT_REACHED, SETTLED, Again, Dead, Outcome
-from prefactor_core.queue.retry import RetryPolicy
 from tests.support.fake_broker import FakeBroker, Fault, now
 from tests.support.operations import (
     create,
@@ -64,11 +64,11 @@ def owned(item: Any, owner: Switch) -> Delivery[Any]:
     return delivery
 
 
-def make_lanes(max_retries: int = 3, lineage: Lineage | None = None) -> Lanes[Any]:
+def make_lanes(max_retries: int = 3, dependents: Dependents | None = None) -> Lanes[Any]:
     def key(item: Any) -> str | None:
         return item.instance_id if isinstance(item, Operation) else str(item)[0]
 
-    return Lanes(RetryPolicy(max_retries=max_retries, rng=dice(1)), key, lineage)
+    return Lanes(RetryPolicy(max_retries=max_retries, rng=dice(1)), key, dependents)
 
 
 def names(deliveries: Sequence[Delivery[Any]]) -> str:
@@ -149,7 +149,7 @@ def test_attempts_of_what_was_revoked_do_not_count_against_what_comes_after() ->
     time = 0.0
     for _ in range(2):
         time += 1_000
-        lanes.resolve(lanes.take(WIDE, time), [Again("x")], time)
+        lanes.resolve(lanes.take(WIDE, time), [Retry("x")], time)
     old.current = False
     lanes.add(owned(Item("a2"), new))
     tries = 0
@@ -159,7 +159,7 @@ def test_attempts_of_what_was_revoked_do_not_count_against_what_comes_after() ->
         batch = lanes.take(WIDE, time)
         assert names(batch) == "a2"
         tries += 1
-        dead = lanes.resolve(batch, [Again("x")], time).dead
+        dead = lanes.resolve(batch, [Retry("x")], time).dead
     assert tries == 3
     assert dead[0][1].attempts == 3
 
@@ -231,44 +231,44 @@ TestOwnersThatComeAndGo = OwnersModel.TestCase
 TestOwnersThatComeAndGo.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 
-# -- lineage
+# -- dependents
 
 
 def test_a_replayed_registration_is_tried_again_and_its_followers_too() -> None:
-    lineage = Lineage()
-    lineage.lose(register("a"), "refused")
+    dependents = Dependents()
+    dependents.lose(register("a"), "refused")
     for follower in life("a", 1)[1:]:
-        assert lineage.reason(follower) == "refused"
-        lineage.lose(follower, "follows")
+        assert dependents.reason(follower) == "refused"
+        dependents.lose(follower, "follows")
     for operation in life("a", 1):
-        lineage.revive(operation)
-        assert lineage.reason(operation) is None, operation
-    assert not lineage
+        dependents.revive(operation)
+        assert dependents.reason(operation) is None, operation
+    assert not dependents
 
 
 def test_a_replayed_start_does_not_revive_what_its_registration_lost() -> None:
-    lineage = Lineage()
-    lineage.lose(register("a"), "refused")
-    lineage.lose(start("a"), "follows")
-    lineage.revive(start("a"))
-    assert lineage.reason(start("a")) == "refused"
-    lineage.revive(create("a", "a-1"))
-    assert lineage.reason(create("a", "a-1")) == "refused"
+    dependents = Dependents()
+    dependents.lose(register("a"), "refused")
+    dependents.lose(start("a"), "follows")
+    dependents.revive(start("a"))
+    assert dependents.reason(start("a")) == "refused"
+    dependents.revive(create("a", "a-1"))
+    assert dependents.reason(create("a", "a-1")) == "refused"
 
 
 def test_a_replayed_create_revives_itself_and_not_its_descendants() -> None:
-    lineage = Lineage()
-    lineage.lose(create("a", "a-1"), "refused")
-    lineage.lose(create("a", "a-2", "a-1"), "follows")
-    lineage.revive(create("b", "a-1"))
-    assert lineage.reason(finish_span("a", "a-1")) == "refused", "it is another instance's"
-    lineage.revive(create("a", "a-1"))
-    assert lineage.reason(finish_span("a", "a-1")) is None
-    assert lineage.reason(finish_span("a", "a-2")) == "follows"
-    lineage.revive(create("a", "a-2", "a-1"))
-    assert lineage.reason(finish_span("a", "a-2")) is None
+    dependents = Dependents()
+    dependents.lose(create("a", "a-1"), "refused")
+    dependents.lose(create("a", "a-2", "a-1"), "follows")
+    dependents.revive(create("b", "a-1"))
+    assert dependents.reason(finish_span("a", "a-1")) == "refused", "it is another instance's"
+    dependents.revive(create("a", "a-1"))
+    assert dependents.reason(finish_span("a", "a-1")) is None
+    assert dependents.reason(finish_span("a", "a-2")) == "follows"
+    dependents.revive(create("a", "a-2", "a-1"))
+    assert dependents.reason(finish_span("a", "a-2")) is None
     for kind in (finish_span("a", "a-1"), finish("a"), quality("a"), "text", None):
-        lineage.revive(kind)
+        dependents.revive(kind)
 
 
 @pytest.mark.parametrize("lost", ["register", "starting", "span0:create"])
@@ -284,7 +284,7 @@ def test_a_replay_after_a_loss_is_carried_out_whole(lost: str, *, at_once: bool)
                 raise ValueError("refused")
             done.append(key_of(operation))
 
-        executor = TaskExecutor(queue, handler, 2, is_retryable=lambda _: False, lineage=Lineage())
+        executor = TaskExecutor(queue, handler, 2, is_retryable=lambda _: False, dependents=Dependents())
         executor.start()
         for operation in life("a", 2):
             await queue.put(operation)
@@ -309,7 +309,7 @@ def test_a_replay_after_a_loss_is_carried_out_whole(lost: str, *, at_once: bool)
 
 def test_a_loss_that_another_owner_decides_anew_is_no_loss() -> None:
     """What was revoked by the time it was given up may have its effect elsewhere."""
-    lanes = make_lanes(lineage=Lineage())
+    lanes = make_lanes(dependents=Dependents())
     old, new = Switch(), Switch()
     lanes.add(owned(register("a"), old))
     batch = lanes.take(WIDE, 0)
@@ -333,7 +333,7 @@ class Revocable(Queue[Any]):
         self.waiting: deque[Delivery[Any]] = deque()
         self.settled: list[Any] = []
         self.released: list[Any] = []
-        self.buried: list[DeadLetter[Any]] = []
+        self.dead_lettered: list[DeadLetter[Any]] = []
         self.faults: deque[Exception | None] = deque()
         self.refuses: Callable[[Delivery[Any]], bool] = lambda delivery: delivery.revoked
         self._changed = asyncio.Event()
@@ -370,7 +370,7 @@ class Revocable(Queue[Any]):
     ) -> Sequence[Delivery[Any]]:
         self._fault()
         refused = [delivery for delivery, _ in letters if self.refuses(delivery)]
-        self.buried += [letter for delivery, letter in letters if delivery not in refused]
+        self.dead_lettered += [letter for delivery, letter in letters if delivery not in refused]
         return refused
 
     async def release(self, deliveries: Sequence[Delivery[Any]]) -> None:
@@ -433,7 +433,7 @@ def make_executor(queue: Queue[Any], handler: Handler, num_workers: int = 2, **m
 
 def check_account(executor: TaskExecutor) -> None:
     account = executor.account
-    assert account.received == account.settled + account.dead_lettered + account.given_back + executor.held
+    assert account.received == account.settled + account.dead_lettered + account.released + executor.held
 
 
 def test_what_was_revoked_goes_back_without_being_handled() -> None:
@@ -450,7 +450,7 @@ def test_what_was_revoked_goes_back_without_being_handled() -> None:
         assert sorted(queue.released) == ["a2", "b1", "c1"]
         assert queue.settled == []
         account = executor.account
-        assert (account.received, account.settled, account.given_back, executor.held) == (4, 0, 4, 0)
+        assert (account.received, account.settled, account.released, executor.held) == (4, 0, 4, 0)
         for item in ("a1", "a2", "b1"):
             await queue.put(item)
         assert await executor.stop(60)
@@ -557,7 +557,7 @@ def test_waiting_for_everything_ends_although_what_waits_is_never_received() -> 
 def test_a_lane_that_backs_off_gives_back_when_its_time_comes() -> None:
     async def program() -> None:
         queue, handler = Revocable(), Handler(0.1)
-        handler.answers.append(Again("x", retry_after=20))
+        handler.answers.append(Retry("x", retry_after=20))
         executor = make_executor(queue, handler)
         executor.start()
         await queue.put("a1")
@@ -591,7 +591,7 @@ def test_stopping_without_draining_finishes_what_is_with_the_handler() -> None:
         assert sorted(queue.settled) == ["a1", "a2", "b1", "b2"]
         assert queue.released == ["a3", "b3", "c1"], "in the order in which they were received"
         account = executor.account
-        assert (account.received, account.settled, account.given_back, executor.held) == (7, 4, 3, 0)
+        assert (account.received, account.settled, account.released, executor.held) == (7, 4, 3, 0)
 
     run_virtual(program())
 
@@ -641,7 +641,7 @@ def test_no_delivery_is_forgotten_when_followers_and_revoked_ones_meet_an_end(
     async def program() -> None:
         queue, handler = Revocable(), Handler(0.5)
         handler.answers.append(Dead("refused"))
-        executor = make_executor(queue, handler, 3, lineage=Lineage())
+        executor = make_executor(queue, handler, 3, dependents=Dependents())
         executor.start()
         for operation in [*life("a", 2), *life("b", 2)]:
             await queue.put(operation)
@@ -664,7 +664,7 @@ def test_no_delivery_is_forgotten_when_followers_and_revoked_ones_meet_an_end(
         check_account(executor)
         assert executor.held == 0
         account = executor.account
-        assert account.received == account.settled + account.dead_lettered + account.given_back
+        assert account.received == account.settled + account.dead_lettered + account.released
 
     run_virtual(program())
 
@@ -676,18 +676,18 @@ def test_what_the_queue_refuses_is_counted_as_given_back(what: str) -> None:
         if what == "dead":
             handler.answers.append(Dead("refused"))
         queue.refuses = lambda _: True
-        executor = make_executor(queue, handler, lineage=Lineage())
+        executor = make_executor(queue, handler, dependents=Dependents())
         executor.start()
         await queue.put(register("a"))
         await asyncio.sleep(2)
         account = executor.account
-        assert (account.received, account.given_back, executor.held) == (1, 1, 0)
+        assert (account.received, account.released, executor.held) == (1, 1, 0)
         # Whoever owns it now decides; what follows is not held to be lost here.
         queue.refuses = lambda delivery: delivery.revoked
         await queue.put(start("a"))
         assert await executor.stop(10)
         assert keys_of(queue.settled) == ["a:starting"]
-        assert queue.buried == []
+        assert queue.dead_lettered == []
 
     run_virtual(program())
 
@@ -730,7 +730,7 @@ def test_operations_of_a_lost_partition_are_carried_out_by_their_next_owner_in_o
         for instance in range(4):
             mine = [key for key in effects if key.startswith(f"i{instance}:")]
             assert [*dict.fromkeys(mine)] == [key_of(one) for one in log if one.instance_id == f"i{instance}"]
-        assert sum(executor.account.given_back for executor in executors) > 0
+        assert sum(executor.account.released for executor in executors) > 0
         assert broker.wrongs == []
 
     run_virtual(program())

@@ -1,4 +1,4 @@
-"""The API away, its token refused, and the API asking everybody to wait: nothing is given up.
+"""The API unavailable, its token refused, and the API asking everybody to wait: nothing is given up.
 
 ``PREFACTOR_TEST_FULL=1`` has outages of a minute.
 """
@@ -67,7 +67,7 @@ def lines(probed: Probed, words: str) -> int:
     return sum(words in line for line in probed.child.log.splitlines())
 
 
-async def test_the_api_away_for_a_while(fleet: Fleet) -> None:
+async def test_the_api_unavailable_for_a_while(fleet: Fleet) -> None:
     agent = await start_agent(fleet)
     probed = await probed_worker(fleet)
     await until(lambda: fleet.effects_are(500), 30, "the worker works")
@@ -77,9 +77,9 @@ async def test_the_api_away_for_a_while(fleet: Fleet) -> None:
     await wait(fleet, probed)
     during = probed.resident_mib
     await fleet.emulator.start()
-    # It is probed with pauses of 10 s at the most.
+    # It is probed with pauses of 10 s at most.
     await until(lambda: probed.answers("/readyz", 200), 20, "it goes on by itself")
-    await until(lambda: probed.metric_is("prefactor_api_away", lambda away: away == 0), 10)
+    await until(lambda: probed.metric_is("prefactor_api_unavailable", lambda away: away == 0), 10)
     report = await fleet.report(agent, OUTAGE_SECONDS + 60)
     await until(lambda: fleet.effects_are(report["put"]), 60, "the backlog is drained")
     after = probed.resident_mib
@@ -91,7 +91,7 @@ async def test_the_api_away_for_a_while(fleet: Fleet) -> None:
     assert await probed.child.ended(30) == 0, probed.child.log
     assert await dead_letters(fleet) == []
     assert fleet.figures() == Figures(report["put"], lost=0, doubled=0, out_of_order=0, unexpected=0)
-    assert (lines(probed, "the API is away"), lines(probed, "the API is back")) == (1, 1)
+    assert (lines(probed, "the API is unavailable"), lines(probed, "the API is back")) == (1, 1)
 
 
 @asynccontextmanager
@@ -155,4 +155,4 @@ async def test_one_429_slows_the_whole_worker(fleet: Fleet) -> None:
     assert len(times) == total
     # What was under way at that moment still took effect, and then nothing did.
     assert 3 < max(later - earlier for earlier, later in pairwise(times)) < 10
-    assert lines(probed, "the API is away") == 0
+    assert lines(probed, "the API is unavailable") == 0

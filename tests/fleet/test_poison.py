@@ -10,8 +10,8 @@ import pytest
 
 from prefactor_core import Operation, PrefactorCoreClient, PrefactorCoreConfig, SchemaRegistry
 from prefactor_core.broker.buffer import BufferBounds
+from prefactor_core.broker.dead_letter import StoredDeadLetter
 from prefactor_core.broker.dead_letters import Selection
-from prefactor_core.broker.letters import Record
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.identifiers import PfidFactory
 from prefactor_core.operations import OperationType as Kind
@@ -80,7 +80,7 @@ async def stopped(worker: Child) -> None:
     assert await worker.ended(20) == 0, worker.log
 
 
-async def test_a_killer_is_dead_lettered_and_its_neighbours_are_delivered(
+async def test_a_poison_is_dead_lettered_and_its_neighbours_are_delivered(
     transport_url: str, tmp_path: Path
 ) -> None:
     async with running_fleet(short(transport_url), tmp_path) as fleet, asyncio.timeout(100):
@@ -89,8 +89,8 @@ async def test_a_killer_is_dead_lettered_and_its_neighbours_are_delivered(
         await fleet.report(agent)
         # The end of a span: nothing depends on it.
         puts = list(read_puts(str(fleet._puts[0])))
-        killer = next(put for put in puts[100:] if put.type is OperationType.FINISH_SPAN)
-        worker, deaths = await supervised(fleet, killer.key, operations)
+        poison = next(put for put in puts[100:] if put.type is OperationType.FINISH_SPAN)
+        worker, deaths = await supervised(fleet, poison.key, operations)
         await stopped(worker.child)
         letters = await dead_letters(fleet)
         found = verify.compare(
@@ -101,14 +101,14 @@ async def test_a_killer_is_dead_lettered_and_its_neighbours_are_delivered(
     (letter,) = letters
     envelope = letter.read()
     assert envelope is not None
-    assert envelope.operation.idempotency_key == killer.key
+    assert envelope.operation.idempotency_key == poison.key
     assert (letter.reason, letter.attempts) == (KILLED, ATTEMPTS)
     # A crash with progress since the last one does not count.
     assert CRASHES + ATTEMPTS <= len(deaths) <= CRASHES + ATTEMPTS + 3
     assert (found.lost, found.doubled, found.out_of_order, found.unexpected) == (1, 0, 0, 0)
 
 
-# -- what depends on a killer
+# -- what depends on a poison
 
 
 class Notes(BrokerQueue):
@@ -163,7 +163,7 @@ def keys(operations: list[Operation]) -> set[str]:
     return {one.idempotency_key or "" for one in operations}
 
 
-def reasons(records: list[Record]) -> dict[str, tuple[str, int, str | None]]:
+def reasons(records: list[StoredDeadLetter]) -> dict[str, tuple[str, int, str | None]]:
     """Return reason, attempts and reply of each letter, by key."""
     found = {}
     for record in records:
@@ -186,19 +186,19 @@ DOOMED: dict[str, Doomed] = {
     "create of a span": lambda notes, _: notes.under("top"),
     "registration": lambda notes, lost: [one for one in notes.operations if one.instance_id == lost],
 }
-"""What is lost, the killer first."""
+"""What is lost, the poison first."""
 
 
 @pytest.mark.parametrize("what", DOOMED)
-async def test_what_depends_on_a_killer_is_set_aside_unsent_and_can_be_replayed(
+async def test_what_depends_on_a_poison_is_set_aside_unsent_and_can_be_replayed(
     transport_url: str, tmp_path: Path, what: str
 ) -> None:
     async with running_fleet(short(transport_url), tmp_path) as fleet, asyncio.timeout(110):
         lost = PfidFactory().new()
         notes = Notes(fleet.queue())
         await work(fleet, notes, lost)
-        killer, *followers = DOOMED[what](notes, lost)
-        doomed = keys([killer, *followers])
+        poison, *followers = DOOMED[what](notes, lost)
+        doomed = keys([poison, *followers])
         assert len(followers) == (5 if what == "create of a span" else 1 + SPANS + 6)
         # They do nothing but count requests that hold what must not be sent; only the lost have finishes.
         counters = ["latency:ms=1,schema=below", "latency:ms=1,type=agent_spans/finish"]
@@ -206,9 +206,9 @@ async def test_what_depends_on_a_killer_is_set_aside_unsent_and_can_be_replayed(
             counters.append(f"latency:ms=1,instance={lost}")
         await set_faults(fleet.emulator, *counters)
 
-        worker, deaths = await supervised(fleet, killer.idempotency_key or "", len(notes.operations))
+        worker, deaths = await supervised(fleet, poison.idempotency_key or "", len(notes.operations))
         letters = reasons(await dead_letters(fleet))
-        assert letters.pop(killer.idempotency_key or "") == (KILLED, ATTEMPTS, None)
+        assert letters.pop(poison.idempotency_key or "") == (KILLED, ATTEMPTS, None)
         assert letters == dict.fromkeys(keys(followers), (FOLLOWS, 0, None))
         assert CRASHES + ATTEMPTS <= len(deaths) <= CRASHES + ATTEMPTS + 3
         assert await fault_hits(fleet.emulator) == [0] * len(counters)
@@ -217,10 +217,10 @@ async def test_what_depends_on_a_killer_is_set_aside_unsent_and_can_be_replayed(
         name = "prefactor_operations_dead_lettered_total"
         await until(lambda: worker.metric_is(name, lambda dead: dead == len(doomed)), 10, "each counted once")
         for kind in Kind:
-            count = sum(one.type is kind for one in [killer, *followers])
+            count = sum(one.type is kind for one in [poison, *followers])
             assert await worker.metric(name, type=kind.value) == count
 
-        # Mended, they are replayed, and the worker that has buried them carries them out.
+        # Mended, they are replayed, and the worker that has dead_lettered them carries them out.
         (fleet.folder / "poison").write_text("")
         queue = fleet.queue()
         replay = await queue.dead_letters.replay(Selection())

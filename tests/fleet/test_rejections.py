@@ -19,7 +19,7 @@ from prefactor_core import (
     SchemaRegistry,
 )
 from prefactor_core.broker.buffer import BufferBounds
-from prefactor_core.broker.letters import Record
+from prefactor_core.broker.dead_letter import StoredDeadLetter
 from prefactor_core.identifiers import PfidFactory
 from prefactor_emulator import verify
 from prefactor_emulator.verify_files import read_effects
@@ -120,7 +120,7 @@ async def latencies(fleet: Fleet, notes: Notes, keys: set[str]) -> list[float]:
     )
 
 
-def key_of(record: Record) -> str:
+def key_of(record: StoredDeadLetter) -> str:
     envelope = record.read()
     assert envelope is not None
     return envelope.operation.idempotency_key or ""
@@ -188,9 +188,9 @@ async def test_only_what_is_rejected_and_what_depends_on_it_suffers(fleet: Fleet
     check_figures(fleet, notes)
 
 
-async def until_letters(fleet: Fleet, number: int) -> list[Record]:
+async def until_letters(fleet: Fleet, number: int) -> list[StoredDeadLetter]:
     """Wait for so many dead letters, and return all there are."""
-    found: list[Record] = []
+    found: list[StoredDeadLetter] = []
 
     async def enough() -> bool:
         found[:] = await dead_letters(fleet)
@@ -200,7 +200,7 @@ async def until_letters(fleet: Fleet, number: int) -> list[Record]:
     return found
 
 
-def check_reasons(letters: list[Record], refused: str) -> None:
+def check_reasons(letters: list[StoredDeadLetter], refused: str) -> None:
     """What was rejected has the reply with it, and what follows it the reason."""
     rejected = [letter for letter in letters if letter.reply is not None]
     assert len(rejected) == 1 + 3

@@ -11,7 +11,7 @@ import sys
 from functools import partial
 
 from prefactor_core import AgentInstanceHandle, OperationType
-from prefactor_core.broker.letters import Record
+from prefactor_core.broker.dead_letter import StoredDeadLetter
 from prefactor_emulator import verify
 from prefactor_emulator.verify_files import read_effects
 from tests.fleet.test_rejections import VERSION, Notes, agent, key_of, replay_all, until_letters
@@ -80,7 +80,7 @@ async def test_what_the_api_refuses_again_stays_a_dead_letter(fleet: Fleet) -> N
             assert says_why_now(letters[key], before[key]), letters[key]
 
 
-def says_why_now(after: Record, before: Record) -> bool:
+def says_why_now(after: StoredDeadLetter, before: StoredDeadLetter) -> bool:
     """Whether a dead letter has the API's second answer and not its first."""
     return after.reply != before.reply and "409" in f"{after.reason} {after.reply}"
 

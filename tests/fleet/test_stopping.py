@@ -27,7 +27,7 @@ IDLE_SECONDS = 2.0
 
 
 async def stopped(worker: Child) -> float:
-    """Have a worker stop in good order, and return the seconds that it took."""
+    """Have a worker stop cleanly, and return the seconds that it took."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     worker.signal(signal.SIGTERM)
@@ -42,16 +42,16 @@ def account(worker: Child) -> tuple[int, int, int, int]:
     words = r"stopped: (\d+) received, (\d+) settled, (\d+) dead-lettered, (\d+) given back"
     found = re.search(words, worker.log)
     assert found is not None, worker.log
-    received, settled, dead, given_back = (int(number) for number in found.groups())
-    assert received == settled + dead + given_back
-    return received, settled, dead, given_back
+    received, settled, dead, released = (int(number) for number in found.groups())
+    assert received == settled + dead + released
+    return received, settled, dead, released
 
 
 async def test_many_times_in_the_middle_of_a_load(fleet: Fleet) -> None:
     await set_faults(fleet.emulator, "latency:ms=60,jitter_ms=30")  # something is always under way
     agent = await fleet.agent("--instances", "80", "--tasks", "80", "--spans", SPANS, "--pace", "0.4")
     seconds: list[float] = []
-    settled = given_back = 0
+    settled = released = 0
     for _ in range(STOPS):
         worker = await fleet.worker("--grace", str(GRACE_SECONDS), "--batch", "20", "--concurrency", "2")
         more = await fleet.effects() + 100
@@ -60,16 +60,14 @@ async def test_many_times_in_the_middle_of_a_load(fleet: Fleet) -> None:
         _, its_settled, its_dead, its_given_back = account(worker)
         assert its_dead == 0
         settled += its_settled
-        given_back += its_given_back
+        released += its_given_back
     report = await fleet.report(agent)
     assert (report["left"], report["dropped"]) == (0, {})
     assert await fleet.effects() < report["put"], "the last stop was in the middle, too"
     await set_faults(fleet.emulator)
     settled += account(await fleet.drain())[1]
     # Figures, not timed tests: shown with -rP.
-    sys.stdout.write(
-        f"{report['put']} operations, {given_back} given back, most seconds {max(seconds):.2f}\n"
-    )
+    sys.stdout.write(f"{report['put']} operations, {released} given back, most seconds {max(seconds):.2f}\n")
     assert fleet.figures() == Figures(report["put"], lost=0, doubled=0, out_of_order=0, unexpected=0)
     # What was settled is off the broker, by one of them; an acknowledgement can be too late for RabbitMQ.
     assert report["put"] <= settled <= report["put"] * 1.01
@@ -100,7 +98,7 @@ async def test_in_the_middle_of_an_outage(fleet: Fleet) -> None:
     report = await fleet.report(await fleet.agent("--instances", "20", "--spans", "20"))
     await set_faults(fleet.emulator, "away:")
     worker = await fleet.worker("--grace", "4")
-    await until(lambda: "the API is away" in worker.log, 20, "it waits for the API")
+    await until(lambda: "the API is unavailable" in worker.log, 20, "it waits for the API")
     assert await stopped(worker) < 4
     _, settled, dead, _ = account(worker)
     assert (settled, dead) == (0, 0)

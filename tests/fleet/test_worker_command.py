@@ -135,7 +135,7 @@ async def test_a_broker_that_is_away_is_waited_for(tmp_path: Path) -> None:
         await until(lambda: "is unavailable" in probed.child.log, 20)
         assert await probed.answers("/healthz", 200)
         assert await probed.answers("/readyz", 503)
-        await until(lambda: probed.metric_is("prefactor_broker_away", lambda away: away == 1), 10)
+        await until(lambda: probed.metric_is("prefactor_broker_unavailable", lambda away: away == 1), 10)
         probed.child.signal(signal.SIGTERM)
         assert await probed.child.ended(10) == 0, probed.child.log
 
@@ -157,7 +157,7 @@ async def test_json_lines_hold_no_secrets(
         agent = await fleet.agent("--instances", "20", "--spans", "20", "--bytes", "30", "--pace", "0.5")
         await until(lambda: "dead-lettered" in worker.log, 20)
         await fleet.emulator.kill()
-        await until(lambda: "the API is away" in worker.log, 20)
+        await until(lambda: "the API is unavailable" in worker.log, 20)
         await fleet.emulator.start()
         await until(lambda: "the API is back" in worker.log, 20)
         await fleet.report(agent)

@@ -44,7 +44,7 @@ AN_ID = PfidFactory().new()
 
 
 class Away:
-    """A client whose API is away: what it puts stays where the test can look at it."""
+    """A client whose API is unavailable: what it puts stays where the test can look at it."""
 
     def __init__(self) -> None:
         self.queue = RecordingQueue()

@@ -1,4 +1,4 @@
-"""The API away: at the start, in the middle, for good; and a buffer too small for it."""
+"""The API unavailable: at the start, in the middle, for good; and a buffer too small for it."""
 
 import asyncio
 import os

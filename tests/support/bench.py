@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from prefactor_core.api.circuit_breaker import CircuitBreaker
 from prefactor_core.api.delivery import ApiDelivery
-from prefactor_core.api.endpoint import Endpoint
 from prefactor_core.exceptions import PrefactorTelemetryFailureError
+from prefactor_core.execution.dependents import Dependents
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter
 from prefactor_core.queue.executor import TaskExecutor
-from prefactor_core.queue.lineage import Lineage
 from prefactor_core.queue.memory import InMemoryQueue
-from prefactor_core.queue.retry import RetryPolicy
 from tests.support.fake_api import FakeApi
 from tests.support.operations import dice, key_of
 
@@ -23,7 +23,7 @@ from tests.support.operations import dice, key_of
 class Bench:
     api: FakeApi
     queue: InMemoryQueue[Operation]
-    endpoint: Endpoint
+    breaker: CircuitBreaker
     delivery: ApiDelivery
     executor: TaskExecutor
     put_so_far: list[Operation] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Bench:
     def check_books(self) -> None:
         account = self.executor.account
         assert account.received == (
-            account.settled + account.dead_lettered + account.given_back + self.executor.held
+            account.settled + account.dead_lettered + account.released + self.executor.held
         )
         queue = self.queue
         assert queue.accepted == (
@@ -100,8 +100,8 @@ def make_bench(
     api = api or FakeApi()
     retry = RetryPolicy(max_retries=max_retries, rng=dice(seed))
     queue = queue if queue is not None else InMemoryQueue()
-    endpoint = Endpoint(api.ping, retry, latch=latch)
-    delivery = ApiDelivery(api, endpoint, (429, 500, 502, 503, 504))
+    breaker = CircuitBreaker(api.ping, retry, latch=latch)
+    delivery = ApiDelivery(api, breaker, (429, 500, 502, 503, 504))
     failures: list[PrefactorTelemetryFailureError] = []
 
     async def on_failure(failure: PrefactorTelemetryFailureError) -> None:
@@ -112,11 +112,11 @@ def make_bench(
         delivery,
         num_workers,
         retry=retry,
-        lineage=Lineage(),
+        dependents=Dependents(),
         linger=0.01,
         on_failure=on_failure,
     )
-    return Bench(api, queue, endpoint, delivery, executor, failures=failures)
+    return Bench(api, queue, breaker, delivery, executor, failures=failures)
 
 
 @asynccontextmanager

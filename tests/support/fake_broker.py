@@ -18,12 +18,12 @@ from prefactor_core.broker.driver import (
     Broker,
     ConsumingEnd,
     DeadLetterEnd,
+    DeadLetterMessage,
     Fleet,
     Message,
     Partition,
     PartitionState,
     PublishingEnd,
-    StoredLetter,
 )
 from prefactor_core.exceptions import BrokerError
 
@@ -107,7 +107,7 @@ class FakeBroker(Broker):
         self.faults: Callable[[str], Fault | None] = lambda _: None
         self.publish_script: deque[PublishFault | None] = deque()
         self.publish_faults: Callable[[int, int], PublishFault | None] = lambda *_: None
-        self.careful: set[int] = set()
+        self.isolated: set[int] = set()
         """Partitions that are handled one operation at a time whatever happened there."""
         self.buries_in_steps = False
         """Whether a dead letter is stored first and its operation removed later, not both in one step."""
@@ -117,10 +117,10 @@ class FakeBroker(Broker):
         """Everything that was ever published, repeats included."""
         self.batches: list[tuple[int, int]] = []
         """Every batch: its partition, and how many were in it."""
-        self.letters: list[StoredLetter] = []
+        self.letters: list[DeadLetterMessage] = []
         self.leases: dict[int, Lease] = {}
         self.crashes: Counter[int] = Counter()
-        self.careful_until: Counter[int] = Counter()
+        self.isolated_until: Counter[int] = Counter()
         self.members: dict[object, float] = {}
         self.aside: dict[object, float] = {}
         """Who stands aside, and until when without another word."""
@@ -224,7 +224,7 @@ class FakeBroker(Broker):
 
     def _require_there(self, end: "FakeConsumingEnd | None") -> None:
         if self.away or (end is not None and end.crashed):
-            raise BrokerError("the broker is away")
+            raise BrokerError("the broker is unavailable")
 
 
 class FakePublishingEnd(PublishingEnd):
@@ -272,7 +272,7 @@ class FakePartition(Partition):
         self._begun: Entry | None = None
         if broker.crashes[number] >= _CRASHES:
             handed_out = [entry.number for entry in broker.logs[number] if entry.handed_out]
-            broker.careful_until[number] = max(handed_out, default=0)
+            broker.isolated_until[number] = max(handed_out, default=0)
         self._renewing = asyncio.get_running_loop().create_task(self._renew())
 
     @property
@@ -280,11 +280,11 @@ class FakePartition(Partition):
         return not self._ended and not self._end.crashed and now() < self._sure_until
 
     @property
-    def careful(self) -> bool:
-        if self.number in self._broker.careful:
+    def isolated(self) -> bool:
+        if self.number in self._broker.isolated:
             return True
         log = self._broker.logs[self.number]
-        return bool(log) and log[0].number <= self._broker.careful_until[self.number]
+        return bool(log) and log[0].number <= self._broker.isolated_until[self.number]
 
     async def read(self, max_items: int, max_bytes: int) -> list[Message]:
         assert max_items > 0
@@ -326,12 +326,12 @@ class FakePartition(Partition):
         def store() -> None:
             if self._is_owner():
                 self._broker.letters += [
-                    StoredLetter(record, self.number, object())
+                    DeadLetterMessage(record, self.number, object())
                     for message, record in letters
                     if message.receipt in self._broker.logs[self.number]
                 ]
 
-        def bury() -> Sequence[Message]:
+        def dead_letter_all() -> Sequence[Message]:
             store()
             return self._remove(messages)
 
@@ -340,7 +340,7 @@ class FakePartition(Partition):
         if self._broker.buries_in_steps:
             await self._call("store_letters", store)
             return await self._call("dead_letter", lambda: self._remove(messages))
-        return await self._call("dead_letter", bury)
+        return await self._call("dead_letter", dead_letter_all)
 
     async def release(self) -> None:
         self.stop()
@@ -548,11 +548,11 @@ class FakeDeadLetterEnd(DeadLetterEnd):
     async def count(self) -> int:
         return len(self._broker.letters)
 
-    async def read(self) -> AsyncIterator[StoredLetter]:
+    async def read(self) -> AsyncIterator[DeadLetterMessage]:
         for letter in await self._broker.call("letters", lambda: list(self._broker.letters)):
             yield letter
 
-    async def remove(self, letters: Sequence[StoredLetter]) -> None:
+    async def remove(self, letters: Sequence[DeadLetterMessage]) -> None:
         def forget() -> None:
             gone = {id(letter) for letter in letters}
             kept = [letter for letter in self._broker.letters if id(letter) not in gone]

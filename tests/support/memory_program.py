@@ -14,13 +14,13 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from prefactor_core import HttpClientConfig, PrefactorCoreClient, PrefactorCoreConfig
+from prefactor_core.api.circuit_breaker import CircuitBreaker
 from prefactor_core.api.delivery import ApiDelivery
-from prefactor_core.api.endpoint import Endpoint
 from prefactor_core.api.http import HttpApi
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.queue.executor import TaskExecutor
 from prefactor_core.queue.memory import InMemoryQueue
-from prefactor_core.queue.retry import RetryPolicy
 from tests.integration.load import registry
 from tests.support.operations import finish_span
 from tests.support.processes import status_field
@@ -72,7 +72,7 @@ async def _executor(queue: InMemoryQueue[Operation], http: HttpClientConfig) -> 
     api = HttpApi(http, lambda: "memory@1", connections=_AT_ONCE + 1)
     retry = RetryPolicy(base=0.1, cap=0.5)
     executor = TaskExecutor(
-        queue, ApiDelivery(api, Endpoint(api.ping, retry, latch=False)), _AT_ONCE, retry=retry
+        queue, ApiDelivery(api, CircuitBreaker(api.ping, retry, latch=False)), _AT_ONCE, retry=retry
     )
     executor.start()
     try:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefactor_core import Operation
+from prefactor_core.execution.outcome import Outcome
 from prefactor_core.queue.base import Delivery
-from prefactor_core.queue.outcome import Outcome
 from prefactor_worker import cli
 from prefactor_worker.run import worker
 from prefactor_worker.run.meter import MeteredDelivery

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from prefactor_core.broker.dead_letter import StoredDeadLetter
 from prefactor_core.broker.dead_letters import DeadLetters
-from prefactor_core.broker.letters import Record
 from tests.support.emulator import Emulator
 from tests.support.fleet import Child, Fleet
 from tests.support.ports import free_port
@@ -89,7 +89,7 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def dead_letters(fleet: Fleet) -> list[Record]:
+async def dead_letters(fleet: Fleet) -> list[StoredDeadLetter]:
     """Return all dead letters of the fleet's broker."""
     queue = fleet.queue()
     try:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from prefactor_core.queue.retry import RetryPolicy
+from prefactor_core.execution.retry import RetryPolicy
 
 
 class Highest(random.Random):

@@ -133,7 +133,7 @@ async def publish(queue: BrokerQueue, operations: Sequence[Operation]) -> None:
     assert await queue.flush(_SECONDS)
 
 
-async def bury(queue: BrokerQueue, operations: Sequence[Operation]) -> None:
+async def dead_letter(queue: BrokerQueue, operations: Sequence[Operation]) -> None:
     """Have operations given up, each as if the API had rejected it."""
     await publish(queue, operations)
     left = len(operations)

@@ -18,7 +18,7 @@ from tests.emulator.driver import EmulatorProcess
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.operations import life
 from tests.support.ports import free_port
-from tests.worker.commands import PARTITIONS, Done, bury, command, open_queue, publish
+from tests.worker.commands import PARTITIONS, Done, command, dead_letter, open_queue, publish
 
 TOKEN = "the-token-of-the-test"
 
@@ -73,7 +73,7 @@ async def test_all_is_well(rabbitmq_transport: str, emulator: str, tmp_path: Pat
     token = tmp_path / "token"
     token.write_text(f"{TOKEN}\n")
     async with open_queue(rabbitmq_transport) as queue:
-        await bury(queue, life("dead"))
+        await dead_letter(queue, life("dead"))
         arguments = ("--transport", rabbitmq_transport, "--api-url", emulator, "--api-token-file", str(token))
         done = await command("check", *arguments)
     assert (done.status, done.errors) == (0, "")

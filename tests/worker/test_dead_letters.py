@@ -8,16 +8,16 @@ from contextlib import asynccontextmanager
 import pytest
 from pydantic_core import from_json, to_json
 
+from prefactor_core.broker.dead_letter import StoredDeadLetter
 from prefactor_core.broker.dead_letters import Replay
 from prefactor_core.broker.envelope import Envelope, encode
-from prefactor_core.broker.letters import Record
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.queue.base import DeadLetter
-from prefactor_worker.operate.letter_view import summary, summary_lines, whole, whole_lines
+from prefactor_worker.operate.dead_letter_view import summary, summary_lines, whole, whole_lines
 from prefactor_worker.operate.replay_view import replay_lines
 from tests.support.operations import WHEN, create, finish_span, register, start
 from tests.support.ports import free_port
-from tests.worker.commands import REASON, REPLY, Done, bury, command, open_queue
+from tests.worker.commands import REASON, REPLY, Done, command, dead_letter, open_queue
 
 AGAIN = "conflict: HTTP 409 invalid_action"
 PAYLOAD = {"answer": "a secret of the payload"}
@@ -31,7 +31,7 @@ async def filled(transport_url: str) -> str:
         for instance in ("first", "second"):
             span = f"{instance}-span"
             operations = [register(instance), start(instance), create(instance, span, payload=PAYLOAD)]
-            await bury(queue, [*operations, finish_span(instance, span)])
+            await dead_letter(queue, [*operations, finish_span(instance, span)])
     return transport_url
 
 
@@ -78,7 +78,9 @@ async def test_what_is_listed_and_shown(filled: str) -> None:
 
 async def test_what_people_read(redis_transport: str) -> None:
     async with open_queue(redis_transport) as queue:
-        await bury(queue, [register("first"), start("first"), create("second", "span", payload=PAYLOAD)])
+        await dead_letter(
+            queue, [register("first"), start("first"), create("second", "span", payload=PAYLOAD)]
+        )
     left = await _left(redis_transport)
     (created,) = [one for one, instance in left.items() if instance == "second"]
     listed, shown, missing = await asyncio.gather(
@@ -121,7 +123,7 @@ async def test_replay_by_id_and_by_instance(filled: str) -> None:
 
 async def test_new_keys_only_with_a_yes(redis_transport: str) -> None:
     async with open_queue(redis_transport) as queue:
-        await bury(queue, [register("only"), start("only")])
+        await dead_letter(queue, [register("only"), start("only")])
     refused = await _letters(redis_transport, "replay", "--all", "--new-key")
     assert (refused.status, refused.output) == (2, "")
     assert "Replay 2 dead letters with new idempotency keys?" in refused.errors
@@ -203,7 +205,7 @@ async def test_purge_takes_a_yes_and_only_what_was_named(filled: str) -> None:
 
 async def test_without_a_yes_nothing_is_purged(redis_transport: str) -> None:
     async with open_queue(redis_transport) as queue:
-        await bury(queue, [register("only"), start("only")])
+        await dead_letter(queue, [register("only"), start("only")])
     unasked, denied, nothing = await asyncio.gather(
         _letters(redis_transport, "purge", "--all"),
         _letters(redis_transport, "purge", "--all", answer="no"),
@@ -291,7 +293,7 @@ def test_what_a_replay_says() -> None:
 
 @pytest.mark.parametrize("data", [b"\x1b[31m {", b"\xff\xfe"])
 def test_what_is_no_envelope_is_shown_as_it_is(data: bytes) -> None:
-    record = Record.of(data, 3, "no envelope", 0, None)
+    record = StoredDeadLetter.of(data, 3, "no envelope", 0, None)
     brief = summary(record)
     assert (brief["readable"], brief["type"], brief["instance"]) == (False, None, None)
     shown = whole(record)
@@ -306,7 +308,7 @@ def test_what_is_no_envelope_is_shown_as_it_is(data: bytes) -> None:
 def test_a_payload_does_not_speak_to_the_terminal() -> None:
     payload = {"a": "\x1b[31m \x9b31m \u202e grün"}
     operation = create("i", "s", payload=payload)
-    record = Record.of(encode(Envelope("id", 1, operation, "sdk")), 0, "why\x1b[2J", 2, "re\x07ply")
+    record = StoredDeadLetter.of(encode(Envelope("id", 1, operation, "sdk")), 0, "why\x1b[2J", 2, "re\x07ply")
     text = "\n".join(line.plain for line in whole_lines(record))
     assert all(character.isprintable() or character == "\n" for character in text)
     assert "grün" in text

@@ -9,7 +9,7 @@ import pytest
 from tests.support.brokers.rabbitmq_server import RabbitServer
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.operations import life
-from tests.worker.commands import PARTITIONS, Done, bury, command, open_queue, publish
+from tests.worker.commands import PARTITIONS, Done, command, dead_letter, open_queue, publish
 
 _LOOKS = (
     ("check",),
@@ -82,7 +82,7 @@ async def test_a_rabbitmq_with_operations_and_dead_letters_keeps_them(
 ) -> None:
     url = f"{rabbit_server.url}{vhost}?partitions={PARTITIONS}"
     async with open_queue(url) as queue:
-        await bury(queue, life("dead"))
+        await dead_letter(queue, life("dead"))
     async with open_queue(url) as queue:
         await publish(queue, life("waiting"))
     async with asyncio.timeout(30):
@@ -103,7 +103,7 @@ async def test_a_redis_stays_as_it_is(redis_server: RedisServer) -> None:
     await _look(url)
     assert await asyncio.to_thread(_everything_at, redis_server) == before
     async with open_queue(url) as queue:
-        await bury(queue, life("dead"))
+        await dead_letter(queue, life("dead"))
     async with open_queue(url) as queue:
         await publish(queue, life("waiting"))
     before = await asyncio.to_thread(_everything_at, redis_server)

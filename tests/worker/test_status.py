@@ -21,7 +21,7 @@ from prefactor_worker.operate.words import duration
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.operations import life
 from tests.support.ports import free_port
-from tests.worker.commands import PARTITIONS, bury, command, open_queue, publish, watching
+from tests.worker.commands import PARTITIONS, command, dead_letter, open_queue, publish, watching
 
 
 async def _status(url: str, *arguments: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ async def test_nothing_there_yet_and_nothing_is_made_by_looking(
 async def test_what_waits_who_owns_it_and_what_is_dead(transport_url: str) -> None:
     tells_all = transport_url.startswith("redis")
     async with open_queue(transport_url) as queue:
-        await bury(queue, life("dead"))
+        await dead_letter(queue, life("dead"))
         await publish(queue, life("waiting", spans=3))
         owned = await _status(transport_url)
         total = owned["total"]

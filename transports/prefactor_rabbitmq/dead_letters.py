@@ -9,7 +9,7 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp import commands
 
-from prefactor_core.broker.driver import DeadLetterEnd, StoredLetter
+from prefactor_core.broker.driver import DeadLetterEnd, DeadLetterMessage
 from prefactor_core.exceptions import BrokerError
 from prefactor_rabbitmq.answers import AnswerBox
 from prefactor_rabbitmq.connector import Connector
@@ -54,7 +54,7 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
         self._unheard = 0  # removals that the queue may not have come to
         self._lock = asyncio.Lock()
 
-    async def read(self) -> AsyncIterator[StoredLetter]:
+    async def read(self) -> AsyncIterator[DeadLetterMessage]:
         """Yield what is there now. Reading again begins at the front, and forgets nothing that was read.
 
         Raises:
@@ -75,7 +75,7 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
             self._got += 1
             key = fingerprint(message)
             self._tags[key] = message.delivery_tag or 0
-            yield StoredLetter(message.body, _number(message, "partition"), key)
+            yield DeadLetterMessage(message.body, _number(message, "partition"), key)
             message = await self._get(link, channel) if left else None
 
     async def count(self) -> int:
@@ -87,7 +87,7 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
         async with link.bounded("counting dead letters"), link.brief_channel() as channel:
             return await self._count(link, channel)
 
-    async def remove(self, letters: Sequence[StoredLetter]) -> None:
+    async def remove(self, letters: Sequence[DeadLetterMessage]) -> None:
         """Acknowledge records of the last reading, and hear that the broker is still there."""
         async with self._lock:
             link, channel = self._link, self._channel
@@ -170,14 +170,14 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
             while message is not None:
                 found.append((_number(message, "at"), message.delivery_tag or 0))
                 message = await self._get(link, channel)
-            await self._give_back(link, channel, [tag for _, tag in sorted(found)])
+            await self._release(link, channel, [tag for _, tag in sorted(found)])
             count = await self._count(link, channel)
             if count <= len(found):
                 break
             message = await self._get(link, channel)
         return count
 
-    async def _give_back(self, link: Link, channel: AbstractChannel, tags: list[int]) -> None:
+    async def _release(self, link: Link, channel: AbstractChannel, tags: list[int]) -> None:
         for start in range(0, len(tags), _AT_ONCE):
             end = min(start + _AT_ONCE, len(tags))
             async with link.bounded("putting dead letters in order"):

@@ -1,12 +1,12 @@
-"""What an owner that leaves in good order tells the next one of the messages that go back with it.
+"""What an owner that leaves cleanly tells the next one of the messages that go back with it.
 
 The broker counts each time that it takes a message back, in a deployment as after a crash. So whoever hands a
-partition over leaves a note beside it: of each message that goes back, how many times were in good order, by
+partition over leaves a note beside it: of each message that goes back, how many times were cleanly, by
 all that is known. A new note replaces the last one, and goes with the last message that it can name.
 
 It is read only where it matters: when a message looks suspect, or goes back once more and earlier times are
 not explained. So to acquire a partition costs nothing more. What cannot be written or read makes later owners
-careful without need, and does no other harm.
+isolated without need, and does no other harm.
 """
 
 import asyncio
@@ -108,7 +108,7 @@ class HandoverNote:
                     await channel.queue_delete(self._queue)
 
     async def _sum(self, returns: Mapping[str, int]) -> dict[str, int]:
-        """Make the queue, and return how many times of each message were in good order, this one included."""
+        """Make the queue, and return how many times of each message were cleanly, this one included."""
         told: dict[str, int] = {}
         unexplained = not self._known and any(
             self._memory.survived(fingerprint) <= before for fingerprint, before in returns.items()

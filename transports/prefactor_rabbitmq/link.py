@@ -24,8 +24,8 @@ CLOSE_SECONDS: Final = 3.0
 _GRACE: Final = 1.0
 """Seconds that the driver has to notice that its socket was cut."""
 _SILENCE: Final = 1.5
-"""Heartbeats without a byte from the broker after which it is away. A live one sends one a heartbeat at the
-least; it gives partitions away after two."""
+"""Heartbeats without a byte from the broker after which it counts as unavailable. A live one sends at least
+one a heartbeat; it gives partitions away after two."""
 
 
 class Link:

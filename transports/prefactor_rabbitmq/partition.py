@@ -106,14 +106,14 @@ class RabbitPartition(Partition):
         return self._lost or Loss("the reason is not known")
 
     @property
-    def careful(self) -> bool:
+    def isolated(self) -> bool:
         """Whether there is a suspect among what is unsettled, whatever the last owner says of it."""
         return self.inbox.suspects > 0 and self._note.known
 
     async def read(self, max_items: int, max_bytes: int) -> list[Message]:
         """Return what has been delivered meanwhile, or wait two seconds for it."""
         self._require_held()
-        if not self.careful and max_bytes > self._asked:
+        if not self.isolated and max_bytes > self._asked:
             # Later calls ask for what is left of the caller's room.
             self._asked = self._memory.read_bytes = max_bytes
         with suppress(TimeoutError):

@@ -42,7 +42,7 @@ class Outlet:
         """Return the number of partitions, with everything declared.
 
         Raises:
-            BrokerError: The broker is away, or refuses.
+            BrokerError: The broker is unavailable, or refuses.
         """
         return await self._topology.ensure(await self._connector.link())
 

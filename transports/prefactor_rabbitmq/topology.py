@@ -60,7 +60,7 @@ class Topology:
         """Declare everything that is not known to be there; return the number of partitions.
 
         Raises:
-            BrokerError: The broker is away or refuses, or something of that name is not ours.
+            BrokerError: The broker is unavailable or refuses, or something of that name is not ours.
         """
         async with self._lock:
             if self._count is None:

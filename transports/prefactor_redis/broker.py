@@ -60,7 +60,7 @@ class RedisBroker(Broker):
         """Delete every key under the prefix, but those by which answers go back: they expire within an hour.
 
         Raises:
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
         """
         target = self._target
         keys = Keys(target.options.prefix)

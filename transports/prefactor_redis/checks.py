@@ -77,7 +77,7 @@ async def losses(links: Links) -> list[str]:
     """Say by which settings operations can be lost.
 
     Raises:
-        BrokerError: A server is away.
+        BrokerError: A server is unavailable.
     """
     problems: list[str] = []
     for address in await links.servers.all():
@@ -90,7 +90,7 @@ async def all_problems(links: Links, target: Target, keys: Keys) -> list[str]:
     """Say everything that is wrong.
 
     Raises:
-        BrokerError: A server is away.
+        BrokerError: A server is unavailable.
     """
     problems: list[str] = []
     too_old = False

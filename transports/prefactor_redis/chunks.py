@@ -13,7 +13,7 @@ def chunks(whole: Sequence[T], most: int, size: Callable[[T], int] = lambda _: 0
 
     Args:
         whole: What to part.
-        most: How many each has at the most.
+        most: How many each has at most.
         size: Bytes of one; a part has at most 1 MiB of them, or is a single one.
     """
     chunk: list[T] = []

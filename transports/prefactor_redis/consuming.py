@@ -78,7 +78,7 @@ class RedisConsumingEnd(ConsumingEnd):
         """Return the recorded number of partitions, or record the one in the URL; warn once of bad settings.
 
         Raises:
-            BrokerError: The broker is away, or refuses.
+            BrokerError: The broker is unavailable, or refuses.
         """
         self._partitions = await agreed_partitions(self._links, self._keys, self._options.partitions)
         if not self._warned:
@@ -92,7 +92,7 @@ class RedisConsumingEnd(ConsumingEnd):
         """Say that this consumer is there, for as long as a lease lasts, and count those that did.
 
         Raises:
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
         """
         fleet = await self._membership.join(self._partitions)
         await self._catch_up()
@@ -127,7 +127,7 @@ class RedisConsumingEnd(ConsumingEnd):
         """Take the partition's lease, unless there is one.
 
         Raises:
-            BrokerError: The broker is away, or refuses.
+            BrokerError: The broker is unavailable, or refuses.
         """
         keys = self._keys.of(partition)
         # After an answer that did not come the same token is used again, and what it got is found.
@@ -142,20 +142,20 @@ class RedisConsumingEnd(ConsumingEnd):
         del self._asked[partition]
         if not integer(taken):
             return None
-        seen, careful_until = map(maybe_data, state)
+        seen, isolated_until = map(maybe_data, state)
         owned = RedisPartition(
             partition,
             f"{self._name} partition {partition}",
             keys,
             self._links,
             Cursor(keys.operations, self._links, self._block, self._options.timeout),
-            Ownership(token, self._options.lease, seen, careful_until is not None),
+            Ownership(token, self._options.lease, seen, isolated_until is not None),
             asked_at,
             self._clock,
             self._unreleased,
             self._owned.discard,
         )
-        if careful_until is not None:
+        if isolated_until is not None:
             logger.warning(
                 "%s partition %d: %d owners crashed at the same place; it is handled one operation at a time",
                 self._name,
@@ -170,7 +170,7 @@ class RedisConsumingEnd(ConsumingEnd):
         """Return the length of all streams: settled means deleted.
 
         Raises:
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
         """
         keys = await self._recorded(lambda one: self._keys.of(one).operations)
         total = 0
@@ -183,7 +183,7 @@ class RedisConsumingEnd(ConsumingEnd):
         """Return every partition's state; none where nobody has published yet.
 
         Raises:
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
         """
         keys = await self._recorded(self._keys.of)
         groups = await self._links.grouped((number, one.operations) for number, one in keys.items())
@@ -203,7 +203,7 @@ class RedisConsumingEnd(ConsumingEnd):
                 for partition in tuple(self._owned):
                     together.create_task(partition.release())
                 for number, token in self._asked.items():
-                    together.create_task(self._give_back(number, token))
+                    together.create_task(self._release(number, token))
                 together.create_task(self._unreleased.tell(_LEAVING_SECONDS))
                 together.create_task(self._membership.leave())
         except TimeoutError:
@@ -236,7 +236,7 @@ class RedisConsumingEnd(ConsumingEnd):
         count = await recorded_partitions(self._links, self._keys) or 0
         return {number: keys_of(number) for number in range(count)}
 
-    async def _give_back(self, partition: int, token: bytes) -> None:
+    async def _release(self, partition: int, token: bytes) -> None:
         try:
             await release(self._links, self._keys.of(partition), token)
         except BrokerError as error:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from prefactor_core.broker.driver import DeadLetterEnd, StoredLetter
+from prefactor_core.broker.driver import DeadLetterEnd, DeadLetterMessage
 from prefactor_core.exceptions import BrokerError
 from prefactor_redis.answers import AnswerBox
 from prefactor_redis.chunks import chunks
@@ -35,11 +35,11 @@ class RedisDeadLetterEnd(DeadLetterEnd):
         )
         self._box: AnswerBox | None = None
 
-    async def read(self) -> AsyncIterator[StoredLetter]:
+    async def read(self) -> AsyncIterator[DeadLetterMessage]:
         """Yield every record, a page in memory at a time; nothing where nobody has published yet.
 
         Raises:
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
         """
         for partition in range(await recorded_partitions(self._links, self._keys) or 0):
             key = self._keys.of(partition).dead
@@ -49,7 +49,7 @@ class RedisDeadLetterEnd(DeadLetterEnd):
                 reply = await link.call("XRANGE", key, start, "+", "COUNT", _PAGE)
                 page = entries(reply, b"r")
                 for number, record in page:
-                    yield StoredLetter(record, partition, number)
+                    yield DeadLetterMessage(record, partition, number)
                 if len(page) < _PAGE:
                     break
                 start = b"(" + page[-1][0]
@@ -58,7 +58,7 @@ class RedisDeadLetterEnd(DeadLetterEnd):
         """Return how many records there are.
 
         Raises:
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
         """
         count = 0
         for partition in range(await recorded_partitions(self._links, self._keys) or 0):
@@ -67,7 +67,7 @@ class RedisDeadLetterEnd(DeadLetterEnd):
             count += integer(await link.call("XLEN", key))
         return count
 
-    async def remove(self, letters: Sequence[StoredLetter]) -> None:
+    async def remove(self, letters: Sequence[DeadLetterMessage]) -> None:
         """Remove records, and the streams that are empty then.
 
         Raises:

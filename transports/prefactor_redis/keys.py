@@ -18,7 +18,7 @@ class PartitionKeys:
             ``channel`` (which it subscribes to as long as it lives; missing where it may not), ``run_id`` (of
             the server that it subscribed at) and ``begun`` (id of the operation that it recorded an attempt
             at, which has not ended). Of the partition: ``seen`` (last id handed out by any), ``head`` (first
-            unsettled id at the last crash) and ``careful_until``.
+            unsettled id at the last crash) and ``isolated_until``.
         attempts: Hash from id to how many attempts in isolation began without an end.
         blame: Hash from the token of each owner that crashed at ``head``, or seems to have, to the id that it
             had begun, empty if none.

@@ -35,9 +35,9 @@ end
 local function forgive(token, limit)
   local id = redis.call('HGET', blame, token)
   if not id then return end
-  -- Whether this one made the partition careful. It may have been careful before for crashes at an earlier
-  -- place; if so, three more make it careful again.
-  if redis.call('HLEN', blame) == limit then redis.call('HDEL', owner, 'careful_until') end
+  -- Whether this one made the partition isolated. It may have been isolated before for crashes at an earlier
+  -- place; if so, three more make it isolated again.
+  if redis.call('HLEN', blame) == limit then redis.call('HDEL', owner, 'isolated_until') end
   redis.call('HDEL', blame, token)
   take_back(id)
 end
@@ -63,7 +63,7 @@ if head and head ~= first then
   redis.call('DEL', blame)
 end
 if not first then
-  redis.call('HDEL', owner, 'careful_until')
+  redis.call('HDEL', owner, 'isolated_until')
   redis.call('DEL', attempts)
 end
 local here = run_id()
@@ -75,25 +75,25 @@ if first and before and before ~= token then
   if restarted or subscribed(redis.call('HGET', owner, 'channel')) then
     take_back(begun)
   elseif accuse(before, begun, first) >= limit then
-    redis.call('HSET', owner, 'careful_until', redis.call('HGET', owner, 'seen') or last_id(stream))
+    redis.call('HSET', owner, 'isolated_until', redis.call('HGET', owner, 'seen') or last_id(stream))
   end
 end
 redis.call('HDEL', owner, 'begun', 'channel', 'run_id')
 redis.call('HSET', owner, 'token', token, 'name', name, 'since', redis.call('TIME')[1])
 if channel ~= '' then redis.call('HSET', owner, 'channel', channel) end
 if here then redis.call('HSET', owner, 'run_id', here) end
-local careful_until = redis.call('HGET', owner, 'careful_until')
-if careful_until and less(careful_until, first) then
-  redis.call('HDEL', owner, 'careful_until', 'head')
+local isolated_until = redis.call('HGET', owner, 'isolated_until')
+if isolated_until and less(isolated_until, first) then
+  redis.call('HDEL', owner, 'isolated_until', 'head')
   redis.call('DEL', blame)
-  careful_until = false
+  isolated_until = false
 end
-return {1, redis.call('HGET', owner, 'seen'), careful_until}
+return {1, redis.call('HGET', owner, 'seen'), isolated_until}
 """
 )
 """``KEYS``: owned. ``ARGV``: token, lease in milliseconds, name, channel or '', crashes.
 
-Returns ``{0}`` where it is somebody else's, else ``{1, seen or nothing, careful until or nothing}``.
+Returns ``{0}`` where it is somebody else's, else ``{1, seen or nothing, isolated until or nothing}``.
 """
 
 RENEW: Final = Script(

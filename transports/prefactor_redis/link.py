@@ -65,7 +65,7 @@ class Link:
     Args:
         address: The server.
         access: How to get in.
-        size: How many connections at the most. Who finds none free waits.
+        size: How many connections at most. Who finds none free waits.
         patience: Seconds for one use of a connection, waiting for it included.
         on_failure: Told about everything that goes wrong.
     """

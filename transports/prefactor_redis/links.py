@@ -14,7 +14,7 @@ class Links:
     Args:
         servers: Finds the server of a key.
         access: How to get in.
-        size: Connections to each server at the most.
+        size: Connections to each server at most.
         patience: Seconds for one use of a connection.
     """
 

@@ -32,13 +32,13 @@ class Ownership:
         token: What the owner is told from others by.
         seconds: For how long the lease is given, each time.
         seen: Everything up to this id may have been handled before; ``None`` if nothing was handed out.
-        careful: Whether one operation at a time is to be handled.
+        isolated: Whether one operation at a time is to be handled.
     """
 
     token: bytes
     seconds: float
     seen: bytes | None
-    careful: bool
+    isolated: bool
 
 
 class RedisPartition(Partition):
@@ -78,7 +78,7 @@ class RedisPartition(Partition):
         self._token = ownership.token
         self._seconds = ownership.seconds
         self._seen = order(ownership.seen or BEGINNING)
-        self._careful = ownership.careful
+        self._isolated = ownership.isolated
         self._clock = clock
         self._lease = Lease(ownership.seconds, asked_at, clock)
         self._unreleased = unreleased
@@ -99,9 +99,9 @@ class RedisPartition(Partition):
         return self._loss or Loss("its lease could not be renewed in time")
 
     @property
-    def careful(self) -> bool:
+    def isolated(self) -> bool:
         """Whether owners crashed here, and what they were handed is not all settled yet."""
-        return self._careful
+        return self._isolated
 
     @property
     def token(self) -> bytes:
@@ -117,7 +117,7 @@ class RedisPartition(Partition):
         """Return the next messages, once the broker has said after reading them that they are ours to handle.
 
         Raises:
-            BrokerError: The broker is away, or the partition is lost.
+            BrokerError: The broker is unavailable, or the partition is lost.
         """
         self._require_held()
         if not self._cursor.has_surplus:
@@ -143,12 +143,12 @@ class RedisPartition(Partition):
         return await self._isolation.attempts(_id_of(message))
 
     async def begin(self, message: Message) -> bool:
-        """Record an attempt, while careful; return whether it is one of the first three.
+        """Record an attempt, while isolated; return whether it is one of the first three.
 
         Raises:
             BrokerError: It could not be recorded.
         """
-        if not self._careful:
+        if not self._isolated:
             return True
         self._require_held()
         return await self._isolation.begin(_id_of(message))
@@ -176,7 +176,7 @@ class RedisPartition(Partition):
             if reply is None:
                 break
             self._isolation.ended(ids)
-            self._stay_careful(reply[0])
+            self._stay_isolated(reply[0])
             del refused[: len(chunk)]
         return refused
 
@@ -195,7 +195,7 @@ class RedisPartition(Partition):
             if reply is None:
                 break
             self._isolation.ended([_id_of(message) for message, _ in chunk])
-            self._stay_careful(reply[0])
+            self._stay_isolated(reply[0])
             del refused[: len(chunk)]
         return refused
 
@@ -283,9 +283,9 @@ class RedisPartition(Partition):
         self._lease.end()
         self._cursor.stop()
 
-    def _stay_careful(self, reply: Reply) -> None:
-        if self._careful and not integer(reply):
-            self._careful = False
+    def _stay_isolated(self, reply: Reply) -> None:
+        if self._isolated and not integer(reply):
+            self._isolated = False
             logger.info("%s: what crashed its owners is behind; full speed again", self._name)
 
     def _require_held(self) -> None:

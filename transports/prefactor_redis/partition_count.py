@@ -11,7 +11,7 @@ async def recorded_partitions(links: Links, keys: Keys) -> int | None:
     """Return the recorded number, ``None`` if there is none.
 
     Raises:
-        BrokerError: The broker is away, or what is recorded is no such number.
+        BrokerError: The broker is unavailable, or what is recorded is no such number.
     """
     link = await links.of(keys.partitions)
     return _number(await link.call("GET", keys.partitions), keys)
@@ -21,7 +21,7 @@ async def agreed_partitions(links: Links, keys: Keys, wanted: int) -> int:
     """Return the recorded number; where there is none, record the one wanted.
 
     Raises:
-        BrokerError: The broker is away or refuses, or what is recorded is no such number.
+        BrokerError: The broker is unavailable or refuses, or what is recorded is no such number.
     """
     # Asked first: a full server refuses to set, even what would change nothing.
     recorded = await recorded_partitions(links, keys)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from redis.exceptions import ResponseError
 
 from prefactor_core.exceptions import BrokerError
-from prefactor_core.queue.retry import RetryPolicy
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_redis.errors import DRIVER_ERRORS, mapped
 from prefactor_redis.link import Link
 from prefactor_redis.links import Links

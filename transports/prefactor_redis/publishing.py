@@ -44,7 +44,7 @@ class RedisPublishingEnd(PublishingEnd):
         """Return the recorded number of partitions, or record the one in the URL.
 
         Raises:
-            BrokerError: The broker is away, or refuses.
+            BrokerError: The broker is unavailable, or refuses.
         """
         return await agreed_partitions(self._links, self._keys, self._options.partitions)
 

@@ -16,8 +16,8 @@ Entry = tuple[bytes, bytes]
 
 _FIRST_COUNT: Final = 64
 _LARGEST_COUNT: Final = 128
-"""Entries asked for at a time at the most. Redis cannot bound a reply by bytes, and after many small entries
-many large ones can follow: of 1 MiB at the most each."""
+"""Entries asked for at a time at most. Redis cannot bound a reply by bytes, and after many small entries
+many large ones can follow: of 1 MiB at most each."""
 
 
 class Cursor:
@@ -52,7 +52,7 @@ class Cursor:
         """Return what follows the position, about as much as wanted; nothing after a wait without any.
 
         Raises:
-            BrokerError: The server is away, or ``close`` was called meanwhile.
+            BrokerError: The server is unavailable, or ``close`` was called meanwhile.
         """
         link = await self._connected()
         count = min(max_items, self._fitting(max_bytes))

@@ -4,18 +4,18 @@ from typing import Final
 
 from prefactor_redis.script import ALWAYS, FENCED, IDS, LOOKING, Script
 
-# Ends what the owner had begun, and returns whether the partition is careful still.
+# Ends what the owner had begun, and returns whether the partition is isolated still.
 _ENDED: Final = """
 local begun = redis.call('HGET', owner, 'begun')
 local function ended(id)
   if begun == id then redis.call('HDEL', owner, 'begun') end
 end
-local function still_careful()
-  local careful_until = redis.call('HGET', owner, 'careful_until')
-  if not careful_until then return 0 end
+local function still_isolated()
+  local isolated_until = redis.call('HGET', owner, 'isolated_until')
+  if not isolated_until then return 0 end
   local first = first_id(stream)
-  if first and not less(careful_until, first) then return 1 end
-  redis.call('HDEL', owner, 'careful_until', 'head')
+  if first and not less(isolated_until, first) then return 1 end
+  redis.call('HDEL', owner, 'isolated_until', 'head')
   redis.call('DEL', blame)
   return 0
 end
@@ -44,7 +44,7 @@ SETTLE: Final = Script(
 redis.call('XDEL', stream, unpack(ARGV, 2))
 redis.call('HDEL', attempts, unpack(ARGV, 2))
 for i = 2, #ARGV do ended(ARGV[i]) end
-return {1, still_careful()}
+return {1, still_isolated()}
 """
 )
 """``KEYS``: owned. ``ARGV``: token, ids."""
@@ -59,7 +59,7 @@ for i = 2, #ARGV, 2 do
   redis.call('HDEL', attempts, ARGV[i])
   ended(ARGV[i])
 end
-return {1, still_careful()}
+return {1, still_isolated()}
 """
 )
 """``KEYS``: owned, dead. ``ARGV``: token, id, record, id, record, ..."""

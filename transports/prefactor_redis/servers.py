@@ -21,7 +21,7 @@ from prefactor_redis.target import Access, Address, Target
 logger = logging.getLogger("prefactor_redis")
 
 _ASKING_SECONDS: Final = 2.0
-"""At the most for one sentinel or node that is asked who is where: there are others."""
+"""At most for one sentinel or node that is asked who is where: there are others."""
 
 
 class Servers(ABC):

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 
-from prefactor_core.broker.driver import Broker, DeadLetterEnd, PublishingEnd, StoredLetter
+from prefactor_core.broker.driver import Broker, DeadLetterEnd, DeadLetterMessage, PublishingEnd
 from prefactor_core.broker.options import BrokerOptions, split_options
 from prefactor_core.exceptions import BrokerError, TransportError
 from prefactor_sqlite.consuming import SqliteConsuming
@@ -133,7 +133,7 @@ class SqliteDeadLetters(DeadLetterEnd):
         self._store = Store(place)
         self._address: str | None = None
 
-    async def read(self) -> AsyncIterator[StoredLetter]:
+    async def read(self) -> AsyncIterator[DeadLetterMessage]:
         """Yield every record, a page at a time."""
         last, prefix = 0, self._store.place.prefix
         page = "SELECT id, partition, data FROM dead_letters WHERE prefix = ? AND id > ? ORDER BY id LIMIT ?"
@@ -143,7 +143,7 @@ class SqliteDeadLetters(DeadLetterEnd):
             if not rows:
                 return
             for last, partition, data in rows:
-                yield StoredLetter(data, partition, last)
+                yield DeadLetterMessage(data, partition, last)
 
     async def count(self) -> int:
         """Return how many records there are."""
@@ -151,7 +151,7 @@ class SqliteDeadLetters(DeadLetterEnd):
         count: int = await self._store.read(lambda file: file.execute(sql, (prefix,)).fetchone()[0])
         return count
 
-    async def remove(self, letters: Sequence[StoredLetter]) -> None:
+    async def remove(self, letters: Sequence[DeadLetterMessage]) -> None:
         """Remove records that ``read`` yielded."""
         ids = [(letter.receipt,) for letter in letters]
         await self._store.write(lambda file: file.executemany("DELETE FROM dead_letters WHERE id = ?", ids))

@@ -127,8 +127,8 @@ class SqliteConsuming(ConsumingEnd):
     def _take(self, file: sqlite3.Connection, partition: int, token: str) -> Tenancy | None:
         key = (self._place.prefix, partition)
         file.execute("INSERT OR IGNORE INTO leases (prefix, partition, expires) VALUES (?, ?, 0)", key)
-        before, expires, seen, head, crashes, careful_until = file.execute(
-            "SELECT token, expires, seen, head, crashes, careful_until FROM leases"
+        before, expires, seen, head, crashes, isolated_until = file.execute(
+            "SELECT token, expires, seen, head, crashes, isolated_until FROM leases"
             " WHERE prefix = ? AND partition = ?",
             key,
         ).fetchone()
@@ -140,13 +140,13 @@ class SqliteConsuming(ConsumingEnd):
         if before is not None and first is not None:  # a lease that ran out: its owner did not release it
             head, crashes = first, crashes + 1 if first == head else 1
             if crashes >= _CRASHES:
-                careful_until = seen
+                isolated_until = seen
         file.execute(
-            "UPDATE leases SET token = ?, owner = ?, expires = ?, head = ?, crashes = ?, careful_until = ?"
+            "UPDATE leases SET token = ?, owner = ?, expires = ?, head = ?, crashes = ?, isolated_until = ?"
             " WHERE prefix = ? AND partition = ?",
-            (token, _name(), now() + self._place.lease, head, crashes, careful_until, *key),
+            (token, _name(), now() + self._place.lease, head, crashes, isolated_until, *key),
         )
-        return Tenancy(token, seen, careful_until, careful=first is not None and first <= careful_until)
+        return Tenancy(token, seen, isolated_until, isolated=first is not None and first <= isolated_until)
 
     async def _keep(self) -> None:
         """Renew the leases of what is owned, four times in the time of one."""

@@ -30,14 +30,14 @@ class Tenancy:
     Attributes:
         token: What the owner is told from others by.
         seen: Up to this id, somebody may have handled operations before.
-        careful_until: Up to this id, one operation at a time is to be handled.
-        careful: Whether there are any of those.
+        isolated_until: Up to this id, one operation at a time is to be handled.
+        isolated: Whether there are any of those.
     """
 
     token: str
     seen: int
-    careful_until: int
-    careful: bool
+    isolated_until: int
+    isolated: bool
 
 
 class SqlitePartition(Partition):
@@ -55,7 +55,7 @@ class SqlitePartition(Partition):
         self.token = tenancy.token
         self._store = store
         self._tenancy = tenancy
-        self._careful = tenancy.careful
+        self._isolated = tenancy.isolated
         self._cursor = 0
         self._begun: int | None = None
         self._safe = store.place.lease * _SAFE_PART
@@ -70,9 +70,9 @@ class SqlitePartition(Partition):
         return self._held
 
     @property
-    def careful(self) -> bool:
+    def isolated(self) -> bool:
         """Whether one operation at a time is to be handled."""
-        return self._careful
+        return self._isolated
 
     def renewed(self, asked_at: float) -> None:
         """Take note that the lease was renewed; one that is given up already stays so."""
@@ -139,19 +139,19 @@ class SqlitePartition(Partition):
         """Store records and delete their messages in one transaction: repeating stores nothing twice."""
         insert = "INSERT INTO dead_letters (prefix, partition, data) VALUES (?, ?, ?)"
 
-        def bury(file: sqlite3.Connection) -> None:
+        def dead_letter_all(file: sqlite3.Connection) -> None:
             for message, record in letters:
                 if _delete(file, [message]):
                     file.execute(insert, (self._store.place.prefix, self.number, record))
 
-        return await self._dispose([message for message, _ in letters], bury)
+        return await self._dispose([message for message, _ in letters], dead_letter_all)
 
     async def release(self) -> None:
-        """Give the lease back, and take back what was counted as begun: ending in good order is no crash."""
+        """Give the lease back, and take back what was counted as begun: ending cleanly is no crash."""
         self._held = False
         key = (self._store.place.prefix, self.number)
 
-        def give_back(file: sqlite3.Connection) -> None:
+        def release(file: sqlite3.Connection) -> None:
             file.execute("UPDATE operations SET begun = begun - 1 WHERE id = ?", (self._begun,))
             if file.execute("SELECT 1 FROM operations WHERE prefix = ? AND partition = ?", key).fetchone():
                 file.execute("UPDATE leases SET token = NULL, owner = NULL WHERE token = ?", (self.token,))
@@ -159,7 +159,7 @@ class SqlitePartition(Partition):
                 file.execute("DELETE FROM leases WHERE token = ?", (self.token,))
 
         try:
-            await self._fenced(give_back)
+            await self._fenced(release)
         except BrokerError as error:
             logger.debug("a lease was not given back, and will run out: %s", error)
 
@@ -199,13 +199,13 @@ class SqlitePartition(Partition):
                 "SELECT MIN(id) FROM operations WHERE prefix = ? AND partition = ?",
                 (self._store.place.prefix, self.number),
             ).fetchone()
-            return first is not None and first <= self._tenancy.careful_until
+            return first is not None and first <= self._tenancy.isolated_until
 
-        careful = await self._fenced(dispose)
-        if careful is None:
+        isolated = await self._fenced(dispose)
+        if isolated is None:
             self._held = False
             return messages
-        self._careful = self._careful and careful
+        self._isolated = self._isolated and isolated
         if self._begun in {message.receipt for message in messages}:
             self._begun = None
         return ()

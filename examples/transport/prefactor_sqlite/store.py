@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS leases (
     seen INTEGER NOT NULL DEFAULT 0,          -- last id handed out by any owner
     head INTEGER NOT NULL DEFAULT 0,          -- first unsettled id at the last crash
     crashes INTEGER NOT NULL DEFAULT 0,       -- crashes at that head
-    careful_until INTEGER NOT NULL DEFAULT 0, -- up to this id, one operation at a time
+    isolated_until INTEGER NOT NULL DEFAULT 0, -- up to this id, one operation at a time
     PRIMARY KEY (prefix, partition)
 );
 CREATE TABLE IF NOT EXISTS workers (

@@ -41,7 +41,7 @@ class _Entry:
 class RedisCluster:
     """Six nodes on this machine, each of which can be killed and started again.
 
-    A master that is away for two seconds is replaced by its replica.
+    A master that is unavailable for two seconds is replaced by its replica.
 
     Args:
         folder: Where the nodes keep everything.

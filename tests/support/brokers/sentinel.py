@@ -39,7 +39,7 @@ class _Sentinel(RedisServer):
 
 
 class RedisSentinel:
-    """A master and its replica, and three sentinels that put the replica in its place when it is away.
+    """A master and its replica, and three sentinels that put the replica in its place when it is unavailable.
 
     Args:
         folder: Where all of them keep everything.

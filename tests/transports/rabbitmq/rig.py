@@ -129,7 +129,7 @@ class Rig:
 
 
 async def until(check: Callable[[], Awaitable[T | None]], what: str, seconds: float = 15.0) -> T:
-    """Ask again and again until the answer is true; a broker that is away is no answer."""
+    """Ask again and again until the answer is true; a broker that is unavailable is no answer."""
     deadline = time.monotonic() + seconds
     while True:
         try:

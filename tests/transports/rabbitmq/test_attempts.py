@@ -39,7 +39,7 @@ async def _isolate(rig: Rig) -> None:
 async def _own_isolated(rig: Rig) -> tuple[RabbitConsumingEnd, RabbitPartition, Message]:
     end = rig.consuming()
     owner, (message,) = await first(end)
-    assert owner.careful
+    assert owner.isolated
     return end, owner, message
 
 
@@ -193,6 +193,6 @@ async def test_restarts_of_the_broker_are_no_crashes(own_rig: Rig, rabbit_server
     await until(one.fleet, "the survivor to be back", 30)
     await until(other.fleet, "the other one to be back", 30)
     owner, (message,) = await first(other)
-    assert owner.careful
+    assert owner.isolated
     assert await owner.attempts(message) == 0
     assert await owner.begin(message)

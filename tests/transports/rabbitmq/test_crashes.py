@@ -24,7 +24,7 @@ async def _drain(end: RabbitConsumingEnd) -> list[str]:
                 assert await owner.begin(message)
             if not await owner.settle(messages):
                 drained.extend(names(messages))
-            if not messages and not owner.careful:
+            if not messages and not owner.isolated:
                 await owner.release()
                 return True
         return False
@@ -33,14 +33,14 @@ async def _drain(end: RabbitConsumingEnd) -> list[str]:
     return drained
 
 
-async def test_a_killer_is_tried_alone_three_times_and_its_neighbours_live(rig: Rig) -> None:
+async def test_a_poison_is_tried_alone_three_times_and_its_neighbours_live(rig: Rig) -> None:
     await rig.publish("abc")
     await crash_often(rig, 3)
     trials = 0
     while True:
         end = rig.consuming()
         owner, (message,) = await first(end)
-        assert owner.careful
+        assert owner.isolated
         assert names([message]) == ["a"]
         if not await owner.begin(message):
             break
@@ -54,7 +54,7 @@ async def test_a_killer_is_tried_alone_three_times_and_its_neighbours_live(rig: 
     assert not await rig.exists("0.trials")
     await rig.publish("def")
     owner, messages = await first(end)
-    assert not owner.careful
+    assert not owner.isolated
     assert [letter.data async for letter in rig.dead_letters().read()] == [b"record"]
     del messages
 
@@ -63,7 +63,7 @@ async def test_two_crashes_are_no_reason_for_care(rig: Rig) -> None:
     await rig.publish("abc")
     await crash_often(rig, 2)
     owner, messages = await first(rig.consuming())
-    assert not owner.careful
+    assert not owner.isolated
     assert len(messages) == 3
     assert all([await owner.begin(message) for message in messages])
 
@@ -73,7 +73,7 @@ async def test_clean_ends_are_not_held_against_a_message(rig: Rig) -> None:
     end = rig.consuming()
     for _ in range(8):
         owner = await own(end)
-        assert not owner.careful
+        assert not owner.isolated
         await read(owner, 3)
         await owner.release()
     other = rig.consuming()
@@ -102,19 +102,19 @@ async def test_care_ends_with_the_last_suspect(rig: Rig) -> None:
     await rig.publish(map(str, range(30)))
     owner, messages = await first(rig.consuming())
     settled: list[str] = []
-    careful: list[bool] = []
+    isolated: list[bool] = []
     while len(settled) < 33:
-        assert owner.careful == (len(settled) < 3)
-        assert len(messages) == 1 or not owner.careful
+        assert owner.isolated == (len(settled) < 3)
+        assert len(messages) == 1 or not owner.isolated
         for message in messages:
             assert await owner.begin(message)
         assert not await owner.settle(messages)
-        careful.append(owner.careful)
+        isolated.append(owner.isolated)
         settled += names(messages)
         if len(settled) < 33:
             messages = await owner.read(10, 1 << 20)
     assert settled == [*"abc", *map(str, range(30))]
-    assert len(careful) == 6
+    assert len(isolated) == 6
 
 
 async def test_begin_needs_the_partition(rig: Rig) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prefactor_core.broker.driver import DeadLetterEnd, StoredLetter
+from prefactor_core.broker.driver import DeadLetterEnd, DeadLetterMessage
 from prefactor_core.exceptions import BrokerError
 from prefactor_rabbitmq import dead_reader
 from prefactor_rabbitmq.confirming import Outgoing
@@ -33,11 +33,11 @@ async def _letters(rig: Rig) -> None:
     )
 
 
-async def _some(reading: AsyncGenerator[StoredLetter], count: int) -> list[bytes]:
+async def _some(reading: AsyncGenerator[DeadLetterMessage], count: int) -> list[bytes]:
     return [(await anext(reading)).data for _ in range(count)]
 
 
-def _reading(end: DeadLetterEnd) -> AsyncGenerator[StoredLetter]:
+def _reading(end: DeadLetterEnd) -> AsyncGenerator[DeadLetterMessage]:
     reading = end.read()
     assert isinstance(reading, AsyncGenerator)
     return reading

@@ -4,12 +4,12 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from prefactor_core.broker.driver import StoredLetter
+from prefactor_core.broker.driver import DeadLetterMessage
 from prefactor_core.exceptions import BrokerError
 from tests.transports.rabbitmq.rig import Rig, cut, own, read
 
 
-async def _bury(rig: Rig, *texts: str, partition: int = 0) -> None:
+async def _dead_letter(rig: Rig, *texts: str, partition: int = 0) -> None:
     await rig.publish(texts, partition)
     end = rig.consuming()
     owned = await own(end, partition)
@@ -24,8 +24,8 @@ async def _records(rig: Rig) -> list[tuple[bytes, int]]:
 
 
 async def test_a_dead_letter_replaces_its_message(rig: Rig) -> None:
-    await _bury(rig, "a", "b")
-    await _bury(rig, "c", partition=1)
+    await _dead_letter(rig, "a", "b")
+    await _dead_letter(rig, "c", partition=1)
     expected = [(b"record of a", 0), (b"record of b", 0), (b"record of c", 1)]
     assert await _records(rig) == expected
     assert await _records(rig) == expected
@@ -33,7 +33,7 @@ async def test_a_dead_letter_replaces_its_message(rig: Rig) -> None:
 
 
 async def test_what_is_not_removed_stays_in_order(rig: Rig) -> None:
-    await _bury(rig, *"abcdef")
+    await _dead_letter(rig, *"abcdef")
     async with rig.dead_letters() as end:
         letters = [letter async for letter in end.read()]
         await end.remove([letters[1], letters[4]])
@@ -44,7 +44,7 @@ async def test_what_is_not_removed_stays_in_order(rig: Rig) -> None:
 async def test_many_letters_stay_in_order_however_they_are_read(rig: Rig) -> None:
     """Of more than 32 the broker forgets the order when it takes them back."""
     texts = [f"{number:03}" for number in range(120)]
-    await _bury(rig, *texts)
+    await _dead_letter(rig, *texts)
     for count in (120, 120, 50, 3, 120):
         async with rig.dead_letters() as end:
             seen: list[bytes] = []
@@ -53,16 +53,16 @@ async def test_many_letters_stay_in_order_however_they_are_read(rig: Rig) -> Non
                 if len(seen) == count:
                     break
         assert seen == [f"record of {text}".encode() for text in texts[:count]]
-    await _bury(rig, "later")
+    await _dead_letter(rig, "later")
     assert [data for data, _ in await _records(rig)][-2:] == [b"record of 119", b"record of later"]
 
 
 async def test_reading_may_stop_and_begin_again(rig: Rig) -> None:
-    await _bury(rig, *"abc")
+    await _dead_letter(rig, *"abc")
     async with rig.dead_letters() as end:
         reading = end.read()
         assert isinstance(reading, AsyncGenerator)
-        first: StoredLetter = await anext(reading)
+        first: DeadLetterMessage = await anext(reading)
         await reading.aclose()
         letters = [letter async for letter in end.read()]
         assert [letter.data for letter in letters] == [b"record of a", b"record of b", b"record of c"]
@@ -75,7 +75,7 @@ async def test_none_yet(rig: Rig) -> None:
 
 
 async def test_removing_after_a_lost_connection_says_so(rig: Rig) -> None:
-    await _bury(rig, "a")
+    await _dead_letter(rig, "a")
     async with rig.dead_letters() as end:
         letters = [letter async for letter in end.read()]
         cut(end)

@@ -1,4 +1,4 @@
-"""What is handed over in good order is held against nobody; crashes in between count as they always do."""
+"""What is handed over cleanly is held against nobody; crashes in between count as they always do."""
 
 import logging
 
@@ -29,10 +29,10 @@ async def _owner(end: RabbitConsumingEnd) -> tuple[RabbitPartition, list[Message
 async def _all(end: RabbitConsumingEnd) -> RabbitPartition:
     """Own partition 0 and read the backlog, which must hold no suspect."""
     owner, messages = await _owner(end)
-    assert not owner.careful
+    assert not owner.isolated
     messages += await read(owner, len(BACKLOG) - len(messages))
     assert names(messages) == BACKLOG
-    assert not owner.careful
+    assert not owner.isolated
     return owner
 
 
@@ -91,9 +91,9 @@ async def test_what_is_still_on_its_way_at_a_hand_over_is_told_too(rig: Rig) -> 
         owner = await own(rig.consuming())
         await owner.release()
     owner, _ = await _owner(rig.consuming())
-    assert not owner.careful
+    assert not owner.isolated
     assert names(await read(owner, PREFETCH - 1)) == [str(number) for number in range(1, PREFETCH)]
-    assert not owner.careful
+    assert not owner.isolated
 
 
 async def test_each_crash_between_hand_overs_counts_once(rig: Rig) -> None:
@@ -118,7 +118,7 @@ async def test_three_crashes_make_suspect_whatever_was_handed_over(rig: Rig) -> 
     while True:
         end = rig.consuming()
         owner, messages = await _owner(end)
-        assert owner.careful
+        assert owner.isolated
         assert names(messages) == BACKLOG[:1]
         if not await owner.begin(messages[0]):
             break
@@ -220,7 +220,7 @@ async def test_a_note_that_is_none_is_ignored(
     async with rig.channel() as channel:
         await channel.basic_publish(body, routing_key=f"{rig.prefix}.{NOTE}")
     owner, messages = await _owner(rig.consuming())
-    assert owner.careful
+    assert owner.isolated
     assert names(messages) == BACKLOG[:1]
     assert await owner.read(10, 1 << 20) == []
     await owner.release()
@@ -241,7 +241,7 @@ async def test_a_broker_that_refuses_the_note_keeps_nobody_from_handing_over(
             await (await _all(end)).release()
         assert _said(caplog, "told nothing") == 3
         owner, messages = await _owner(ends[3])
-        assert owner.careful
+        assert owner.isolated
         assert _said(caplog, "not known") == 1
         assert names(messages) == BACKLOG[:1]
         await owner.release()

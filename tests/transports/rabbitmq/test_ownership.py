@@ -251,7 +251,7 @@ async def test_what_is_unsettled_for_too_long_goes_back(rig: Rig, monkeypatch: p
     end = rig.consuming(rig.broker(heartbeat=1))
     for _ in range(4):  # and this process holds it against nobody
         owner = await own(end)
-        assert not owner.careful
+        assert not owner.isolated
         assert names(await read(owner, 2)) == ["a", "b"]
         await until(lambda owner=owner: _lost(owner), "the loss", 5)  # type: ignore[misc]
 

@@ -20,7 +20,7 @@ async def isolated(ends: Ends, raw: redis.Redis, count: int) -> tuple[Partition,
         await read(await owned(ends.consuming()), count)
         end_owner(raw, ends)
     partition = await owned(ends.consuming())
-    assert partition.careful
+    assert partition.isolated
     return partition, await read(partition, count)
 
 
@@ -69,7 +69,7 @@ async def test_a_release_takes_back_what_had_not_ended(ends: Ends, raw: redis.Re
     await partition.release()
     assert recorded(raw, ends) == []
     await partition.release()
-    assert (await owned(ends.consuming())).careful
+    assert (await owned(ends.consuming())).isolated
 
 
 async def test_a_lost_partition_takes_back_its_own_attempt_alone(ends: Ends, raw: redis.Redis) -> None:

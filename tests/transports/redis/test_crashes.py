@@ -25,8 +25,8 @@ async def killed_while_handling(url: str) -> bool:
         return await owner.says("begun")
 
 
-def is_careful(partition: Partition) -> bool:
-    return partition.careful
+def is_isolated(partition: Partition) -> bool:
+    return partition.isolated
 
 
 async def blamed(server: RedisServer, ends: Ends, times: int) -> None:
@@ -57,13 +57,13 @@ async def test_what_kills_its_owners(redis_server: RedisServer, ends_at: MakeEnd
     for _ in range(3):  # from now on each attempt is recorded
         assert await killed_while_handling(url)
     partition = await owned(ends.consuming(OPTIONS))
-    assert partition.careful
+    assert partition.isolated
     (poison,) = await read(partition, 1)
     assert await partition.attempts(poison) == 3
     assert not await partition.begin(poison)
     assert await partition.attempts(poison) == 3
     assert await partition.dead_letter([(poison, b"record")]) == []
-    assert not is_careful(partition)
+    assert not is_isolated(partition)
     await partition.release()
     assert len([letter async for letter in ends.dead_letters().read()]) == 1
     assert await held_against(redis_server, ends.prefix) == ({}, {})
@@ -93,7 +93,7 @@ async def test_an_owner_that_is_cut_off_is_forgiven_when_it_returns(
             assert await successor.attempts(message) == 0
             attempts, blame = await held_against(redis_server, ends.prefix)
             assert (attempts, len(blame)) == ({}, 3)
-            assert is_careful(successor)  # for the other three
+            assert is_isolated(successor)  # for the other three
         finally:
             await worker.disconnect()
 
@@ -111,11 +111,11 @@ async def test_isolation_ends_with_the_blame_that_began_it(
             proxy.refuse()
             await proxy.reset()
             successor = await owned(ends.consuming(OPTIONS))
-            assert is_careful(successor)
+            assert is_isolated(successor)
             await proxy.normal()
             await returned(worker)
             await successor.settle(await read(successor, 1))
-            assert not is_careful(successor)
+            assert not is_isolated(successor)
         finally:
             await worker.disconnect()
 

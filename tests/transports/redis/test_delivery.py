@@ -30,7 +30,7 @@ async def test_the_order_of_what_was_published(ends: Ends) -> None:
     assert bodies(found) == numbered(1_000)
     assert not any(message.redelivered for message in found)
     assert partition.number == 3
-    assert not partition.careful
+    assert not partition.isolated
 
 
 async def test_large_batches_go_in_parts(ends: Ends) -> None:

@@ -85,7 +85,7 @@ async def test_outages_of_the_server(
     sys.stdout.write(f"{OUTAGES} outages: {dead_letters} dead letters, {blamed} times blamed, left {left}\n")
     assert dead_letters == 0
     assert left == ({}, {})
-    assert not last.careful
+    assert not last.isolated
 
 
 async def test_outages_of_a_worker(redis_server: RedisServer, ends_at: MakeEnds) -> None:

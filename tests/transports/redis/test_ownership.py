@@ -38,9 +38,9 @@ def end_owner(raw: redis.Redis, ends: Ends, number: int = 0) -> None:
     end_lease(raw, ends, number)
 
 
-def is_careful(partition: Partition) -> bool:
+def is_isolated(partition: Partition) -> bool:
     """Ask anew: nothing is concluded from what it was before."""
-    return partition.careful
+    return partition.isolated
 
 
 async def crash(raw: redis.Redis, ends: Ends, consumer: ConsumingEnd, count: int) -> None:
@@ -187,7 +187,7 @@ async def test_clean_ends_are_no_crashes(ends: Ends) -> None:
     for _ in range(5):
         partition = await owned(consumer)
         await read(partition, 1)
-        assert not partition.careful
+        assert not partition.isolated
         await partition.release()
 
 
@@ -196,22 +196,22 @@ async def test_crashes_with_progress_between_them(ends: Ends, raw: redis.Redis) 
     await publisher.publish(0, [b"1", b"2", b"3", b"4", b"5"])
     for _ in range(4):
         partition = await owned(ends.consuming())
-        assert not partition.careful
+        assert not partition.isolated
         await partition.settle(await read(partition, 1))
         end_owner(raw, ends)
-    assert not (await owned(ends.consuming())).careful
+    assert not (await owned(ends.consuming())).isolated
 
 
 async def test_crashes_of_an_empty_partition_count_nothing(ends: Ends, raw: redis.Redis) -> None:
     for _ in range(5):
         await crash(raw, ends, ends.consuming(), 0)
     partition = await owned(ends.consuming())
-    assert not partition.careful
+    assert not partition.isolated
     await partition.release()
     assert not list(raw.scan_iter(match=f"*{ends.prefix}*", count=10_000))
 
 
-async def careful_partition(ends: Ends, raw: redis.Redis, handed_out: int) -> Partition:
+async def isolated_partition(ends: Ends, raw: redis.Redis, handed_out: int) -> Partition:
     """Let three owners crash, and be the fourth."""
     for _ in range(3):
         await crash(raw, ends, ends.consuming(), handed_out)
@@ -222,7 +222,7 @@ async def test_care_after_three_crashes(
     ends: Ends, raw: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     await ends.publishing().publish(0, [b"1", b"poison", b"3", b"4"])
-    partition = await careful_partition(ends, raw, handed_out=3)
+    partition = await isolated_partition(ends, raw, handed_out=3)
     assert "crashed" in caplog.text
     (first,) = await partition.read(1, 1)
     assert await partition.begin(first)
@@ -233,15 +233,15 @@ async def test_care_after_three_crashes(
         assert await partition.begin(poison)
         end_owner(raw, ends)
         partition = await owned(ends.consuming())
-        assert is_careful(partition)
+        assert is_isolated(partition)
     (poison,) = await partition.read(1, 1)
     assert not await partition.begin(poison)
     assert await partition.dead_letter([(poison, b"it kills")]) == []
-    assert is_careful(partition)
+    assert is_isolated(partition)
     (third,) = await partition.read(1, 1)
     assert await partition.begin(third)
     await partition.settle([third])
-    assert not is_careful(partition)  # the fourth was never handed out
+    assert not is_isolated(partition)  # the fourth was never handed out
     (fourth,) = await partition.read(1, 1)
     assert await partition.begin(fourth)  # counts nothing any more
     assert not raw.exists(f"{{{ends.prefix}:0}}:attempts")
@@ -253,26 +253,26 @@ async def test_care_after_three_crashes(
 
 async def test_care_without_anything_handed_out(ends: Ends, raw: redis.Redis) -> None:
     await ends.publishing().publish(0, [b"1", b"2"])
-    partition = await careful_partition(ends, raw, handed_out=0)
+    partition = await isolated_partition(ends, raw, handed_out=0)
     await ends.publishing().publish(0, [b"3"])
-    assert is_careful(partition)
+    assert is_isolated(partition)
     assert await partition.settle(await read(partition, 2)) == []
-    assert not is_careful(partition)
+    assert not is_isolated(partition)
 
 
 async def test_care_outlasts_clean_ends(ends: Ends, raw: redis.Redis) -> None:
     await ends.publishing().publish(0, [b"1", b"2"])
-    partition = await careful_partition(ends, raw, handed_out=2)
+    partition = await isolated_partition(ends, raw, handed_out=2)
     await partition.release()
     partition = await owned(ends.consuming())
-    assert is_careful(partition)
+    assert is_isolated(partition)
     await partition.settle(await read(partition, 2))
-    assert not is_careful(partition)
+    assert not is_isolated(partition)
 
 
 async def test_a_past_owner_begins_nothing(ends: Ends, raw: redis.Redis) -> None:
     await ends.publishing().publish(0, [b"1"])
-    partition = await careful_partition(ends, raw, handed_out=1)
+    partition = await isolated_partition(ends, raw, handed_out=1)
     (message,) = await partition.read(1, 1)
     end_lease(raw, ends)
     with pytest.raises(BrokerError, match="not owned"):

@@ -132,7 +132,7 @@ class Children:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End those that still run: in good order, or after ten seconds without it."""
+        """End those that still run: cleanly, or after ten seconds without it."""
         try:
             for child in self._children:
                 child.signal(signal.SIGTERM)

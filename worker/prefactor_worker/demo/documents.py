@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Final
 
 MAX_FILES: Final = 200
-"""Files read at the most."""
+"""Files read at most."""
 
 MAX_FILE_BYTES: Final = 512 * 1024
-"""Size of one file at the most."""
+"""Size of one file at most."""
 
 MAX_TOTAL_BYTES: Final = 8 * 1024 * 1024
-"""Size of all of them together at the most."""
+"""Size of all of them together at most."""
 
 _MAX_ENTRIES: Final = 20_000
 _SNIFFED_BYTES: Final = 4096

@@ -114,7 +114,7 @@ class PassageIndex:
         Args:
             terms: What to look for.
             candidates: Numbers from ``matching``.
-            limit: How many to return at the most.
+            limit: How many to return at most.
         """
         scored = [Ranked(self._passages[number], self._score(terms, number)) for number in candidates]
         return sorted(scored, key=lambda ranked: -ranked.score)[:limit]
@@ -139,7 +139,7 @@ def best_sentences(
         index: What the passages were ranked in.
         terms: What was looked for.
         ranked: The passages to choose from.
-        limit: How many to return at the most; the same words are returned once.
+        limit: How many to return at most; the same words are returned once.
     """
     found: dict[str, Excerpt] = {}
     for entry in ranked:

@@ -1,4 +1,4 @@
-"""Signals that end the demo in good order."""
+"""Signals that end the demo cleanly."""
 
 import asyncio
 import contextlib

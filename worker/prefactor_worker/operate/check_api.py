@@ -76,7 +76,7 @@ def _judge(findings: Findings, url: str, reply: Reply, token: str | None) -> Non
         )
     elif status >= 500 or status == 429:
         findings.problem(
-            f"{url} answers HTTP {status}, not in the API's words: the API is away behind a proxy, or "
+            f"{url} answers HTTP {status}, not in the API's words: the API is unavailable behind a proxy, or "
             "something else is there. Workers wait for it, and lose nothing"
         )
     else:

@@ -46,7 +46,7 @@ def carry_out(work: Coroutine[Any, Any, int]) -> int:
     """Run what a command does, and return its exit status.
 
     Raises:
-        TyperException: The broker is away or refuses; told in one line.
+        TyperException: The broker is unavailable or refuses; told in one line.
     """
     # What a command has to say it says itself; the libraries' log lines would stand in between.
     logging.basicConfig(handlers=[logging.NullHandler()], force=True)

@@ -8,11 +8,11 @@ from typing import Annotated, Any, TypeAlias
 import typer
 from rich.console import Console
 
+from prefactor_core.broker.dead_letter import StoredDeadLetter
 from prefactor_core.broker.dead_letters import DeadLetters, Replay, Selection
-from prefactor_core.broker.letters import Record
 from prefactor_worker.operate.closing import closing
 from prefactor_worker.operate.common import AsJson, Transport, carry_out, open_broker, write_json, write_line
-from prefactor_worker.operate.letter_view import summary, summary_lines, whole, whole_lines
+from prefactor_worker.operate.dead_letter_view import summary, summary_lines, whole, whole_lines
 from prefactor_worker.operate.replay_view import replay_json, replay_lines
 from prefactor_worker.operate.words import count, safe
 
@@ -48,7 +48,7 @@ def _list(
     transport: Transport,
     instance: Instance = None,
     limit: Annotated[
-        int, typer.Option(min=0, metavar="N", help="How many to list at the most; 0 for all.")
+        int, typer.Option(min=0, metavar="N", help="How many to list at most; 0 for all.")
     ] = 100,
     json_document: AsJson = False,
 ) -> int:
@@ -139,7 +139,7 @@ class _Wanted:
         """Return those that there are now.
 
         Raises:
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
         """
         selection = Selection(ids=frozenset(self.ids) if self.ids else None, instance=self.instance)
         found: set[str] = set()
@@ -210,7 +210,7 @@ async def _do_show(transport: str, operation_id: str, *, json: bool) -> int:
     return 0
 
 
-async def _record(letters: DeadLetters, operation_id: str) -> Record | None:
+async def _record(letters: DeadLetters, operation_id: str) -> StoredDeadLetter | None:
     async with closing(letters.list(Selection(ids={operation_id}))) as records:
         async for record in records:
             return record

@@ -94,7 +94,7 @@ class Observer:
         """Look once.
 
         Raises:
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
         """
         if self._end is None:
             self._end = self._broker.consuming()
@@ -125,7 +125,7 @@ async def count_dead_letters(broker: Broker) -> int:
     """Return how many dead letters there are.
 
     Raises:
-        BrokerError: The broker is away.
+        BrokerError: The broker is unavailable.
     """
     async with broker.dead_letters() as end:
         return await end.count()

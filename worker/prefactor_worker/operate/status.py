@@ -85,7 +85,7 @@ async def _look_on(observer: Observer, screen: "_Screen", interval: float) -> No
         try:
             screen.show(await observer.look())
         except BrokerError as error:
-            screen.away(str(error))
+            screen.unavailable(str(error))
         await asyncio.sleep(interval)
 
 
@@ -98,7 +98,7 @@ class _Screen(Protocol):
     def show(self, look: Look) -> None:
         """Show what was seen."""
 
-    def away(self, problem: str) -> None:
+    def unavailable(self, problem: str) -> None:
         """Say that nothing could be seen, and why."""
 
     def close(self) -> None:
@@ -122,7 +122,7 @@ class _Lines:
         """Write what was seen."""
         write_json(as_json(self._name, look), one_line=True)
 
-    def away(self, problem: str) -> None:
+    def unavailable(self, problem: str) -> None:
         """Write why nothing was seen."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         write_json({"broker": self._name, "at": at, "error": problem}, one_line=True)
@@ -155,7 +155,7 @@ class _Terminal:
         self._last = look
         self._draw(self._table(look), Text(f"{moment(look.at)}; Ctrl-C ends this.", style="dim"))
 
-    def away(self, problem: str) -> None:
+    def unavailable(self, problem: str) -> None:
         """Draw the last table once more, and why there is no newer one."""
         words = Text(f"{moment(datetime.now(UTC))}: {safe(problem)}; trying again.", style="red")
         if self._last is None or self._live is None:

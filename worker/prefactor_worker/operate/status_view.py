@@ -50,7 +50,7 @@ def as_table(broker: str, look: Look, *, watched: bool, rows: int | None = None)
         broker: What to call the broker.
         look: What was seen.
         watched: Whether to show how much has changed since the look before.
-        rows: Partitions shown at the most: those in which most waits.
+        rows: Partitions shown at most: those in which most waits.
     """
     if not look.rows:
         nothing = Text("No partitions yet: no agent and no worker has used this broker.")

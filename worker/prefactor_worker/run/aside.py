@@ -3,26 +3,26 @@
 import asyncio
 from typing import Final
 
-from prefactor_core.api.endpoint import Endpoint
+from prefactor_core.api.circuit_breaker import CircuitBreaker
 from prefactor_core.broker.consumer import Consumer
 
 _LOOK: Final = 0.5
 """Seconds between two looks at whether the token is refused."""
 
 
-async def keep_aside(consumer: Consumer, endpoint: Endpoint) -> None:
+async def keep_aside(consumer: Consumer, breaker: CircuitBreaker) -> None:
     """Have the consumer stand aside whenever the API refuses the token; it rejoins once the API takes it.
 
     Goes on until it is cancelled.
 
     Args:
         consumer: Who owns partitions.
-        endpoint: What knows about the token.
+        breaker: What knows about the token.
     """
     while True:
-        if endpoint.state.token_refused:
+        if breaker.state.token_refused:
             consumer.stand_aside("its API token is refused")
             # Without partitions there is nothing to send, so nobody else may be there to probe.
-            await endpoint.wait()
+            await breaker.wait()
             consumer.rejoin()
         await asyncio.sleep(_LOOK)

@@ -49,13 +49,11 @@ def run(
     ] = None,
     concurrency: Annotated[
         int,
-        typer.Option(envvar="PREFACTOR_CONCURRENCY", min=1, max=64, help="Requests in flight at the most."),
+        typer.Option(envvar="PREFACTOR_CONCURRENCY", min=1, max=64, help="Requests in flight at most."),
     ] = 4,
     batch: Annotated[
         int,
-        typer.Option(
-            envvar="PREFACTOR_BATCH", min=1, max=1000, help="Operations in one request at the most."
-        ),
+        typer.Option(envvar="PREFACTOR_BATCH", min=1, max=1000, help="Operations in one request at most."),
     ] = 250,
     max_retries: Annotated[
         int, typer.Option(envvar="PREFACTOR_MAX_RETRIES", min=0, max=100, help="Tries after the first.")

@@ -10,11 +10,11 @@ from prometheus_client import Counter as Total
 
 from prefactor_core.api.delivery import Api, ApiDelivery
 from prefactor_core.api.replies import Reply
+from prefactor_core.execution.handler import BatchLimits, Circuit
+from prefactor_core.execution.outcome import Outcome, Retry
 from prefactor_core.hookspecs import hookimpl
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter, Delivery
-from prefactor_core.queue.handler import BatchLimits, Circuit
-from prefactor_core.queue.outcome import Again, Outcome
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 _SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
@@ -141,6 +141,6 @@ class MeteredDelivery:
         self._meter.batch_operations.observe(len(deliveries))
         outcomes = await self._delivery.handle(deliveries)
         for delivery, outcome in zip(deliveries, outcomes, strict=True):
-            if isinstance(outcome, Again):
+            if isinstance(outcome, Retry):
                 self._meter.retried.labels(delivery.item.type.value).inc()
         return outcomes

@@ -32,8 +32,8 @@ class RunSettings:
         transport: URL of the broker; it may hold a password.
         api_url: Base URL of the API.
         token: The API's token.
-        concurrency: Requests in flight at the most.
-        batch: Operations in one request at the most.
+        concurrency: Requests in flight at most.
+        batch: Operations in one request at most.
         max_retries: Tries of an operation after the first, on its own account.
         retry_delay_base: Bound of the first backoff, in seconds.
         max_retry_delay: Bound of one backoff, in seconds.

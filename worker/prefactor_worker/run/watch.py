@@ -10,7 +10,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from prefactor_core.api.endpoint import Endpoint
+from prefactor_core.api.circuit_breaker import CircuitBreaker
 from prefactor_core.broker.driver import PartitionState
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.exceptions import BrokerError
@@ -33,7 +33,7 @@ class Watch:
     Args:
         queue: The broker.
         executor: What works on it.
-        endpoint: The API.
+        breaker: The API.
         health: What probes are answered from.
         meter: What has been counted.
         registry: Where the gauges are shown.
@@ -44,7 +44,7 @@ class Watch:
         self,
         queue: BrokerQueue,
         executor: TaskExecutor,
-        endpoint: Endpoint,
+        breaker: CircuitBreaker,
         health: Health,
         meter: Meter,
         registry: CollectorRegistry,
@@ -53,7 +53,7 @@ class Watch:
         self._asked_partitions = partitions
         self._meter = meter
         self._queue = queue
-        self._endpoint = endpoint
+        self._breaker = breaker
         self._executor = executor
         self._health = health
         self._registry = registry
@@ -74,20 +74,22 @@ class Watch:
         )
         self._unowned = Gauge(
             "prefactor_partitions_unowned",
-            "Partitions that no worker owns, by what the broker says; NaN while it is away.",
+            "Partitions that no worker owns, by what the broker says; NaN while it is unavailable.",
             registry=registry,
         )
         self._held = Gauge(
             "prefactor_operations_held", "Operations that this worker holds.", registry=registry
         )
-        self._away = Gauge("prefactor_api_away", "1 while the API is waited for.", registry=registry)
+        self._away = Gauge("prefactor_api_unavailable", "1 while the API is waited for.", registry=registry)
         self._refused = Gauge(
             "prefactor_api_token_refused", "1 while the API refuses the token.", registry=registry
         )
         self._paused = Gauge(
             "prefactor_api_paused_seconds", "For how long the API asks everybody to wait.", registry=registry
         )
-        self._broker_away = Gauge("prefactor_broker_away", "1 while the broker is away.", registry=registry)
+        self._broker_unavailable = Gauge(
+            "prefactor_broker_unavailable", "1 while the broker is unavailable.", registry=registry
+        )
         self._unowned.set(math.nan)
         self._owned.set_function(lambda: len(queue.consumer.owned))
         self._held.set_function(lambda: executor.held)
@@ -117,22 +119,22 @@ class Watch:
 
     def _look_here(self) -> None:
         self._health.ticked_at = time.monotonic()
-        state = self._endpoint.state
-        self._away.set(state.away is not None)
+        state = self._breaker.state
+        self._away.set(state.unavailable is not None)
         self._refused.set(state.token_refused)
         self._paused.set(state.held)
         self._health.paused = state.held
         self._health.waiting_for = None
         if state.token_refused:
             self._health.waiting_for = "the API refuses the token; this worker stands aside"
-        elif state.away is not None:
-            self._health.waiting_for = f"the API is away: {state.away}"
+        elif state.unavailable is not None:
+            self._health.waiting_for = f"the API is unavailable: {state.unavailable}"
         elif self._executor.holding is not None:
             self._health.waiting_for = f"the API takes nothing: {self._executor.holding}"
         self._meter.quarantined(self._queue.consumer.quarantined)
         problem = self._queue.consumer.problem
         self._health.broker_problem = problem
-        self._broker_away.set(problem is not None)
+        self._broker_unavailable.set(problem is not None)
 
     async def _look_at_broker(self) -> None:
         try:

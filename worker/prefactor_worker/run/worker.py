@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from prometheus_client import CollectorRegistry
 
 from prefactor_core import HttpClientConfig, PrefactorCoreConfig
+from prefactor_core.api.circuit_breaker import CircuitBreaker
 from prefactor_core.api.delivery import ApiDelivery
-from prefactor_core.api.endpoint import Endpoint
 from prefactor_core.api.http import HttpApi
 from prefactor_core.api.packing import BULK_LIMITS
 from prefactor_core.api.replies import Reply
@@ -19,10 +19,10 @@ from prefactor_core.broker.options import asked_partitions
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.client import CORE_SDK_HEADER_ENTRY
 from prefactor_core.exceptions import BrokerError, TransportError
+from prefactor_core.execution.dependents import Dependents
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.plugins import create_queue, observers
 from prefactor_core.queue.executor import TaskExecutor
-from prefactor_core.queue.lineage import Lineage
-from prefactor_core.queue.retry import RetryPolicy
 from prefactor_worker.run.aside import keep_aside
 from prefactor_worker.run.health import Health
 from prefactor_worker.run.meter import Meter, MeteredApi, MeteredDelivery
@@ -66,16 +66,16 @@ class Worker:
             token=settings.token.current,
         )
         api = MeteredApi(self._api, self.meter)
-        self.endpoint = Endpoint(self._ping, retry, latch=False)
+        self.breaker = CircuitBreaker(self._ping, retry, latch=False)
         limits = replace(BULK_LIMITS, max_items=settings.batch, max_lanes=settings.batch)
         self.executor = TaskExecutor(
             self.queue,
             MeteredDelivery(
-                ApiDelivery(api, self.endpoint, http.retry_on_status_codes, limits=limits), self.meter
+                ApiDelivery(api, self.breaker, http.retry_on_status_codes, limits=limits), self.meter
             ),
             settings.concurrency,
             retry=retry,
-            lineage=Lineage(),
+            dependents=Dependents(),
             linger=_LINGER,
             observe=observers(self.meter),
             outage=self.queue.consumer.outage,
@@ -84,7 +84,7 @@ class Worker:
         self._watch = Watch(
             self.queue,
             self.executor,
-            self.endpoint,
+            self.breaker,
             self.health,
             self.meter,
             self.registry,
@@ -114,8 +114,8 @@ class Worker:
                 self.executor.start()
                 beside = [
                     asyncio.create_task(self._watch.run(), name="watch"),
-                    asyncio.create_task(self.endpoint.check(), name="check-token"),
-                    asyncio.create_task(keep_aside(self.queue.consumer, self.endpoint), name="aside"),
+                    asyncio.create_task(self.breaker.check(), name="check-token"),
+                    asyncio.create_task(keep_aside(self.queue.consumer, self.breaker), name="aside"),
                 ]
                 try:
                     await self._wait_for_the_end()
@@ -128,7 +128,7 @@ class Worker:
             await self._api.close()
 
     async def _ping(self) -> Reply:
-        if self.endpoint.state.token_refused:
+        if self.breaker.state.token_refused:
             self._settings.token.reread()
         return await self._api.ping()
 
@@ -161,7 +161,7 @@ class Worker:
             account.received,
             account.settled,
             account.dead_lettered,
-            account.given_back,
+            account.released,
             held,
         )
         return True

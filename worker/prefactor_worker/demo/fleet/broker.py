@@ -90,14 +90,14 @@ class DemoBroker:
             raise DemoError(f"the broker cannot be used: {error}") from error
 
     async def partitions(self) -> int:
-        """Return how many partitions are recorded; 0 while the broker is away."""
+        """Return how many partitions are recorded; 0 while the broker is unavailable."""
         try:
             return len(await self._consuming().states())
         except BrokerError:
             return 0
 
     async def waiting(self) -> int | None:
-        """Return how many operations wait at the broker; ``None`` while it is away."""
+        """Return how many operations wait at the broker; ``None`` while it is unavailable."""
         try:
             return await self._consuming().waiting()
         except BrokerError:

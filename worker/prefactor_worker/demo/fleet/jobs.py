@@ -12,7 +12,7 @@ from prefactor_worker.demo.documents import SourceFile
 from prefactor_worker.demo.outcome import AgentRun
 
 OPERATIONS: Final = 3_000
-"""How many there are to be at the least, so that there is a middle to kill a worker in."""
+"""How many there are to be at least, so that there is a middle to kill a worker in."""
 INSTANCES: Final = 24
 """The same, of agent instances."""
 SECONDS: Final = 6.0

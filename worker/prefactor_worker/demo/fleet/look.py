@@ -47,7 +47,7 @@ class FleetLook:
         seconds: Since the agents were started.
         agents: Their processes.
         workers: Both.
-        waiting: What waits at the broker, ``None`` while that is away.
+        waiting: What waits at the broker, ``None`` while that is unavailable.
         effects: What has taken effect at the emulator.
     """
 

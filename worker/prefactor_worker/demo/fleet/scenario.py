@@ -227,7 +227,7 @@ class Scenario:
 
 
 def _stuck(look: FleetLook, warnings: Sequence[str]) -> str:
-    where = "the broker is away" if look.waiting is None else f"{look.waiting} wait at the broker"
+    where = "the broker is unavailable" if look.waiting is None else f"{look.waiting} wait at the broker"
     why = f" ({'; '.join(warnings)})" if warnings else ""
     return (
         f"nothing has moved for {_STILL_SECONDS:.0f} s: {look.put} operations were put, {look.effects} have "

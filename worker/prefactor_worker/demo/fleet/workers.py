@@ -97,7 +97,7 @@ class WorkerProcess:
         await self.child.kill()
 
     async def stop(self) -> None:
-        """End it in good order.
+        """End it cleanly.
 
         Raises:
             DemoError: It did not.

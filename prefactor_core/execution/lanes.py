@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Generic, TypeVar
 
+from prefactor_core.execution.credit import Credit
+from prefactor_core.execution.dependents import Dependents
+from prefactor_core.execution.handler import BatchLimits
+from prefactor_core.execution.outcome import Apart, Dead, Later, NotReached, Outcome, Retry, Settled
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.queue.base import DeadLetter, Delivery
-from prefactor_core.queue.credit import Credit
-from prefactor_core.queue.handler import BatchLimits
-from prefactor_core.queue.lineage import Lineage
-from prefactor_core.queue.outcome import Again, Apart, Dead, Later, NotReached, Outcome, Settled
-from prefactor_core.queue.retry import RetryPolicy
 
 logger = logging.getLogger("prefactor_core.queue")
 
@@ -62,14 +62,14 @@ class Resolution(Generic[T]):
         settled: Deliveries to settle.
         dead: Deliveries to dead-letter, those that follow a lost one included.
         revoked: Deliveries to give back: they are another process's by now.
-        settled_before: How many of ``settled`` had had their effect before.
+        overtaken: How many of ``settled`` had had their effect before.
         retried: Deliveries that will be tried again because something went wrong.
     """
 
     settled: list[Delivery[T]] = field(default_factory=list)
     dead: list[tuple[Delivery[T], DeadLetter[T]]] = field(default_factory=list)
     revoked: list[Delivery[T]] = field(default_factory=list)
-    settled_before: int = 0
+    overtaken: int = 0
     retried: int = 0
 
 
@@ -79,7 +79,7 @@ class Lanes(Generic[T]):
     Args:
         retry: Backoff and number of tries.
         key: Names an item's lane; ``None`` gives it a lane of its own.
-        lineage: What follows a dead letter, if the items have such a thing.
+        dependents: What follows a dead letter, if the items have such a thing.
         calls: How many batches may be out at a time.
     """
 
@@ -87,12 +87,12 @@ class Lanes(Generic[T]):
         self,
         retry: RetryPolicy,
         key: Callable[[T], str | None],
-        lineage: Lineage | None = None,
+        dependents: Dependents | None = None,
         calls: int = 1,
     ) -> None:
         self._retry = retry
         self._key = key
-        self._lineage = lineage
+        self._dependents = dependents
         self._lanes: dict[object, _Lane[T]] = {}
         self._most_alone = max(1, calls // 2)
         self._out_alone = 0
@@ -125,8 +125,8 @@ class Lanes(Generic[T]):
 
     def revive(self, delivery: Delivery[T]) -> None:
         """Forget that a delivery was lost: it was refused as a dead letter, or has had its effect now."""
-        if self._lineage:
-            self._lineage.revive(delivery.item)
+        if self._dependents:
+            self._dependents.revive(delivery.item)
 
     def take(self, limits: BatchLimits, now: float) -> list[Delivery[T]]:
         """Return the next batch; empty if no lane is ready.
@@ -263,7 +263,7 @@ class Lanes(Generic[T]):
             if not confirmed and not self._credit.spend(lane.key, now, dependent=True):
                 self._credit.hold(lane, letter.reason, now)
                 return False
-            dead.append(self._bury(lane, letter, rejected_at=rejected_at))
+            dead.append(self._dead_letter(lane, letter, rejected_at=rejected_at))
         del self._lanes[lane.key]
         return False
 
@@ -276,14 +276,14 @@ class Lanes(Generic[T]):
         An empty batch takes the first delivery whatever its size.
         """
         size = 0
-        lossy = bool(self._lineage)
+        lossy = bool(self._dependents)
         count = min(room_items, lane.limit, len(lane.line))
         for position in range(count):
             delivery = lane.line[position]
             if (batch and size + delivery.size > room_bytes) or delivery.revoked:
                 break
-            if (lossy or delivery.given_up is not None) and self._doom_of(lane, delivery) is not None:
-                break  # it stays behind, to be buried once it is at the head
+            if (lossy or delivery.dead_letter is not None) and self._doom_of(lane, delivery) is not None:
+                break  # it stays behind, to be dead-lettered once it is at the head
             size += delivery.size
             batch.append(delivery)
             lane.out += 1
@@ -333,7 +333,7 @@ class Lanes(Generic[T]):
                 resolution.retried += 1
                 lane.alone = True
                 lane.limit = max(1, (sent - done) // 2)
-            elif isinstance(outcome, Again):
+            elif isinstance(outcome, Retry):
                 resolution.retried += sent - done
                 delay = self._fail(lane, outcome, resolution, company=company, several=sent - done > 1)
             elif isinstance(outcome, Later):
@@ -353,7 +353,7 @@ class Lanes(Generic[T]):
             self._enqueue(lane)
 
     def _lose(self, lane: _Lane[T], dead: Dead, resolution: Resolution[T], now: float) -> bool:
-        """Bury the head of a lane, unless that is not believed: then the lane is held."""
+        """Dead-letter the head of a lane, unless that is not believed: then the lane is held."""
         lane.alone = True
         lane.attempts += dead.sent
         if dead.rejected and not self._credit.spend(lane.key, now):
@@ -361,7 +361,7 @@ class Lanes(Generic[T]):
             lane.verdict = dead
             self._credit.hold(lane, dead.reason, now)
             return False
-        resolution.dead.append(self._bury_tried(lane, dead))
+        resolution.dead.append(self._dead_letter_sent(lane, dead))
         return True
 
     def _free_held(self, resolution: Resolution[T], now: float) -> None:
@@ -370,7 +370,7 @@ class Lanes(Generic[T]):
         for lane in freed:
             verdict, lane.verdict = lane.verdict, None
             if believed and verdict is not None and not lane.line[0].revoked:
-                resolution.dead.append(self._bury_tried(lane, replace(verdict, rejected=False)))
+                resolution.dead.append(self._dead_letter_sent(lane, replace(verdict, rejected=False)))
             if self._clear_head(lane, resolution.dead, resolution.revoked, now):
                 self._enqueue(lane)
 
@@ -378,7 +378,7 @@ class Lanes(Generic[T]):
         delivery = self._pop(lane)
         self.revive(delivery)
         resolution.settled.append(delivery)
-        resolution.settled_before += outcome.before
+        resolution.overtaken += outcome.overtaken
         self._proved(lane)
 
     def _proved(self, lane: _Lane[T]) -> None:
@@ -391,7 +391,7 @@ class Lanes(Generic[T]):
     def _fail(
         self,
         lane: _Lane[T],
-        outcome: Again,
+        outcome: Retry,
         resolution: Resolution[T],
         *,
         company: bool,
@@ -413,11 +413,11 @@ class Lanes(Generic[T]):
                 lane.blame += outcome.weight
                 if lane.blame > self._retry.max_retries + 1e-9:
                     reason = f"gave up after {_attempts(lane)} attempts: {outcome.reason}"
-                    resolution.dead.append(self._bury_tried(lane, Dead(reason)))
+                    resolution.dead.append(self._dead_letter_sent(lane, Dead(reason)))
                     return 0.0
         return self._retry.delay(lane.failures, outcome.retry_after)
 
-    # -- burying
+    # -- dead-lettering
 
     def _pop(self, lane: _Lane[T]) -> Delivery[T]:
         delivery = lane.line.popleft()
@@ -425,12 +425,12 @@ class Lanes(Generic[T]):
         self.held_bytes -= delivery.size
         return delivery
 
-    def _bury_tried(self, lane: _Lane[T], dead: Dead) -> tuple[Delivery[T], DeadLetter[T]]:
+    def _dead_letter_sent(self, lane: _Lane[T], dead: Dead) -> tuple[Delivery[T], DeadLetter[T]]:
         letter = DeadLetter(lane.line[0].item, dead.reason, attempts=_attempts(lane), reply=dead.reply)
         rejected_at = self._credit.successes if dead.rejected else None
-        return self._bury(lane, letter, fatal=dead.fatal, whole=dead.whole, rejected_at=rejected_at)
+        return self._dead_letter(lane, letter, fatal=dead.fatal, whole=dead.whole, rejected_at=rejected_at)
 
-    def _bury(
+    def _dead_letter(
         self,
         lane: _Lane[T],
         letter: DeadLetter[T],
@@ -442,8 +442,8 @@ class Lanes(Generic[T]):
         """Take the head off the line for good. What depends on it follows when its turn comes."""
         delivery = self._pop(lane)
         # What is another process's by now may have its effect there.
-        if self._lineage is not None and fatal and not delivery.revoked:
-            self._lineage.lose(delivery.item, letter.reason, rejected_at=rejected_at, whole=whole)
+        if self._dependents is not None and fatal and not delivery.revoked:
+            self._dependents.lose(delivery.item, letter.reason, rejected_at=rejected_at, whole=whole)
         self._absolve(lane)
         return delivery, letter
 
@@ -458,9 +458,9 @@ class Lanes(Generic[T]):
 
         Beside it stands after how many successes a rejection began that, if one did.
         """
-        if delivery.given_up is not None and not delivery.revoked:  # else its owner gives it up, and knows
-            return delivery.given_up, None
-        loss = self._lineage.loss_of(delivery.item) if self._lineage else None
+        if delivery.dead_letter is not None and not delivery.revoked:  # else its owner gives it up, and knows
+            return delivery.dead_letter, None
+        loss = self._dependents.loss_of(delivery.item) if self._dependents else None
         if loss is None:
             return None
         reason = loss.reason if loss.reason.startswith(_FOLLOWS) else _FOLLOWS + loss.reason

@@ -56,7 +56,7 @@ class _LostInstance:
         return sequence is not None and self.sequence is not None and sequence < self.sequence
 
 
-class Lineage:
+class Dependents:
     """Remembers what was lost, and says what is lost with it.
 
     That is all of an instance whose registration or start is lost, or that the API does not know or takes for

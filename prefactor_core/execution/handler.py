@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from prefactor_core.exceptions import PrefactorTelemetryFailureError
+from prefactor_core.execution.outcome import SETTLED, Dead, Outcome, Retry
 from prefactor_core.queue.base import Delivery
-from prefactor_core.queue.outcome import SETTLED, Again, Dead, Outcome
 
 T = TypeVar("T")
 
@@ -16,9 +16,9 @@ class BatchLimits:
     """What a handler takes in one call.
 
     Attributes:
-        max_items: Deliveries at the most.
-        max_bytes: Bytes at the most; a single larger delivery is still handed over.
-        max_lanes: Lanes at the most.
+        max_items: Deliveries at most.
+        max_bytes: Bytes at most; a single larger delivery is still handed over.
+        max_lanes: Lanes at most.
     """
 
     max_items: int
@@ -48,7 +48,7 @@ class BatchHandler(Protocol[T]):
 
         Raises:
             PrefactorTelemetryFailureError: Nothing will ever be delivered: the executor ends.
-            Exception: Counts against every delivery, as ``Again`` does.
+            Exception: Counts against every delivery, as ``Retry`` does.
         """
         ...
 
@@ -138,5 +138,5 @@ class EachItem:
             reason = f"{type(error).__name__}: {error}"
             if self._is_retryable is not None and not self._is_retryable(error):
                 return [Dead(reason)]
-            return [Again(reason)]
+            return [Retry(reason)]
         return [SETTLED]

@@ -44,7 +44,7 @@ class _Log:
 
     @asynccontextmanager
     async def consumer(self, transport: Transport, url: str, name: str) -> AsyncIterator[BrokerQueue]:
-        """Run a consumer that settles everything, and leaves in good order."""
+        """Run a consumer that settles everything, and leaves cleanly."""
         async with transport.shared(url) as queue:
             working = asyncio.create_task(self._work(queue, name))
             try:
@@ -179,7 +179,7 @@ class SharingContract(Contract):
             await end.disconnect()
 
     async def test_nothing_is_left(self, transport: Transport) -> None:
-        """Given everything drained, when all have ended in good order, then only the record is left."""
+        """Given everything drained, when all have ended cleanly, then only the record is left."""
         assert transport.leftovers is not None, "a transport says what it leaves on its broker"
         url = transport.at(partitions=_PARTITIONS)
         put = interleaved([life(f"instance{number}", spans=2) for number in range(12)])

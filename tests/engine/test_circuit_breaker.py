@@ -1,4 +1,4 @@
-"""The endpoint's health: what counts as an attempt, who waits, who asks, and what ends it all."""
+"""The breaker's health: what counts as an attempt, who waits, who asks, and what ends it all."""
 
 import asyncio
 import itertools
@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from prefactor_core.api.endpoint import Endpoint, Turn
+from prefactor_core.api.circuit_breaker import CircuitBreaker, Permit
 from prefactor_core.api.replies import Reply
 from prefactor_core.exceptions import PrefactorTelemetryFailureError
-from prefactor_core.queue.retry import RetryPolicy
+from prefactor_core.execution.retry import RetryPolicy
 from tests.support.bench import make_bench, now, running
 from tests.support.fake_api import FakeApi, Request, error_body, page, refused_connection, status
 from tests.support.operations import create, dice, life, quality
@@ -34,86 +34,86 @@ class Pings:
         return self.reply
 
 
-def check(program: Callable[[Endpoint, Pings], Awaitable[None]], *, latch: bool = False) -> None:
+def check(program: Callable[[CircuitBreaker, Pings], Awaitable[None]], *, latch: bool = False) -> None:
     async def whole() -> None:
         pings = Pings()
-        await program(Endpoint(pings, RetryPolicy(rng=dice(1)), latch=latch), pings)
+        await program(CircuitBreaker(pings, RetryPolicy(rng=dice(1)), latch=latch), pings)
 
     run_virtual(whole())
 
 
 def test_a_failure_at_an_endpoint_that_answers_pings_is_an_attempt() -> None:
-    async def program(endpoint: Endpoint, pings: Pings) -> None:
-        async with endpoint.turn() as turn:
-            assert await endpoint.failed(turn, _BROKEN, ["a"], first=False) == pytest.approx(1.0)
+    async def program(breaker: CircuitBreaker, pings: Pings) -> None:
+        async with breaker.permit() as permit:
+            assert await breaker.failed(permit, _BROKEN, ["a"], first=False) == pytest.approx(1.0)
         assert len(pings.at) == 1
 
     check(program)
 
 
 def test_a_success_since_is_proof_enough() -> None:
-    async def program(endpoint: Endpoint, pings: Pings) -> None:
-        async with endpoint.turn() as turn:
+    async def program(breaker: CircuitBreaker, pings: Pings) -> None:
+        async with breaker.permit() as permit:
             await asyncio.sleep(0.1)
-            endpoint.succeeded(first=False)
-            assert await endpoint.failed(turn, _BROKEN, ["a"], first=False) == pytest.approx(1.0)
+            breaker.succeeded(first=False)
+            assert await breaker.failed(permit, _BROKEN, ["a"], first=False) == pytest.approx(1.0)
         assert pings.at == []
 
     check(program)
 
 
 def test_a_success_before_is_no_proof() -> None:
-    async def program(endpoint: Endpoint, pings: Pings) -> None:
-        endpoint.succeeded(first=False)
+    async def program(breaker: CircuitBreaker, pings: Pings) -> None:
+        breaker.succeeded(first=False)
         await asyncio.sleep(0.1)
         pings.reply = _DOWN
-        async with endpoint.turn() as turn:
-            assert await endpoint.failed(turn, _BROKEN, ["a"], first=False) == 0.0
+        async with breaker.permit() as permit:
+            assert await breaker.failed(permit, _BROKEN, ["a"], first=False) == 0.0
 
     check(program)
 
 
 def test_a_failure_at_an_endpoint_that_is_away_is_none() -> None:
-    async def program(endpoint: Endpoint, pings: Pings) -> None:
+    async def program(breaker: CircuitBreaker, pings: Pings) -> None:
         pings.reply = _DOWN
-        async with endpoint.turn() as turn:
-            assert await endpoint.failed(turn, _DOWN, ["a"], first=True) == 0.0
+        async with breaker.permit() as permit:
+            assert await breaker.failed(permit, _DOWN, ["a"], first=True) == 0.0
         assert len(pings.at) == 1
 
     check(program)
 
 
 def test_failing_often_makes_a_failure_count_for_less_and_successes_mend_it() -> None:
-    async def program(endpoint: Endpoint, pings: Pings) -> None:
+    async def program(breaker: CircuitBreaker, pings: Pings) -> None:
         weights = []
         for _ in range(40):
-            async with endpoint.turn() as turn:
+            async with breaker.permit() as permit:
                 await asyncio.sleep(0.1)
-                endpoint.succeeded(first=False)
-                weights.append(await endpoint.failed(turn, _BROKEN, ["a"], first=True))
+                breaker.succeeded(first=False)
+                weights.append(await breaker.failed(permit, _BROKEN, ["a"], first=True))
         assert weights == sorted(weights, reverse=True)
         assert weights[0] < 1
         assert 0.15 < weights[-1] < 0.25, "it never counts for nothing"
         for _ in range(40):
-            endpoint.succeeded(first=True)
-        async with endpoint.turn() as turn:
+            breaker.succeeded(first=True)
+        async with breaker.permit() as permit:
             await asyncio.sleep(0.1)
-            endpoint.succeeded(first=False)
-            assert await endpoint.failed(turn, _BROKEN, ["a"], first=False) == pytest.approx(1.0)
+            breaker.succeeded(first=False)
+            assert await breaker.failed(permit, _BROKEN, ["a"], first=False) == pytest.approx(1.0)
         assert pings.at == []
 
     check(program)
 
 
 def test_one_asks_while_the_others_wait_with_growing_patience_under_a_cap() -> None:
-    async def program(endpoint: Endpoint, pings: Pings) -> None:
+    async def program(breaker: CircuitBreaker, pings: Pings) -> None:
         pings.reply = _DOWN
-        async with endpoint.turn() as turn:
-            await endpoint.failed(turn, _DOWN, ["a"], first=True)
+        async with breaker.permit() as permit:
+            await breaker.failed(permit, _DOWN, ["a"], first=True)
 
         async def send() -> float:
-            async with endpoint.turn() as turn:
-                return turn.since
+            async with breaker.permit() as permit:
+                return permit.since
 
         waiters = [asyncio.create_task(send()) for _ in range(20)]
         await asyncio.sleep(600)
@@ -130,13 +130,13 @@ def test_one_asks_while_the_others_wait_with_growing_patience_under_a_cap() -> N
 
 
 def test_a_waiter_that_is_cancelled_passes_the_asking_on() -> None:
-    async def program(endpoint: Endpoint, pings: Pings) -> None:
+    async def program(breaker: CircuitBreaker, pings: Pings) -> None:
         pings.reply = _DOWN
-        async with endpoint.turn() as turn:
-            await endpoint.failed(turn, _DOWN, ["a"], first=True)
+        async with breaker.permit() as permit:
+            await breaker.failed(permit, _DOWN, ["a"], first=True)
 
         async def send() -> None:
-            async with endpoint.turn():
+            async with breaker.permit():
                 pass
 
         first, second = asyncio.create_task(send()), asyncio.create_task(send())
@@ -152,56 +152,56 @@ def test_a_waiter_that_is_cancelled_passes_the_asking_on() -> None:
 
 
 def test_writes_that_fail_for_everybody_are_an_outage_whatever_pings_say() -> None:
-    async def program(endpoint: Endpoint, pings: Pings) -> None:
+    async def program(breaker: CircuitBreaker, pings: Pings) -> None:
         weights = []
         for lane in ("a", "b", "c", "a"):
-            async with endpoint.turn() as turn:
-                assert not turn.trial
-                weights.append(await endpoint.failed(turn, _BROKEN, [lane], first=False))
+            async with breaker.permit() as permit:
+                assert not permit.probe
+                weights.append(await breaker.failed(permit, _BROKEN, [lane], first=False))
         assert [weight > 0 for weight in weights] == [True, True, True, False]
         for _ in range(5):
-            async with endpoint.turn() as turn:
-                assert turn.trial
-                assert await endpoint.failed(turn, _BROKEN, ["a"], first=False) == 0.0
-        async with endpoint.turn() as turn:
-            assert turn.trial
-            endpoint.succeeded(first=False)
-        async with endpoint.turn() as turn:
-            assert not turn.trial
+            async with breaker.permit() as permit:
+                assert permit.probe
+                assert await breaker.failed(permit, _BROKEN, ["a"], first=False) == 0.0
+        async with breaker.permit() as permit:
+            assert permit.probe
+            breaker.succeeded(first=False)
+        async with breaker.permit() as permit:
+            assert not permit.probe
         assert len(pings.at) > 5
 
     check(program)
 
 
 def test_one_lane_that_keeps_failing_is_no_outage() -> None:
-    async def program(endpoint: Endpoint, pings: Pings) -> None:
+    async def program(breaker: CircuitBreaker, pings: Pings) -> None:
         for number in range(10):
-            async with endpoint.turn() as turn:
-                assert await endpoint.failed(turn, _BROKEN, ["a"], first=False) > 0
+            async with breaker.permit() as permit:
+                assert await breaker.failed(permit, _BROKEN, ["a"], first=False) > 0
             assert len(pings.at) == number + 1
 
     check(program)
 
 
 def test_only_one_trial_at_a_time() -> None:
-    async def program(endpoint: Endpoint, _: Pings) -> None:
+    async def program(breaker: CircuitBreaker, _: Pings) -> None:
         for lane in "abcd":
-            async with endpoint.turn() as turn:
-                await endpoint.failed(turn, _BROKEN, [lane], first=False)
+            async with breaker.permit() as permit:
+                await breaker.failed(permit, _BROKEN, [lane], first=False)
         under_way = 0
 
         async def send(number: int) -> None:
             nonlocal under_way
-            async with endpoint.turn() as turn:
-                if turn.trial:
+            async with breaker.permit() as permit:
+                if permit.probe:
                     under_way += 1
                     assert under_way == 1
                     await asyncio.sleep(1)
                     under_way -= 1
                     if number < 5:
-                        await endpoint.failed(turn, _BROKEN, ["a"], first=False)
+                        await breaker.failed(permit, _BROKEN, ["a"], first=False)
                     else:
-                        endpoint.succeeded(first=False)
+                        breaker.succeeded(first=False)
 
         await asyncio.gather(*(send(number) for number in range(10)))
 
@@ -212,70 +212,70 @@ def test_only_one_trial_at_a_time() -> None:
 def test_a_token_that_a_ping_confirms_to_be_bad_is_final(code: int) -> None:
     refusal = Reply(code, error_body("unauthorized"))
 
-    async def program(endpoint: Endpoint, pings: Pings) -> None:
+    async def program(breaker: CircuitBreaker, pings: Pings) -> None:
         pings.reply = refusal
-        async with endpoint.turn() as turn:
+        async with breaker.permit() as permit:
             with pytest.raises(PrefactorTelemetryFailureError) as caught:
-                await endpoint.refused(turn, refusal, "CREATE_SPAN")
+                await breaker.refused(permit, refusal, "CREATE_SPAN")
         assert caught.value.operation_type == "CREATE_SPAN"
         with pytest.raises(PrefactorTelemetryFailureError):
-            await endpoint.check()
+            await breaker.check()
 
     check(program, latch=True)
 
 
 @pytest.mark.parametrize("ping", [Reply(401), Reply(403), Reply(500), _DOWN, Reply(200), Reply(429)])
 def test_anything_else_that_a_ping_says_is_an_outage(ping: Reply) -> None:
-    async def program(endpoint: Endpoint, pings: Pings) -> None:
+    async def program(breaker: CircuitBreaker, pings: Pings) -> None:
         pings.reply = ping
-        async with endpoint.turn() as turn:
-            assert not await endpoint.refused(turn, Reply(401, error_body("unauthorized")), "CREATE_SPAN")
+        async with breaker.permit() as permit:
+            assert not await breaker.refused(permit, Reply(401, error_body("unauthorized")), "CREATE_SPAN")
         pings.reply = _PONG
-        async with endpoint.turn() as turn:
-            assert not turn.trial
+        async with breaker.permit() as permit:
+            assert not permit.probe
 
     check(program, latch=True)
 
 
-_TURN = Turn(since=0.0)
+_TURN = Permit(since=0.0)
 
 
 def test_a_throttle_holds_everybody_for_the_longest_that_was_asked() -> None:
-    async def program(endpoint: Endpoint, _: Pings) -> None:
+    async def program(breaker: CircuitBreaker, _: Pings) -> None:
         began = now()
-        endpoint.throttled(_TURN, 20)
-        endpoint.throttled(_TURN, 5)
+        breaker.throttled(_TURN, 20)
+        breaker.throttled(_TURN, 5)
 
         async def send() -> float:
-            async with endpoint.turn() as turn:
-                return turn.since
+            async with breaker.permit() as permit:
+                return permit.since
 
         sending = [asyncio.create_task(send()) for _ in range(3)]
         await asyncio.sleep(10)
-        endpoint.throttled(_TURN, 40)
+        breaker.throttled(_TURN, 40)
         assert [await one - began for one in sending] == [50, 50, 50]
 
     check(program)
 
 
 def test_a_throttled_trial_holds_those_that_wait_for_it_too() -> None:
-    async def program(endpoint: Endpoint, _: Pings) -> None:
+    async def program(breaker: CircuitBreaker, _: Pings) -> None:
         for lane in "abcd":
-            async with endpoint.turn() as turn:
-                await endpoint.failed(turn, _BROKEN, [lane], first=False)
+            async with breaker.permit() as permit:
+                await breaker.failed(permit, _BROKEN, [lane], first=False)
         held: list[float] = []
         first = True
 
         async def send() -> None:
             nonlocal first
-            async with endpoint.turn() as turn:
+            async with breaker.permit() as permit:
                 if first:
                     first = False
-                    endpoint.throttled(turn, 60)
+                    breaker.throttled(permit, 60)
                     held.append(now() + 60)
                     return
-                assert turn.since >= held[0], "sent in spite of Retry-After"
-                endpoint.succeeded(first=True)
+                assert permit.since >= held[0], "sent in spite of Retry-After"
+                breaker.succeeded(first=True)
 
         await asyncio.gather(*(send() for _ in range(3)))
 
@@ -376,15 +376,15 @@ def test_what_was_done_before_ends_a_pause_too() -> None:
         await bench.put(*(create("a", f"a-{number}") for number in range(60)))
         for delivery in bench.queue._waiting:
             delivery.maybe_sent = True
-        endpoint = bench.endpoint
+        breaker = bench.breaker
         for lane in "wxyz":
-            async with endpoint.turn() as turn:
-                await endpoint.failed(turn, _BROKEN, [lane], first=False)
+            async with breaker.permit() as permit:
+                await breaker.failed(permit, _BROKEN, [lane], first=False)
         async with running(bench):
             await bench.settle(within=60)
-            async with endpoint.turn() as turn:
-                assert not turn.trial
-        assert bench.executor.account.settled_before == 60
+            async with breaker.permit() as permit:
+                assert not permit.probe
+        assert bench.executor.account.overtaken == 60
 
     run_virtual(program())
 

@@ -10,10 +10,10 @@ import pytest
 from pydantic_core import from_json, to_json
 
 from prefactor_core.broker.consumer import Consumer
+from prefactor_core.broker.dead_letter import StoredDeadLetter, encode_dead_letter
 from prefactor_core.broker.dead_letters import DeadLetters, Selection
-from prefactor_core.broker.driver import StoredLetter
+from prefactor_core.broker.driver import DeadLetterMessage
 from prefactor_core.broker.envelope import Envelope, decode, encode
-from prefactor_core.broker.letters import Record, encode_record
 from tests.support.fake_broker import FakeBroker
 from tests.support.operations import create, dice, quality
 from tests.support.virtual_time import run_virtual
@@ -26,7 +26,7 @@ TIMES = ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "0001-01-01",
 def good(number: int) -> bytes:
     """Return the record of a good operation; each instance's are put the last first."""
     envelope = Envelope(f"good-{number}", GOOD - number, quality(f"i{number % 3}", number))
-    return encode_record(Record.of(encode(envelope), 0, "why", 1, None))
+    return encode_dead_letter(StoredDeadLetter.of(encode(envelope), 0, "why", 1, None))
 
 
 def hostile(rng: random.Random, number: int) -> Iterator[bytes]:
@@ -34,7 +34,7 @@ def hostile(rng: random.Random, number: int) -> Iterator[bytes]:
     values: list[Any] = [None, True, -1, 10**4_299, 1.5, "", "\x1b[2J\r\n", [], {}, {"a": 1}, *TIMES, "--all"]
     for place in range(number):
         envelope = from_json(encode(Envelope(f"bad-{place}", 1, create(f"j{place % 3}", "s"))))
-        fields = from_json(encode_record(Record.of(b"", 0, "why", 1, None)))
+        fields = from_json(encode_dead_letter(StoredDeadLetter.of(b"", 0, "why", 1, None)))
         target = rng.choice([fields, envelope, envelope, envelope["body"]])
         target[rng.choice([*target])] = rng.choice(values)
         fields.setdefault("envelope", "")
@@ -49,7 +49,7 @@ def filled(seed: int) -> FakeBroker:
     rng = dice(seed)
     records = [*map(good, range(GOOD)), *hostile(rng, HOSTILE)]
     rng.shuffle(records)
-    broker.letters = [StoredLetter(data, number % 2, number) for number, data in enumerate(records)]
+    broker.letters = [DeadLetterMessage(data, number % 2, number) for number, data in enumerate(records)]
     return broker
 
 

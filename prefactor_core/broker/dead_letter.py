@@ -20,7 +20,7 @@ _LONGEST_REPLY: Final = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class StoredDeadLetter:
     """A dead letter as it is stored.
 
     Attributes:
@@ -63,7 +63,7 @@ class Record:
         return "unreadable-" + blake2b(self.envelope, digest_size=8).hexdigest()
 
 
-def encode_record(record: Record) -> bytes:
+def encode_dead_letter(record: StoredDeadLetter) -> bytes:
     """Return the record as bytes."""
     fields: dict[str, Any] = {
         "v": VERSION,
@@ -80,7 +80,7 @@ def encode_record(record: Record) -> bytes:
     return to_json(fields)
 
 
-def decode_record(data: bytes, partition: int) -> Record:
+def decode_dead_letter(data: bytes, partition: int) -> StoredDeadLetter:
     """Return the record that ``data`` holds.
 
     What is no record of a version known here is shown as one all the same, with itself in the envelope's
@@ -94,10 +94,10 @@ def decode_record(data: bytes, partition: int) -> Record:
         return _known(from_json(data, allow_inf_nan=False))
     except (ValueError, KeyError, TypeError):
         reason = "no record of a dead letter that this release knows"
-        return Record(data, partition, reason, 0, None, _EPOCH, known=False)
+        return StoredDeadLetter(data, partition, reason, 0, None, _EPOCH, known=False)
 
 
-def _known(fields: Any) -> Record:
+def _known(fields: Any) -> StoredDeadLetter:
     """Return a record of a version known here.
 
     Raises:
@@ -108,7 +108,7 @@ def _known(fields: Any) -> Record:
     if fields["v"] != VERSION:
         raise ValueError("an unknown version")
     text = fields.get("envelope")
-    return Record(
+    return StoredDeadLetter(
         text.encode()
         if isinstance(text, str)
         else base64.b64decode(fields["envelope_base64"], validate=True),

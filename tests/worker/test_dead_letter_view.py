@@ -12,14 +12,14 @@ import pytest
 from pydantic_core import from_json, to_json
 from rich.console import Console
 
+from prefactor_core.broker.dead_letter import StoredDeadLetter, decode_dead_letter, encode_dead_letter
 from prefactor_core.broker.envelope import Envelope, encode
-from prefactor_core.broker.letters import Record, decode_record, encode_record
-from prefactor_worker.operate.letter_view import summary, summary_lines, whole, whole_lines
+from prefactor_worker.operate.dead_letter_view import summary, summary_lines, whole, whole_lines
 from prefactor_worker.operate.words import moment
 from tests.support.operations import create, dice
 
 ENVELOPE: Final = encode(Envelope("an-id", 1, create("i", "s", payload={"a": 1}), "sdk@1"))
-RECORD: Final = from_json(encode_record(Record.of(ENVELOPE, 3, "why", 2, "reply")))
+RECORD: Final = from_json(encode_dead_letter(StoredDeadLetter.of(ENVELOPE, 3, "why", 2, "reply")))
 FIRST: Final = "0001-01-01T00:00:00+14:00"
 LAST: Final = "9999-12-31T23:59:59-14:00"
 
@@ -73,7 +73,7 @@ HOSTILE: Final[dict[str, bytes]] = {
 
 def shown(data: bytes) -> str:
     """Return all that the commands write about a record, in one text."""
-    found = decode_record(data, 7)
+    found = decode_dead_letter(data, 7)
     text = io.StringIO()
     console = Console(file=text, soft_wrap=True)
     for line in (*summary_lines(found), *whole_lines(found)):
@@ -163,14 +163,14 @@ def test_every_time_of_the_calendar_can_be_told(at: datetime, said: str) -> None
     [(0, "(never tried)", "0, it was never tried"), (1, "(tried once)", "1"), (2, "(tried 2 times)", "2")],
 )
 def test_how_often_it_was_tried(attempts: int, listed: str, row: str) -> None:
-    found = Record.of(ENVELOPE, 3, "why", attempts, None)
+    found = StoredDeadLetter.of(ENVELOPE, 3, "why", attempts, None)
     assert f"why {listed}" in "\n".join(line.plain for line in summary_lines(found))
     assert f"attempts    {row}" in [line.plain for line in whole_lines(found)]
     assert summary(found)["attempts"] == attempts
 
 
 def test_what_is_no_record_says_nothing_of_attempts_and_times() -> None:
-    found = decode_record(b"{}", 3)
+    found = decode_dead_letter(b"{}", 3)
     text = "\n".join(line.plain for line in (*summary_lines(found), *whole_lines(found)))
     assert "tried" not in text
     assert "at an unknown time" in text

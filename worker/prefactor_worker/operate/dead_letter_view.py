@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic_core import from_json
 from rich.text import Text
 
-from prefactor_core.broker.letters import Record
+from prefactor_core.broker.dead_letter import StoredDeadLetter
 from prefactor_worker.operate.words import moment, safe, safe_json
 
 _UNREADABLE: Final = "cannot be read by this release"
@@ -16,7 +16,7 @@ _LONGEST_REASON: Final = 500
 """Characters of a reason in a list; ``show`` has all of it."""
 
 
-def summary(record: Record) -> dict[str, Any]:
+def summary(record: StoredDeadLetter) -> dict[str, Any]:
     """Return what may be shown unasked: no payload, and no reply, which may quote one."""
     envelope = record.read()
     operation = None if envelope is None else envelope.operation
@@ -32,7 +32,7 @@ def summary(record: Record) -> dict[str, Any]:
     }
 
 
-def whole(record: Record) -> dict[str, Any]:
+def whole(record: StoredDeadLetter) -> dict[str, Any]:
     """Return all there is, the payload too."""
     found = summary(record) | {"reply": record.reply}
     envelope = record.read()
@@ -49,7 +49,7 @@ def whole(record: Record) -> dict[str, Any]:
     }
 
 
-def summary_lines(record: Record) -> Iterator[Text]:
+def summary_lines(record: StoredDeadLetter) -> Iterator[Text]:
     """Yield a few lines about a dead letter; they are not to be wrapped, since ids are copied from them."""
     fields = summary(record)
     line = Text(safe(fields["id"]), style="bold")
@@ -64,7 +64,7 @@ def summary_lines(record: Record) -> Iterator[Text]:
     yield Text(f"{_INDENT}{safe(record.reason[:_LONGEST_REASON])}{tried}")
 
 
-def whole_lines(record: Record) -> Iterator[Text]:
+def whole_lines(record: StoredDeadLetter) -> Iterator[Text]:
     """Yield everything about a dead letter."""
     fields = whole(record)
     rows = {
@@ -97,7 +97,7 @@ def whole_lines(record: Record) -> Iterator[Text]:
         yield Text(safe(text) or "(it is empty)")
 
 
-def moment_of(record: Record) -> str:
+def moment_of(record: StoredDeadLetter) -> str:
     """Return when the operation was made."""
     envelope = record.read()
     return "" if envelope is None else moment(envelope.operation.timestamp)
@@ -116,5 +116,5 @@ def _tried(attempts: int) -> str:
     return "tried once" if attempts == 1 else f"tried {attempts:,} times"
 
 
-def _when(record: Record) -> str:
+def _when(record: StoredDeadLetter) -> str:
     return moment(record.at) if record.known else "at an unknown time"

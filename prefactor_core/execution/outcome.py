@@ -9,10 +9,10 @@ class Settled:
     """The effect has happened.
 
     Attributes:
-        before: It had happened before this attempt.
+        overtaken: It had happened before this attempt.
     """
 
-    before: bool = False
+    overtaken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,13 @@ class Apart:
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class Retry:
     """Not known to have happened: to be tried again, later.
 
     Attributes:
         reason: What went wrong, for logs and dead letters.
         weight: How much this speaks against the items themselves, as a part of one attempt: 1 for an
-            endpoint that otherwise works, 0 for one that is away or throttles.
+            endpoint that otherwise works, 0 for one that is unavailable or throttles.
         retry_after: Seconds to wait at least.
     """
 
@@ -76,9 +76,9 @@ class Dead:
     sent: bool = True
 
 
-Outcome: TypeAlias = Settled | NotReached | Later | Apart | Again | Dead
+Outcome: TypeAlias = Settled | NotReached | Later | Apart | Retry | Dead
 
 SETTLED: Final = Settled()
-SETTLED_BEFORE: Final = Settled(before=True)
+OVERTAKEN: Final = Settled(overtaken=True)
 NOT_REACHED: Final = NotReached()
 LATER: Final = Later()

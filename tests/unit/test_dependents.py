@@ -3,7 +3,7 @@
 import pytest
 
 from prefactor_core import Operation, OperationType
-from prefactor_core.queue.lineage import Lineage
+from prefactor_core.execution.dependents import Dependents
 from tests.unit.samples import AT, create, finish, operation
 
 REGISTER = OperationType.REGISTER_AGENT_INSTANCE
@@ -12,13 +12,13 @@ FINISH = OperationType.FINISH_AGENT_INSTANCE
 QUALITY = OperationType.RECORD_QUALITY
 
 
-def follow(lineage: Lineage, *items: object) -> list[str | None]:
-    """Return each item's reason, losing what has one, as the users of a lineage do."""
+def follow(dependents: Dependents, *items: object) -> list[str | None]:
+    """Return each item's reason, losing what has one, as the users of a dependents do."""
     reasons = []
     for item in items:
-        reasons.append(lineage.reason(item))
+        reasons.append(dependents.reason(item))
         if reasons[-1] is not None:
-            lineage.lose(item, reasons[-1])
+            dependents.lose(item, reasons[-1])
     return reasons
 
 
@@ -27,19 +27,19 @@ def follow(lineage: Lineage, *items: object) -> list[str | None]:
 def test_a_lost_opener_loses_everything_of_its_instance_and_nothing_of_another(
     opener: OperationType, kind: OperationType
 ) -> None:
-    lineage = Lineage()
-    lineage.lose(operation(opener), "full")
-    assert lineage.reason(operation(kind)) == "full"
-    assert lineage.reason(operation(kind, instance_id="other")) is None
+    dependents = Dependents()
+    dependents.lose(operation(opener), "full")
+    assert dependents.reason(operation(kind)) == "full"
+    assert dependents.reason(operation(kind, instance_id="other")) is None
 
 
 def test_a_lost_create_loses_its_finish_and_its_descendants_only() -> None:
-    lineage = Lineage()
-    assert not lineage
-    lineage.lose(create("a"), "full")
-    assert lineage
+    dependents = Dependents()
+    assert not dependents
+    dependents.lose(create("a"), "full")
+    assert dependents
     items = [create("b", "a"), create("c", "b"), finish("c"), finish("b"), finish("a")]
-    assert follow(lineage, *items) == ["full"] * 5
+    assert follow(dependents, *items) == ["full"] * 5
     apart = [
         create("x"),
         create("y", "x"),
@@ -48,39 +48,39 @@ def test_a_lost_create_loses_its_finish_and_its_descendants_only() -> None:
         operation(START),
         operation(FINISH),
     ]
-    assert follow(lineage, *apart) == [None] * 6
-    assert follow(lineage, create("b", "a", "other"), finish("a", "other")) == [None, None]
+    assert follow(dependents, *apart) == [None] * 6
+    assert follow(dependents, create("b", "a", "other"), finish("a", "other")) == [None, None]
 
 
 @pytest.mark.parametrize("kind", [QUALITY, OperationType.FINISH_SPAN, FINISH])
 def test_nothing_depends_on_the_others(kind: OperationType) -> None:
-    lineage = Lineage()
-    lineage.lose(operation(kind), "full")
-    assert follow(lineage, *(operation(other) for other in OperationType)) == [None] * len(OperationType)
+    dependents = Dependents()
+    dependents.lose(operation(kind), "full")
+    assert follow(dependents, *(operation(other) for other in OperationType)) == [None] * len(OperationType)
 
 
 def test_items_without_an_instance_have_no_dependents() -> None:
-    lineage = Lineage()
+    dependents = Dependents()
     for item in ("text", None, Operation(REGISTER, {}, AT)):
-        lineage.lose(item, "full")
-        assert lineage.reason(item) is None
-    assert not lineage
+        dependents.lose(item, "full")
+        assert dependents.reason(item) is None
+    assert not dependents
 
 
 def test_what_is_remembered_is_bounded_and_the_oldest_goes_first() -> None:
-    lineage = Lineage()
+    dependents = Dependents()
     for number in range(10_001):
-        lineage.lose(operation(START, instance_id=f"instance {number}"), "full")
+        dependents.lose(operation(START, instance_id=f"instance {number}"), "full")
     remembered = [
-        number for number in range(10_001) if lineage.reason(create("a", instance=f"instance {number}"))
+        number for number in range(10_001) if dependents.reason(create("a", instance=f"instance {number}"))
     ]
     assert remembered == list(range(1, 10_001))
 
 
 def test_the_lost_spans_are_bounded_too() -> None:
-    lineage = Lineage()
+    dependents = Dependents()
     for number in range(100_001):
-        lineage.lose(
+        dependents.lose(
             Operation(OperationType.CREATE_SPAN, {"instance_id": "i", "span_id": str(number)}, AT), "x"
         )
-    assert [lineage.reason(finish(span, "i")) for span in ("0", "1", "100000")] == [None, "x", "x"]
+    assert [dependents.reason(finish(span, "i")) for span in ("0", "1", "100000")] == [None, "x", "x"]

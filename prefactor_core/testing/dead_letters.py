@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from prefactor_core.broker.dead_letter import StoredDeadLetter
 from prefactor_core.broker.dead_letters import Selection
-from prefactor_core.broker.letters import Record
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter
@@ -18,7 +18,7 @@ _ALL = Selection()
 _REASON = "rejected: naïve"
 
 
-async def bury(queue: BrokerQueue, put: list[Operation], within: float) -> None:
+async def dead_letter_all(queue: BrokerQueue, put: list[Operation], within: float) -> None:
     """Put operations and give all of them up."""
     for operation in put:
         await queue.put(operation)
@@ -28,12 +28,12 @@ async def bury(queue: BrokerQueue, put: list[Operation], within: float) -> None:
     await eventually(queue.depth, lambda depth: depth == 0, within)
 
 
-async def listed(queue: BrokerQueue, selection: Selection = _ALL) -> list[Record]:
+async def listed(queue: BrokerQueue, selection: Selection = _ALL) -> list[StoredDeadLetter]:
     """Return the dead letters that are meant."""
     return [record async for record in queue.dead_letters.list(selection)]
 
 
-def operations_of(records: list[Record]) -> list[Operation]:
+def operations_of(records: list[StoredDeadLetter]) -> list[Operation]:
     """Return the operations in them."""
     envelopes = [record.read() for record in records]
     return [envelope.operation for envelope in envelopes if envelope is not None]
@@ -46,7 +46,7 @@ class DeadLetterContract(Contract):
         """Given an operation that was given up, when it is shown, then as it was, and why it was given up."""
         put = notes("instance", 1)
         async with transport.shared() as queue:
-            await bury(queue, put, transport.patience)
+            await dead_letter_all(queue, put, transport.patience)
             (record,) = await listed(queue)
         envelope = record.read()
         assert envelope is not None
@@ -59,7 +59,7 @@ class DeadLetterContract(Contract):
         """Given dead letters of several instances, when some are asked for, then those come, in order."""
         put = interleaved([notes(f"instance{number}", 4) for number in range(5)])
         async with transport.shared() as queue:
-            await bury(queue, put, transport.patience)
+            await dead_letter_all(queue, put, transport.patience)
             records = await listed(queue)
             assert by_instance(operations_of(records)) == by_instance(put)
             of_two = await listed(queue, Selection(instance="instance2"))
@@ -73,7 +73,7 @@ class DeadLetterContract(Contract):
     async def test_clearing(self, transport: Transport) -> None:
         """Given operations and dead letters that nobody wants, when all is cleared, then nothing is left."""
         async with transport.shared() as queue:
-            await bury(queue, notes("given-up", 3), transport.patience)
+            await dead_letter_all(queue, notes("given-up", 3), transport.patience)
             for operation in notes("waiting", 3):
                 await queue.put(operation)
             assert await queue.flush(transport.patience)
@@ -85,7 +85,7 @@ class DeadLetterContract(Contract):
         """Given dead letters, when an instance is replayed, then it comes in sequence, as maybe sent."""
         put = interleaved([notes("one", 5), notes("two", 5)])
         async with transport.shared() as queue:
-            await bury(queue, put, transport.patience)
+            await dead_letter_all(queue, put, transport.patience)
             assert (await queue.dead_letters.replay(Selection(instance="one"))).replayed == 5
             again = await receive(queue, 5, transport.patience)
             assert keys_of(items(again)) == keys_of(notes("one", 5))
@@ -97,7 +97,7 @@ class DeadLetterContract(Contract):
         """Given dead letters of many instances, when all are replayed, then each comes in its sequence."""
         put = interleaved([notes(f"instance{number}", 5) for number in range(6)])
         async with transport.shared() as queue:
-            await bury(queue, put, transport.patience)
+            await dead_letter_all(queue, put, transport.patience)
             assert (await queue.dead_letters.replay(Selection())).replayed == 30
             assert by_instance(await handle(queue, 30, transport.patience)) == by_instance(put)
             assert await listed(queue) == []
@@ -106,7 +106,7 @@ class DeadLetterContract(Contract):
         """Given a dead letter, when it is replayed with a new key, then it comes as new work."""
         put = notes("instance", 2)
         async with transport.shared() as queue:
-            await bury(queue, put, transport.patience)
+            await dead_letter_all(queue, put, transport.patience)
             assert (await queue.dead_letters.replay(Selection(), new_key=True)).replayed == 2
             again = await receive(queue, 2, transport.patience)
             assert not set(keys_of(items(again))) & set(keys_of(put))
@@ -121,7 +121,7 @@ class DeadLetterContract(Contract):
             async with operator.broker.dead_letters() as end:
                 if await end.open_answers() is None:
                     pytest.skip("this transport has no way back to whoever replays")
-            await bury(queue, put, transport.patience)
+            await dead_letter_all(queue, put, transport.patience)
             replaying = asyncio.create_task(operator.dead_letters.replay(_ALL, wait=transport.patience))
             again = await receive(queue, 3, transport.patience)
             assert not await queue.settle(again[:1])
@@ -152,7 +152,7 @@ class DeadLetterContract(Contract):
         """Given dead letters, when some are purged and then all, then those are gone, and not delivered."""
         put = interleaved([notes("one", 3), notes("two", 3)])
         async with transport.shared() as queue:
-            await bury(queue, put, transport.patience)
+            await dead_letter_all(queue, put, transport.patience)
             first = (await listed(queue, Selection(instance="one")))[0]
             assert await queue.dead_letters.purge(Selection(ids={first.id})) == 1
             assert len(await listed(queue)) == 5
@@ -164,7 +164,7 @@ class DeadLetterContract(Contract):
     async def test_dead_letters_outlive_everybody(self, transport: Transport) -> None:
         """Given dead letters, when all have ended, then whoever comes later finds them."""
         async with transport.shared() as queue:
-            await bury(queue, notes("instance", 250), transport.patience)
+            await dead_letter_all(queue, notes("instance", 250), transport.patience)
         async with transport.shared() as later:
             assert keys_of(operations_of(await listed(later))) == keys_of(notes("instance", 250))
             assert await later.dead_letters.purge(Selection()) == 250

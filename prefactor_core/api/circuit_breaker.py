@@ -1,11 +1,12 @@
-"""The endpoint's health: whether sending makes sense, and whether a failure is the endpoint's or ours.
+"""The circuit breaker: whether sending makes sense, and whether a failure is the API's or the operation's.
 
 A failure says nothing about an operation while the endpoint fails everybody. So after a failure the endpoint
 has to be proved well, by another success or by a ping, before the failure counts; and it counts for less, the
 more often the endpoint has been failing first sendings of others lately.
 
-An endpoint that is away is waited for: one sender probes it with growing patience, the others wait for that
-one, and no operation loses an attempt.
+While the API is unavailable the circuit is open: one sender probes it with growing patience, the others wait
+for that one, and no operation loses an attempt. Where only a write can prove it well, a ping that succeeds
+makes the circuit half-open.
 """
 
 import asyncio
@@ -19,12 +20,12 @@ from typing import Final
 
 from prefactor_core.api.replies import Reply
 from prefactor_core.exceptions import OperationError, PrefactorTelemetryFailureError
-from prefactor_core.queue.retry import RetryPolicy
+from prefactor_core.execution.retry import RetryPolicy
 
 logger = logging.getLogger("prefactor_core.api")
 
 _LONGEST_PROBE_WAIT: Final = 10.0
-"""Bound of the wait between two probes, in seconds: how late we are at the most when it is back."""
+"""Bound of the wait between two probes, in seconds: how late we are at most when it is back."""
 _RATE_WEIGHT: Final = 0.1
 """How much one sending moves the failure rate: it looks back over some twenty of them."""
 _USUAL_RATE: Final = 0.03
@@ -48,41 +49,41 @@ class _Proof(Enum):
 
 
 @dataclass(slots=True)
-class _Away:
+class _Open:
     needs: "_Proof"
     reason: str
     failures: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class EndpointState:
+class CircuitState:
     """What is known of the API now.
 
     Attributes:
-        away: Why everything waits, if it does.
+        unavailable: Why everything waits, if it does.
         token_refused: Whether that is because the API refuses the token.
         held: Seconds for which the API has asked everybody to wait.
     """
 
-    away: str | None = None
+    unavailable: str | None = None
     token_refused: bool = False
     held: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Permit:
     """Leave to send one request.
 
     Attributes:
         since: When it was given, in the event loop's seconds.
-        trial: Whether the others wait for what becomes of it.
+        probe: Whether the others wait for what becomes of it.
     """
 
     since: float
-    trial: bool = False
+    probe: bool = False
 
 
-class Endpoint:
+class CircuitBreaker:
     """What is known of the API's health, shared by everybody who sends to it.
 
     Args:
@@ -96,7 +97,7 @@ class Endpoint:
         self._ping = ping
         self._retry = retry
         self._latch = latch
-        self._away: _Away | None = None
+        self._open: _Open | None = None
         self._probing = asyncio.Lock()
         self._pinging = asyncio.Lock()
         self._held_until = 0.0
@@ -105,12 +106,12 @@ class Endpoint:
         self._failed_requests = 0
         self._failed_lanes: set[object] = set()
         self._token_refused = False
-        self._trial_due = False
-        self._no_trial = asyncio.Event()
-        self._no_trial.set()
+        self._half_open = False
+        self._no_probe = asyncio.Event()
+        self._no_probe.set()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Turn]:
+    async def permit(self) -> AsyncIterator[Permit]:
         """Wait until sending makes sense, and keep the turn for as long as the request takes.
 
         Raises:
@@ -118,20 +119,20 @@ class Endpoint:
         """
         loop = asyncio.get_running_loop()
         await self.wait()
-        if self._away is None:
-            yield Turn(loop.time())
+        if self._open is None:
+            yield Permit(loop.time())
             return
-        self._trial_due = False
-        self._no_trial.clear()
+        self._half_open = False
+        self._no_probe.clear()
         try:
-            yield Turn(loop.time(), trial=True)
+            yield Permit(loop.time(), probe=True)
         finally:
-            self._no_trial.set()
+            self._no_probe.set()
 
     @property
     def ready(self) -> bool:
-        """Whether ``turn`` gives one at once: the endpoint is well, or a trial with a write is due."""
-        if self._away is not None and not self._trial_due:
+        """Whether ``permit`` gives one at once: the endpoint is well, or a probe with a write is due."""
+        if self._open is not None and not self._half_open:
             return False
         return self._held_until <= asyncio.get_running_loop().time()
 
@@ -144,29 +145,29 @@ class Endpoint:
         while not self.ready:
             await self._wait_for_hold()
             async with self._probing:
-                await self._no_trial.wait()
-                if self._away is not None and not self._trial_due:
-                    self._trial_due = await self._probe(self._away)
+                await self._no_probe.wait()
+                if self._open is not None and not self._half_open:
+                    self._half_open = await self._probe(self._open)
 
     async def prove(self) -> bool:
         """Return whether the endpoint is well: something was done within the last second, or a ping says so.
 
-        While a trial with a write is due, the ping that made it due says so.
+        While a probe with a write is due, the ping that made it due says so.
 
         Raises:
             PrefactorTelemetryFailureError: The token is refused, and that is final here.
         """
-        if self._away is not None:
-            return self._trial_due
+        if self._open is not None:
+            return self._half_open
         return await self._is_well(asyncio.get_running_loop().time() - _PROOF_LASTS)
 
     @property
-    def state(self) -> EndpointState:
+    def state(self) -> CircuitState:
         """What is known of the API now."""
         held = max(0.0, self._held_until - asyncio.get_running_loop().time())
-        if self._away is None:
-            return EndpointState(held=held)
-        return EndpointState(self._away.reason, self._token_refused, held)
+        if self._open is None:
+            return CircuitState(held=held)
+        return CircuitState(self._open.reason, self._token_refused, held)
 
     async def check(self) -> None:
         """Ask for a sign of life before there is anything to send.
@@ -189,17 +190,17 @@ class Endpoint:
             self._failure_rate *= 1 - _RATE_WEIGHT
         self._recover()
 
-    async def failed(self, turn: Turn, reply: Reply, lanes: Iterable[object], *, first: bool) -> float:
+    async def failed(self, permit: Permit, reply: Reply, lanes: Iterable[object], *, first: bool) -> float:
         """A request came to nothing.
 
         Args:
-            turn: The turn that it had.
+            permit: The turn that it had.
             reply: What came back.
             lanes: The lanes that were in it.
             first: Whether it was the first sending of everything in the request.
 
         Returns:
-            How much of an attempt that was: 1 at an endpoint that is well, 0 at one that is away.
+            How much of an attempt that was: 1 at an endpoint that is well, 0 at one that is unavailable.
 
         Raises:
             PrefactorTelemetryFailureError: The token is refused, and that is final here.
@@ -209,19 +210,19 @@ class Endpoint:
         self._failed_requests += 1
         if len(self._failed_lanes) < _FAILED_LANES:
             self._failed_lanes.update(lanes)
-        if self._away is not None:
-            self._away.failures += turn.trial
+        if self._open is not None:
+            self._open.failures += permit.probe
             return 0.0
-        if not await self._is_well(turn.since, instead=str(reply)):
+        if not await self._is_well(permit.since, instead=str(reply)):
             return 0.0
         if self._fails_everybody():
-            self._go_away(f"it answers pings, and no write: {reply}", _Proof.ANSWER)
+            self._trip(f"it answers pings, and no write: {reply}", _Proof.ANSWER)
             return 0.0
         rate = min(max(self._failure_rate, _USUAL_RATE), _HIGHEST_RATE)
         weight = math.log(rate) / math.log(_USUAL_RATE)
         return weight if reply.code is not None else weight * _HEARSAY
 
-    async def refused(self, turn: Turn, reply: Reply, operation_type: str) -> bool:
+    async def refused(self, permit: Permit, reply: Reply, operation_type: str) -> bool:
         """A request was not allowed (401, 403). Find out whether that is about the token.
 
         Returns:
@@ -230,23 +231,23 @@ class Endpoint:
         Raises:
             PrefactorTelemetryFailureError: The token is refused, and that is final here.
         """
-        self.answered(turn)
-        if self._away is not None:
-            self._away.failures += turn.trial
+        self.answered(permit)
+        if self._open is not None:
+            self._open.failures += permit.probe
             return False
         # What was proved during the request does not tell: the token may have been revoked since.
         now = asyncio.get_running_loop().time()
         return await self._is_well(now, instead=str(reply), operation_type=operation_type)
 
-    def answered(self, turn: Turn) -> None:
+    def answered(self, permit: Permit) -> None:
         """The API itself has answered a write, if only by refusing it."""
-        if turn.trial and self._away is not None and self._away.needs is _Proof.ANSWER:
+        if permit.probe and self._open is not None and self._open.needs is _Proof.ANSWER:
             self._recover()
 
-    def throttled(self, turn: Turn, retry_after: float) -> None:
+    def throttled(self, permit: Permit, retry_after: float) -> None:
         """The API asks everybody to wait, in seconds."""
-        if self._away is not None:
-            self._away.failures += turn.trial
+        if self._open is not None:
+            self._open.failures += permit.probe
         until = asyncio.get_running_loop().time() + retry_after
         self._held_until = max(self._held_until, until)
 
@@ -261,9 +262,9 @@ class Endpoint:
         return self._failed_requests >= _FAILED_REQUESTS and len(self._failed_lanes) >= _FAILED_LANES
 
     async def _is_well(self, since: float, instead: str = "", operation_type: str | None = None) -> bool:
-        """Ping, unless something was proved after ``since``; find the endpoint away if that fails."""
+        """Ping, unless something was proved after ``since``; find the endpoint unavailable if that fails."""
         async with self._pinging:
-            if self._away is not None:
+            if self._open is not None:
                 return False
             if self._proved_at > since:
                 return True
@@ -271,7 +272,7 @@ class Endpoint:
             if self._is_pong(reply, operation_type):
                 self._proved_at = asyncio.get_running_loop().time()
                 return True
-            self._go_away(instead or str(reply), _Proof.PING)
+            self._trip(instead or str(reply), _Proof.PING)
             return False
 
     def _is_pong(self, reply: Reply, operation_type: str | None = None) -> bool:
@@ -284,30 +285,30 @@ class Endpoint:
             )
         return reply.succeeded and reply.body is not None
 
-    async def _probe(self, away: _Away) -> bool:
+    async def _probe(self, open_: _Open) -> bool:
         """Wait, then ping. Return whether the caller is to try with a write."""
-        await asyncio.sleep(min(self._retry.delay(away.failures), _LONGEST_PROBE_WAIT))
+        await asyncio.sleep(min(self._retry.delay(open_.failures), _LONGEST_PROBE_WAIT))
         await self._wait_for_hold()
         if not self._is_pong(await self._ping()):
-            away.failures += 1
+            open_.failures += 1
             return False
-        if away.needs is not _Proof.PING:
+        if open_.needs is not _Proof.PING:
             return True
         self._recover()
         return False
 
-    def _go_away(self, reason: str, needs: _Proof) -> None:
-        self._away = _Away(needs, reason)
+    def _trip(self, reason: str, needs: _Proof) -> None:
+        self._open = _Open(needs, reason)
         if self._token_refused:
             logger.warning("the API refuses the token, everything waits until it takes it: %s", reason)
         else:
-            logger.warning("the API is away, everything waits for it: %s", reason)
+            logger.warning("the API is unavailable, everything waits for it: %s", reason)
 
     def _recover(self) -> None:
-        if self._away is None:
+        if self._open is None:
             return
-        logger.warning("the API is back, after %d probes", self._away.failures)
-        self._away = None
-        self._trial_due = False
+        logger.warning("the API is back, after %d probes", self._open.failures)
+        self._open = None
+        self._half_open = False
         self._failed_requests = 0
         self._failed_lanes.clear()

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+from prefactor_core.execution.dead_letter_log import DeadLetterLog
+from prefactor_core.execution.lanes import Resolution
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import DeadLetter, Delivery, Queue
-from prefactor_core.queue.dead_letter_log import DeadLetterLog
-from prefactor_core.queue.lanes import Resolution
-from prefactor_core.queue.retry import RetryPolicy
 
 logger = logging.getLogger("prefactor_core.queue")
 
@@ -23,22 +23,22 @@ Observe: TypeAlias = Callable[[Sequence[Any], Sequence[DeadLetter[Any]]], None]
 
 @dataclass(slots=True)
 class ExecutorAccount:
-    """Where every delivery went: ``received = settled + dead_lettered + given_back + held``.
+    """Where every delivery went: ``received = settled + dead_lettered + released + held``.
 
     Attributes:
         received: Deliveries taken from the queue.
         settled: Those whose effect has happened.
-        settled_before: Of ``settled``, those whose effect had happened before the last attempt.
+        overtaken: Of ``settled``, those whose effect had happened before the last attempt.
         dead_lettered: Those that were given up.
-        given_back: Those that were another process's by then, or went back at a stop or a failure.
+        released: Those that were another process's by then, or went back at a stop or a failure.
         retried: Tries that came to nothing; one delivery may count several times.
     """
 
     received: int = 0
     settled: int = 0
-    settled_before: int = 0
+    overtaken: int = 0
     dead_lettered: int = 0
-    given_back: int = 0
+    released: int = 0
     retried: int = 0
 
 
@@ -86,21 +86,21 @@ class Disposal:
             if revoked:
                 await self._insist(lambda: self._queue.release(revoked))
                 self.held -= len(revoked)
-                self._account.given_back += len(revoked)
+                self._account.released += len(revoked)
                 revoked = []
             if settled:
                 refused = await self._insist(lambda: self._queue.settle(settled))
                 self.held -= len(settled)
                 self._account.settled += len(settled) - len(refused)
-                self._account.settled_before += resolution.settled_before
-                self._account.given_back += len(refused)
+                self._account.overtaken += resolution.overtaken
+                self._account.released += len(refused)
                 self._report([delivery.item for delivery in settled if delivery not in refused], [])
                 settled = []
             if dead:
                 refused = await self._insist(lambda: self._queue.dead_letter(dead))
                 self.held -= len(dead)
                 self._account.dead_lettered += len(dead) - len(refused)
-                self._account.given_back += len(refused)
+                self._account.released += len(refused)
                 letters = [letter for delivery, letter in dead if delivery not in refused]
                 self._log.write(letters)
                 self._report([], letters)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import from_json, to_json
 
+from prefactor_core.broker.dead_letter import StoredDeadLetter, decode_dead_letter, encode_dead_letter
 from prefactor_core.broker.envelope import Envelope, encode
-from prefactor_core.broker.letters import Record, decode_record, encode_record
 from prefactor_core.operations import OperationType
 from tests.unit.samples import operation
 
@@ -25,14 +25,14 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 )
 def test_round_trip(envelope: bytes, partition: int, reason: str, attempts: int, reply: str | None) -> None:
     before = datetime.now(UTC)
-    record = Record.of(envelope, partition, reason, attempts, reply)
+    record = StoredDeadLetter.of(envelope, partition, reason, attempts, reply)
     assert before <= record.at <= datetime.now(UTC)
-    assert decode_record(encode_record(record), partition + 1) == record
+    assert decode_dead_letter(encode_dead_letter(record), partition + 1) == record
 
 
 def test_what_the_record_says() -> None:
-    record = Record.of(ENVELOPE, 5, "rejected", 4, '{"code":"no"}')
-    fields = from_json(encode_record(record))
+    record = StoredDeadLetter.of(ENVELOPE, 5, "rejected", 4, '{"code":"no"}')
+    fields = from_json(encode_dead_letter(record))
     assert fields == {
         "v": 1,
         "at": record.at.isoformat(),
@@ -45,7 +45,7 @@ def test_what_the_record_says() -> None:
 
 
 def test_the_envelope_can_be_read_and_names_the_record() -> None:
-    record = decode_record(encode_record(Record.of(ENVELOPE, 5, "x", 0, None)), 0)
+    record = decode_dead_letter(encode_dead_letter(StoredDeadLetter.of(ENVELOPE, 5, "x", 0, None)), 0)
     envelope = record.read()
     assert envelope is not None
     assert (envelope.id, envelope.sequence) == ("producer-7", 3)
@@ -54,15 +54,15 @@ def test_the_envelope_can_be_read_and_names_the_record() -> None:
 
 def test_bytes_that_are_no_text_are_kept() -> None:
     data = b"\x00\xff\xfe pickle \x80\x04"
-    encoded = encode_record(Record.of(data, 1, "unreadable", 0, None))
+    encoded = encode_dead_letter(StoredDeadLetter.of(data, 1, "unreadable", 0, None))
     assert "envelope" not in from_json(encoded)
-    record = decode_record(encoded, 9)
+    record = decode_dead_letter(encoded, 9)
     assert record.envelope == data
     assert record.partition == 1
     assert record.read() is None
-    assert record.id == decode_record(encoded, 9).id
+    assert record.id == decode_dead_letter(encoded, 9).id
     assert record.id.startswith("unreadable-")
-    assert record.id != Record.of(data + b"!", 1, "unreadable", 0, None).id
+    assert record.id != StoredDeadLetter.of(data + b"!", 1, "unreadable", 0, None).id
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_bytes_that_are_no_text_are_kept() -> None:
     ],
 )
 def test_what_is_no_record_is_shown_all_the_same(foreign: bytes) -> None:
-    record = decode_record(foreign, 7)
+    record = decode_dead_letter(foreign, 7)
     assert record.envelope == foreign
     assert record.partition == 7
     assert "no record" in record.reason
@@ -105,24 +105,24 @@ def test_what_is_no_record_is_shown_all_the_same(foreign: bytes) -> None:
 
 @given(st.binary(max_size=300))
 def test_anything_at_all_can_be_shown(data: bytes) -> None:
-    assert decode_record(data, 3).id
+    assert decode_dead_letter(data, 3).id
 
 
 def test_a_record_of_a_newer_release_with_more_in_it_is_read() -> None:
-    record = Record.of(ENVELOPE, 5, "x", 0, None)
-    fields = {**from_json(encode_record(record)), "worker": "w1"}
-    assert decode_record(to_json(fields), 0) == record
+    record = StoredDeadLetter.of(ENVELOPE, 5, "x", 0, None)
+    fields = {**from_json(encode_dead_letter(record)), "worker": "w1"}
+    assert decode_dead_letter(to_json(fields), 0) == record
 
 
 def test_a_long_reply_is_cut() -> None:
-    record = Record.of(ENVELOPE, 0, "x", 1, "ü" * 20_000)
+    record = StoredDeadLetter.of(ENVELOPE, 0, "x", 1, "ü" * 20_000)
     assert record.reply == "ü" * 16_384
-    assert Record.of(ENVELOPE, 0, "x", 1, "ü" * 16_384).reply == "ü" * 16_384
-    assert decode_record(encode_record(record), 0) == record
+    assert StoredDeadLetter.of(ENVELOPE, 0, "x", 1, "ü" * 16_384).reply == "ü" * 16_384
+    assert decode_dead_letter(encode_dead_letter(record), 0) == record
 
 
 def test_neither_payload_nor_reply_is_in_the_repr() -> None:
-    record = Record.of(ENVELOPE, 0, "rejected", 1, "secret reply")
+    record = StoredDeadLetter.of(ENVELOPE, 0, "rejected", 1, "secret reply")
     assert "secret" not in repr(record)
     assert "tone" not in repr(record)
     assert "rejected" in repr(record)

@@ -1,4 +1,4 @@
-"""A tenure: the time for which this process owns a partition, and what it has received of it meanwhile."""
+"""A partition while this process owns it, and what was received of it meanwhile."""
 
 import asyncio
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Quota:
     bytes: int
 
 
-class Tenure:
+class OwnedPartition:
     """One partition, as long as it is ours.
 
     Args:
@@ -111,13 +111,13 @@ class Tenure:
 
     def room(self) -> tuple[int, int]:
         """Return how many more items and bytes may be read; 0 items if none may."""
-        if self.partition.careful:
+        if self.partition.isolated:
             return (0, 0) if self.items else (1, 1)
         items, room = self.quota.items - self.items, self.quota.bytes - self.bytes
         return (max(0, items), room) if room > 0 or not self.items else (0, 0)
 
     async def wait_for_change(self, timeout: float) -> None:
-        """Wait until something was disposed of, or the end has come, for ``timeout`` seconds at the most."""
+        """Wait until something was disposed of, or the end has come, for ``timeout`` seconds at most."""
         self._changed.clear()
         try:
             async with asyncio.timeout(timeout):

@@ -9,19 +9,19 @@ import pytest
 
 from prefactor_core.broker import reader
 from prefactor_core.broker.buffer import BufferBounds
+from prefactor_core.broker.dead_letter import StoredDeadLetter
 from prefactor_core.broker.dead_letters import DeadLetters, Selection
 from prefactor_core.broker.envelope import Envelope, encode
-from prefactor_core.broker.letters import Record
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.exceptions import BrokerError
+from prefactor_core.execution.dependents import Dependents
+from prefactor_core.execution.handler import BatchLimits
+from prefactor_core.execution.lanes import Lanes
+from prefactor_core.execution.outcome import OVERTAKEN, SETTLED, Dead, Outcome
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation, OperationType
 from prefactor_core.queue.base import DeadLetter, Delivery
 from prefactor_core.queue.executor import TaskExecutor
-from prefactor_core.queue.handler import BatchLimits
-from prefactor_core.queue.lanes import Lanes
-from prefactor_core.queue.lineage import Lineage
-from prefactor_core.queue.outcome import SETTLED, SETTLED_BEFORE, Dead, Outcome
-from prefactor_core.queue.retry import RetryPolicy
 from tests.support.fake_broker import FakeBroker, FakeConsumingEnd, Fault, now
 from tests.support.operations import (
     create,
@@ -74,14 +74,14 @@ DOOMED = {
     "a:starting": {*keys_of(nested("a")[2:])},
     "a-top:finish": set[str](),
 }
-"""By killer: what depends on it."""
+"""By poison: what depends on it."""
 
 
 class Api:
     """Takes what is sent to it, each key once, and what depends on something only after that."""
 
     def __init__(self) -> None:
-        self.killers: set[str] = set()
+        self.poisons: set[str] = set()
         self.sent: list[str] = []
         self.happened: dict[str, list[str]] = {}
         """By instance: keys in the order of their effects."""
@@ -90,7 +90,7 @@ class Api:
         key, happened = key_of(operation), self.happened.setdefault(operation.instance_id or "", [])
         self.sent.append(key)
         if key in happened:
-            return SETTLED_BEFORE
+            return OVERTAKEN
         if not set(_needed(operation)) <= set(happened):
             return Dead("rejected: 404")
         happened.append(key)
@@ -113,7 +113,7 @@ def _needed(operation: Operation) -> list[str]:
 
 
 class Worker:
-    """Dies when it handles a killer."""
+    """Dies when it handles a poison."""
 
     def __init__(self, broker: FakeBroker, api: Api, seed: int, observe: Callable[..., None]) -> None:
         self.queue = BrokerQueue(broker, BufferBounds(10, 1 << 20), rng=dice(seed))
@@ -122,11 +122,13 @@ class Worker:
         self.limits = BatchLimits(20, 1 << 30, 5)
         self._api = api
         retry = RetryPolicy(3, base=0.5, cap=5.0, rng=dice(seed))
-        self.executor = TaskExecutor(self.queue, self, 2, retry=retry, lineage=Lineage(), observe=observe)
+        self.executor = TaskExecutor(
+            self.queue, self, 2, retry=retry, dependents=Dependents(), observe=observe
+        )
         self.executor.start()
 
     async def handle(self, deliveries: Sequence[Delivery[Operation]]) -> Sequence[Outcome]:
-        if any(key_of(delivery.item) in self._api.killers for delivery in deliveries):
+        if any(key_of(delivery.item) in self._api.poisons for delivery in deliveries):
             self.end.crash()
             await asyncio.Event().wait()
         await asyncio.sleep(0.05)
@@ -136,18 +138,18 @@ class Worker:
         await ending
         await self.queue.disconnect()
         account = self.executor.account
-        assert account.received == account.settled + account.dead_lettered + account.given_back
+        assert account.received == account.settled + account.dead_lettered + account.released
         assert self.executor.held == 0
 
 
 class World:
     """A broker, an API, and a worker that is started again whenever it dies."""
 
-    def __init__(self, *killers: str, partitions: int = 1, seed: int = 1) -> None:
+    def __init__(self, *poisons: str, partitions: int = 1, seed: int = 1) -> None:
         reader.BROKER_RETRY.rng.seed(seed)
         self.broker = FakeBroker(partitions, lease=2.0)
         self.api = Api()
-        self.api.killers |= {*killers}
+        self.api.poisons |= {*poisons}
         self.letters: list[DeadLetter[Any]] = []
         """What observers saw."""
         self.deaths = 0
@@ -180,7 +182,7 @@ class World:
         await worker.end_with(worker.executor.stop(20))
         assert self.broker.wrongs == []
 
-    async def records(self) -> list[Record]:
+    async def records(self) -> list[StoredDeadLetter]:
         return [record async for record in DeadLetters(self.broker).list()]
 
     def _observe(self, settled: Sequence[Operation], dead: Sequence[DeadLetter[Any]]) -> None:
@@ -192,10 +194,10 @@ def id_of(key: str) -> str:
     return f"id-{key}"
 
 
-def check_letters(records: Sequence[Record], killer: str, followers: Collection[str]) -> None:
+def check_letters(records: Sequence[StoredDeadLetter], poison: str, followers: Collection[str]) -> None:
     reasons = {record.id: (record.reason, record.reply) for record in records}
     assert len(reasons) == len(records), "each once"
-    assert reasons == {id_of(killer): (KILLED, None), **{id_of(key): (FOLLOWS, None) for key in followers}}
+    assert reasons == {id_of(poison): (KILLED, None), **{id_of(key): (FOLLOWS, None) for key in followers}}
 
 
 TROUBLE = {
@@ -207,18 +209,18 @@ TROUBLE = {
 
 
 @pytest.mark.parametrize("trouble", TROUBLE)
-@pytest.mark.parametrize("killer", DOOMED)
-def test_what_depends_on_a_killer_is_buried_with_it_unsent(killer: str, trouble: str) -> None:
+@pytest.mark.parametrize("poison", DOOMED)
+def test_what_depends_on_a_poison_is_buried_with_it_unsent(poison: str, trouble: str) -> None:
     async def program() -> None:
-        world = World(killer)
+        world = World(poison)
         world.broker.fail("dead_letter", *TROUBLE[trouble])
         world.put(nested("a"), nested("b"))
         await world.until_done()
         assert world.deaths == 3 + 3
-        lost = {killer, *DOOMED[killer]}
+        lost = {poison, *DOOMED[poison]}
         assert not lost & {*world.api.sent}
         records = await world.records()
-        check_letters(records, killer, DOOMED[killer])
+        check_letters(records, poison, DOOMED[poison])
         assert {record.attempts for record in records if record.reason == KILLED} == {3}
         assert len(world.broker.letters) == len(records)
         assert world.api.happened["b"] == keys_of(nested("b"))
@@ -230,13 +232,13 @@ def test_what_depends_on_a_killer_is_buried_with_it_unsent(killer: str, trouble:
     run_virtual(program())
 
 
-@pytest.mark.parametrize("killer", DOOMED)
+@pytest.mark.parametrize("poison", DOOMED)
 @pytest.mark.parametrize("at_once", [True, False])
-def test_a_killer_that_kills_no_more_is_replayed_with_what_depends_on_it(
-    killer: str, *, at_once: bool
+def test_a_poison_that_kills_no_more_is_replayed_with_what_depends_on_it(
+    poison: str, *, at_once: bool
 ) -> None:
     async def program() -> None:
-        world = World(killer)
+        world = World(poison)
         world.put(nested("a"), nested("b"))
         worker = world.start()
         while world.broker.unsettled:
@@ -244,17 +246,17 @@ def test_a_killer_that_kills_no_more_is_replayed_with_what_depends_on_it(
             if worker.end.crashed:
                 await worker.end_with(worker.executor.abandon())
                 worker = world.start()
-        assert not {killer, *DOOMED[killer]} & {*world.api.sent}
-        assert len(world.letters) == 1 + len(DOOMED[killer])
-        world.api.killers.clear()
+        assert not {poison, *DOOMED[poison]} & {*world.api.sent}
+        assert len(world.letters) == 1 + len(DOOMED[poison])
+        world.api.poisons.clear()
         letters = DeadLetters(world.broker)
         if at_once:
-            assert (await letters.replay(Selection())).replayed == 1 + len(DOOMED[killer])
+            assert (await letters.replay(Selection())).replayed == 1 + len(DOOMED[poison])
         for record in await world.records():
             # One by one, as they were put: the worker has to remember what it has lost, and that it has not.
             assert (await letters.replay(Selection(ids={record.id}))).replayed == 1
             await asyncio.sleep(5)
-        # The worker that has buried them carries them out now.
+        # The worker that has dead_lettered them carries them out now.
         await asyncio.sleep(30)
         assert world.broker.unsettled == 0
         await worker.end_with(worker.executor.stop(20))
@@ -264,12 +266,12 @@ def test_a_killer_that_kills_no_more_is_replayed_with_what_depends_on_it(
     run_virtual(program())
 
 
-@pytest.mark.parametrize("killer", ["a-top:create", "a:register"])
-def test_a_worker_that_dies_between_storing_a_letter_and_removing_its_operation(killer: str) -> None:
+@pytest.mark.parametrize("poison", ["a-top:create", "a:register"])
+def test_a_worker_that_dies_between_storing_a_letter_and_removing_its_operation(poison: str) -> None:
     """It stores the letter twice, under one id; what depends on it follows all the same."""
 
     async def program() -> None:
-        world = World(killer)
+        world = World(poison)
         world.broker.buries_in_steps = True
         world.put(nested("a"), nested("b"))
         crash = [True]
@@ -284,15 +286,15 @@ def test_a_worker_that_dies_between_storing_a_letter_and_removing_its_operation(
         world.broker.faults = fails
         await world.until_done()
         assert world.deaths == 3 + 3 + 1
-        assert len(world.broker.letters) == 1 + 1 + len(DOOMED[killer])
-        check_letters(await world.records(), killer, DOOMED[killer])
-        assert not {killer, *DOOMED[killer]} & {*world.api.sent}
-        assert len(world.letters) == 1 + len(DOOMED[killer]), "seen when the queue knows of it, once"
+        assert len(world.broker.letters) == 1 + 1 + len(DOOMED[poison])
+        check_letters(await world.records(), poison, DOOMED[poison])
+        assert not {poison, *DOOMED[poison]} & {*world.api.sent}
+        assert len(world.letters) == 1 + len(DOOMED[poison]), "seen when the queue knows of it, once"
 
     run_virtual(program())
 
 
-def test_a_worker_that_loses_the_partition_of_a_killer_it_has_given_up() -> None:
+def test_a_worker_that_loses_the_partition_of_a_poison_it_has_given_up() -> None:
     """Its next owner gives it up; whoever had it does not take it for lost."""
 
     async def program() -> None:
@@ -322,8 +324,8 @@ def test_whatever_goes_wrong_everything_takes_effect_or_is_set_aside(seed: int) 
         rng = dice(seed)
         instances = {name: nested(name) for name in ("a", "b", "c")}
         everything = [key for operations in instances.values() for key in keys_of(operations)]
-        killers = rng.sample(everything, rng.randint(1, 3))
-        world = World(*killers, seed=seed)
+        poisons = rng.sample(everything, rng.randint(1, 3))
+        world = World(*poisons, seed=seed)
         world.broker.buries_in_steps = rng.random() < 0.5
         world.put(*instances.values())
 
@@ -339,13 +341,13 @@ def test_whatever_goes_wrong_everything_takes_effect_or_is_set_aside(seed: int) 
         await world.until_done(3_000)
         world.broker.faults = lambda _: None
         records = await world.records()
-        assert {*killers} & {*world.api.sent} == set()
-        assert {id_of(key) for key in killers} <= {record.id for record in records}
+        assert {*poisons} & {*world.api.sent} == set()
+        assert {id_of(key) for key in poisons} <= {record.id for record in records}
         assert all(record.attempts > 0 for record in records if record.reason == KILLED)
         aside = {record.id for record in records}
         assert {id_of(key) for key in everything} == {id_of(key) for key in world.api.effects} | aside
         # And nothing is beyond repair.
-        world.api.killers.clear()
+        world.api.poisons.clear()
         await DeadLetters(world.broker).replay(Selection())
         await world.until_done()
         assert await world.records() == []
@@ -366,48 +368,48 @@ class Switch:
 
 def given_up(operation: Operation, owner: Switch | None = None) -> Delivery[Operation]:
     delivery = Delivery(operation)
-    delivery.given_up = DeadLetter(operation, KILLED, attempts=3)
+    delivery.dead_letter = DeadLetter(operation, KILLED, attempts=3)
     delivery.owner = owner
     return delivery
 
 
-def make_lanes(lineage: Lineage | None = None) -> Lanes[Operation]:
-    return Lanes(RetryPolicy(rng=dice(1)), lambda item: item.instance_id, lineage)
+def make_lanes(dependents: Dependents | None = None) -> Lanes[Operation]:
+    return Lanes(RetryPolicy(rng=dice(1)), lambda item: item.instance_id, dependents)
 
 
-def buried(lanes: Lanes[Operation]) -> list[tuple[str, str, int]]:
+def dead_lettered(lanes: Lanes[Operation]) -> list[tuple[str, str, int]]:
     return [(key_of(letter.item), letter.reason, letter.attempts) for _, letter in lanes.doomed]
 
 
-@pytest.mark.parametrize("lineage", [None, Lineage()])
-def test_what_is_given_up_waits_for_its_turn_and_is_not_sent(lineage: Lineage | None) -> None:
-    lanes = make_lanes(lineage)
+@pytest.mark.parametrize("dependents", [None, Dependents()])
+def test_what_is_given_up_waits_for_its_turn_and_is_not_sent(dependents: Dependents | None) -> None:
+    lanes = make_lanes(dependents)
     lanes.add(Delivery(quality("a", 1)))
     lanes.add(given_up(quality("a", 2)))
     lanes.add(Delivery(quality("a", 3)))
     lanes.add(given_up(quality("b", 1)))
     first = lanes.take(WIDE, 0)
     assert [key_of(one.item) for one in first] == ["a:quality:1"]
-    assert buried(lanes) == [("b:quality:1", KILLED, 3)]
+    assert dead_lettered(lanes) == [("b:quality:1", KILLED, 3)]
     lanes.resolve(first, [SETTLED], 0)
     assert [key_of(one.item) for one in lanes.take(WIDE, 0)] == ["a:quality:3"]
-    assert buried(lanes)[1:] == [("a:quality:2", KILLED, 3)]
+    assert dead_lettered(lanes)[1:] == [("a:quality:2", KILLED, 3)]
     assert lanes.held == 1
 
 
 def test_what_follows_in_the_same_turn_is_buried_too_and_others_are_not() -> None:
-    lanes = make_lanes(Lineage())
+    lanes = make_lanes(Dependents())
     lanes.add(given_up(register("a")))
     for operation in life("a")[1:]:
         lanes.add(Delivery(operation))
     lanes.add(Delivery(quality("b", 1)))
     assert [key_of(one.item) for one in lanes.take(WIDE, 0)] == ["b:quality:1"]
     followers = [(key, FOLLOWS, 0) for key in keys_of(life("a")[1:])]
-    assert buried(lanes) == [("a:register", KILLED, 3), *followers]
+    assert dead_lettered(lanes) == [("a:register", KILLED, 3), *followers]
 
 
 def test_what_is_given_up_and_another_ones_by_now_is_given_back_and_no_loss() -> None:
-    lanes = make_lanes(Lineage())
+    lanes = make_lanes(Dependents())
     old, new = Switch(), Switch()
     lanes.add(given_up(register("a"), old))
     old.current = False
@@ -415,7 +417,7 @@ def test_what_is_given_up_and_another_ones_by_now_is_given_back_and_no_loss() ->
     again.owner = new
     lanes.add(again)
     assert lanes.take(WIDE, 0) == [again]
-    assert buried(lanes) == []
+    assert dead_lettered(lanes) == []
     assert [key_of(one.item) for one in lanes.revoked] == ["a:register"]
 
 
@@ -425,4 +427,4 @@ def test_what_is_given_up_is_forgotten_when_all_is_given_back() -> None:
     assert len(lanes.empty_out()) == 1
     lanes.add(Delivery(quality("a", 1)))
     assert len(lanes.take(WIDE, 0)) == 1
-    assert buried(lanes) == []
+    assert dead_lettered(lanes) == []

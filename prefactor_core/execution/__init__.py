@@ -1,0 +1,1 @@
+"""Carrying out deliveries: lanes, outcomes, retries, dependents and disposal."""
