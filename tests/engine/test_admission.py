@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from prefactor_core.operations import Operation, OperationType
 from prefactor_core.queue.admission import Admission
+from tests.engine.virtual import each
 from tests.support.operations import create, finish, finish_span, key_of, life, quality, register, start
 
 _MANY = 1 << 40
@@ -251,7 +252,7 @@ def test_the_checker_sees_half_an_instance() -> None:
     assert len(_open_ends(buffer)) == 2
 
 
-@pytest.mark.parametrize("spans", [3, 10])
+@each("spans", [3, 10])
 def test_the_finish_of_a_span_after_its_instance_does_not_outlive_its_create(spans: int) -> None:
     """Tasks may finish a span after the instance; a create that was dropped still takes it along."""
     buffer = Buffer(max_items=8)

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 from prefactor_core.api.replies import Reply
 from prefactor_core.operations import SDK_HEADER, Operation
+from tests.engine.setups import carried_out
+from tests.engine.virtual import virtual
 from tests.support.bench import make_bench, running
 from tests.support.fake_api import FakeApi
 from tests.support.operations import quality
-from tests.support.virtual_time import run_virtual
 
 
 class NamedApi(FakeApi):
@@ -26,31 +27,24 @@ def of(operation: Operation, header: str) -> Operation:
     return replace(operation, metadata={SDK_HEADER: header})
 
 
-def test_each_entry_once_in_the_order_of_the_operations() -> None:
-    async def program() -> None:
-        api = NamedApi()
-        api.instances.update(a="active", b="active")
-        bench = make_bench(api)
-        async with running(bench):
-            await bench.put(
-                of(quality("a", 1), "prefactor-langchain@0.3.0 prefactor-core@1.0.0"),
-                of(quality("b", 1), "prefactor-core@1.0.0"),
-                of(quality("b", 2), "prefactor-core@1.1.0"),
-            )
-            await bench.settle()
-        assert api.names == ["prefactor-langchain@0.3.0 prefactor-core@1.0.0 prefactor-core@1.1.0"]
-
-    run_virtual(program())
+@virtual
+async def test_each_entry_once_in_the_order_of_the_operations() -> None:
+    api = NamedApi()
+    api.instances.update(a="active", b="active")
+    bench = make_bench(api)
+    async with running(bench):
+        await bench.put(
+            of(quality("a", 1), "prefactor-langchain@0.3.0 prefactor-core@1.0.0"),
+            of(quality("b", 1), "prefactor-core@1.0.0"),
+            of(quality("b", 2), "prefactor-core@1.1.0"),
+        )
+        await bench.settle()
+    assert api.names == ["prefactor-langchain@0.3.0 prefactor-core@1.0.0 prefactor-core@1.1.0"]
 
 
-def test_operations_of_this_process_leave_the_name_to_it() -> None:
-    async def program() -> None:
-        api = NamedApi()
-        api.instances.update(a="active")
-        bench = make_bench(api)
-        async with running(bench):
-            await bench.put(quality("a", 1))
-            await bench.settle()
-        assert api.names == [None]
-
-    run_virtual(program())
+@virtual
+async def test_operations_of_this_process_leave_the_name_to_it() -> None:
+    api = NamedApi()
+    api.instances.update(a="active")
+    await carried_out(api, [quality("a", 1)])
+    assert api.names == [None]

@@ -11,7 +11,9 @@ from prefactor_core.execution.handler import BatchLimits
 from prefactor_core.execution.lanes import Lanes
 from prefactor_core.execution.outcome import SETTLED, Apart
 from prefactor_core.execution.retry import RetryPolicy
-from tests.engine.test_lanes import WIDE, Item, fill, names
+from tests.engine.setups import WIDE, carried_out
+from tests.engine.test_lanes import Item, fill, names
+from tests.engine.virtual import each, virtual
 from tests.support.bench import Bench, make_bench, now, running
 from tests.support.fake_api import FakeApi
 from tests.support.operations import create, dice, finish, finish_span, life, quality, register, start
@@ -27,7 +29,9 @@ async def until(bench: Bench, keys: set[str], within: float) -> float:
     began = now()
     async with asyncio.timeout(within):
         while not keys <= set(bench.api.done()):
-            await asyncio.sleep(0.05)
+            seen = len(bench.api.effects)
+            while len(bench.api.effects) == seen:
+                await asyncio.sleep(0.05)
     return now() - began
 
 
@@ -68,80 +72,65 @@ def test_good_instances_are_not_kept_waiting(bad: int, operations: int, *, regis
     assert silence < BEHIND
 
 
-def test_a_general_fault_costs_twenty_dead_letters_and_then_only_probes() -> None:
-    async def program() -> None:
-        api = FakeApi(latency=lambda: 0.02, reject=lambda _: (404, "not_found"))
-        bench = make_bench(api, num_workers=10)
-        async with running(bench):
-            await bench.put_all(*(life(f"i{number}", 8) for number in range(300)))
-            await asyncio.sleep(60)
-            assert len(bench.dead) == CREDIT
-            assert "404" in (bench.executor.holding or "")
-            before = len(api.requests)
-            await asyncio.sleep(100)
-            assert len(bench.dead) == CREDIT
-            assert 100 <= len(api.requests) - before <= 100 / RETRY_SECONDS + 1
-            api.reject = lambda _: None
-            mended = now()
-            await bench.settle(within=120)
-            assert bench.executor.holding is None
-            assert api.effects[0].at - mended <= 1.0
-        lost = {letter.item.instance_id for letter in bench.dead.values()}
-        assert len(lost) <= CREDIT, "only what was rejected before, and its dependents"
-        assert bench.problems() == []
-
-    run_virtual(program())
+@virtual
+async def test_a_general_fault_costs_twenty_dead_letters_and_then_only_probes() -> None:
+    api = FakeApi(latency=lambda: 0.02, reject=lambda _: (404, "not_found"))
+    bench = make_bench(api, num_workers=10)
+    async with running(bench):
+        await bench.put_all(*(life(f"i{number}", 8) for number in range(300)))
+        await asyncio.sleep(60)
+        assert len(bench.dead) == CREDIT
+        assert "404" in (bench.executor.holding or "")
+        before = len(api.requests)
+        await asyncio.sleep(100)
+        assert len(bench.dead) == CREDIT
+        assert 100 <= len(api.requests) - before <= 100 / RETRY_SECONDS + 1
+        api.reject = lambda _: None
+        mended = now()
+        await bench.settle(within=120)
+        assert bench.executor.holding is None
+        assert api.effects[0].at - mended <= 1.0
+    lost = {letter.item.instance_id for letter in bench.dead.values()}
+    assert len(lost) <= CREDIT, "only what was rejected before, and its dependents"
+    assert bench.problems() == []
 
 
-def test_a_first_try_is_never_delayed() -> None:
-    async def program() -> None:
-        api = FakeApi(latency=lambda: 0.02)
-        api.reject = lambda one: (404, "not_found") if one.instance.startswith("bad") else None
-        bench = make_bench(api)
-        async with running(bench, stop_within=1):
-            await bench.put_all(*(life(f"bad{number}") for number in range(100)))
-            await asyncio.sleep(60)
-            assert len(bench.dead) == CREDIT
-            await bench.put(*life("good"))
-            assert await until(bench, {"good:finish"}, 10) < 1.0
-            await asyncio.sleep(10)
-            assert len(bench.dead) > CREDIT, "a success restores the credit"
-
-    run_virtual(program())
+@virtual
+async def test_a_first_try_is_never_delayed() -> None:
+    api = FakeApi(latency=lambda: 0.02)
+    api.reject = lambda one: (404, "not_found") if one.instance.startswith("bad") else None
+    bench = make_bench(api)
+    async with running(bench, stop_within=1):
+        await bench.put_all(*(life(f"bad{number}") for number in range(100)))
+        await asyncio.sleep(60)
+        assert len(bench.dead) == CREDIT
+        await bench.put(*life("good"))
+        assert await until(bench, {"good:finish"}, 10) < 1.0
+        await asyncio.sleep(10)
+        assert len(bench.dead) > CREDIT, "a success restores the credit"
 
 
-def test_content_that_is_rejected_in_every_instance_is_believed() -> None:
+@virtual
+async def test_content_that_is_rejected_in_every_instance_is_believed() -> None:
     """The API knows these instances; and the next thing of each is rejected, so that nothing can succeed."""
-
-    async def program() -> None:
-        api = FakeApi(latency=lambda: 0.02)
-        api.reject = lambda one: (422, "bad") if one.action == "agent_spans/create" else None
-        bench = make_bench(api)
-        async with running(bench):
-            await bench.put_all(*(life(f"i{number}", 5)[:-1] for number in range(50)))
-            await bench.settle(within=60)
-        assert len(bench.dead) == 50 * 10
-
-    run_virtual(program())
+    api = FakeApi(latency=lambda: 0.02)
+    api.reject = lambda one: (422, "bad") if one.action == "agent_spans/create" else None
+    bench = await carried_out(api, *(life(f"i{number}", 5)[:-1] for number in range(50)), within=60)
+    assert len(bench.dead) == 50 * 10
 
 
-def test_few_rejected_lanes_are_at_fault_themselves() -> None:
+@virtual
+async def test_few_rejected_lanes_are_at_fault_themselves() -> None:
     """Nothing else is there to succeed, and what is rejected is not held for ever."""
-
-    async def program() -> None:
-        api = FakeApi(latency=lambda: 0.02)
-        api.reject = lambda one: (422, "bad") if one.action == "agent_instances/register" else None
-        bench = make_bench(api)
-        async with running(bench):
-            await bench.put_all(*(life(f"i{number}", 50) for number in range(GENERAL - 1)))
-            await bench.settle(within=60)
-        assert bench.executor.account.dead_lettered == (GENERAL - 1) * 103
-
-    run_virtual(program())
+    api = FakeApi(latency=lambda: 0.02)
+    api.reject = lambda one: (422, "bad") if one.action == "agent_instances/register" else None
+    bench = await carried_out(api, *(life(f"i{number}", 50) for number in range(GENERAL - 1)), within=60)
+    assert bench.executor.account.dead_lettered == (GENERAL - 1) * 103
 
 
 @pytest.mark.parametrize("bulk", [True, False], ids=["bulk", "single"])
-def test_an_unknown_instance_is_lost_with_one_request(*, bulk: bool) -> None:
+@virtual
+async def test_an_unknown_instance_is_lost_with_one_request(*, bulk: bool) -> None:
     operations = [
         create("a", "a-1"),
         create("a", "a-2"),
@@ -153,68 +142,46 @@ def test_an_unknown_instance_is_lost_with_one_request(*, bulk: bool) -> None:
     if not bulk:
         api.no_bulk = Reply(404)
 
-    async def program() -> Bench:
-        bench = make_bench(api)
-        async with running(bench):
-            await bench.put(*life("b"), *operations)
-            await bench.settle()
-        return bench
-
-    bench = run_virtual(program())
+    bench = await carried_out(api, [*life("b"), *operations])
     assert set(bench.dead) == {one.idempotency_key for one in operations}
     assert [request.keys for request in api.single_requests if "a" in request.instances] == [("a-1:create",)]
     assert bench.dead["a:finish"].reason.startswith("follows a lost operation: rejected: HTTP 404")
 
 
-def test_a_finished_instance_is_lost_with_its_first_create() -> None:
+@virtual
+async def test_a_finished_instance_is_lost_with_its_first_create() -> None:
     api = FakeApi()
     api.instances["a"] = "over"
 
-    async def program() -> Bench:
-        bench = make_bench(api)
-        async with running(bench):
-            await bench.put(*(create("a", f"a-{number}") for number in range(10)), *life("b"))
-            await bench.settle()
-        return bench
-
-    bench = run_virtual(program())
+    bench = await carried_out(api, [*(create("a", f"a-{number}") for number in range(10)), *life("b")])
     assert len(bench.dead) == 10
     assert sum("a" in request.instances for request in api.requests) == 1
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
-def test_not_found_below_a_parent_is_asked_after(*, known: bool) -> None:
+@virtual
+async def test_not_found_below_a_parent_is_asked_after(*, known: bool) -> None:
     """The parent is not known, or the instance is not: only a read tells."""
     api = FakeApi()
     if known:
         api.instances["a"] = "active"
 
-    async def program() -> Bench:
-        bench = make_bench(api)
-        async with running(bench):
-            await bench.put(create("a", "a-1", "a-0"), create("a", "a-2"), *life("b"))
-            await bench.settle()
-        return bench
-
-    bench = run_virtual(program())
+    bench = await carried_out(api, [create("a", "a-1", "a-0"), create("a", "a-2"), *life("b")])
     assert set(bench.dead) == ({"a-1:create"} if known else {"a-1:create", "a-2:create"})
     assert api.reads == ["/api/v1/agent_instance/a"]
 
 
-def test_a_create_that_was_sent_before_and_is_refused_since_all_is_over_was_not_done() -> None:
+@virtual
+async def test_a_create_that_was_sent_before_and_is_refused_since_all_is_over_was_not_done() -> None:
     """While its key lives a repeat of what was done gets its first reply; this one was never done."""
     api = FakeApi()
     api.instances["a"] = "over"
 
-    async def program() -> Bench:
-        bench = make_bench(api)
-        await bench.put(create("a", "a-1"), *life("b"))
-        bench.queue._waiting[0].maybe_sent = True  # as a replayed dead letter, or one of a crashed worker
-        async with running(bench):
-            await bench.settle()
-        return bench
-
-    bench = run_virtual(program())
+    bench = make_bench(api)
+    await bench.put(create("a", "a-1"), *life("b"))
+    bench.queue._waiting[0].maybe_sent = True  # as a replayed dead letter, or one of a crashed worker
+    async with running(bench):
+        await bench.settle()
     assert bench.dead["a-1:create"].reason == "conflict: HTTP 409 invalid_action"
     assert bench.executor.account.overtaken == 0
 
@@ -262,60 +229,52 @@ def test_credit_is_spent_and_restored() -> None:
     assert credit.restore(2.5) == ([], True), "the one before was only a moment ago"
 
 
-def test_lanes_that_are_held_are_given_back_with_the_rest() -> None:
-    async def program() -> None:
-        api = FakeApi(reject=lambda _: (404, "not_found"))
-        bench = make_bench(api)
-        bench.executor.start()
-        await bench.put_all(*(life(f"i{number}") for number in range(50)))
-        await asyncio.sleep(10)
-        began = now()
-        assert not await bench.executor.stop(30)
-        assert now() - began < 10, "nothing that is left could be taken"
-        bench.check_books()
-        assert bench.executor.account.released == 50 * 5 - CREDIT
-
-    run_virtual(program())
+@virtual
+async def test_lanes_that_are_held_are_given_back_with_the_rest() -> None:
+    api = FakeApi(reject=lambda _: (404, "not_found"))
+    bench = make_bench(api)
+    bench.executor.start()
+    await bench.put_all(*(life(f"i{number}") for number in range(50)))
+    await asyncio.sleep(10)
+    began = now()
+    assert not await bench.executor.stop(30)
+    assert now() - began < 10, "nothing that is left could be taken"
+    bench.check_books()
+    assert bench.executor.account.released == 50 * 5 - CREDIT
 
 
-def test_a_success_that_lanes_are_held_behind_believes_what_was_rejected_just_before() -> None:
+@virtual
+async def test_a_success_that_lanes_are_held_behind_believes_what_was_rejected_just_before() -> None:
     """Between two successes a moment apart the endpoint was right: those lanes need no further request."""
-
-    async def program() -> None:
-        api = FakeApi(latency=lambda: 0.02)
-        bench = make_bench(api, num_workers=4)
-        async with running(bench, stop_within=1):
-            await bench.put(register("good"), start("good"))
-            for number in range(60):
-                await bench.put(quality("good", number))
-                await asyncio.sleep(0.1)
-                if number == 10:
-                    await bench.put(*(create(f"bad{bad}", f"bad{bad}-1") for bad in range(30)))
-            assert bench.executor.account.dead_lettered == 30
-            singles = [one for request in api.single_requests for one in request.instances if "bad" in one]
-            assert len(singles) <= 33, "one request for each, and a retry or two before the success came"
-
-    run_virtual(program())
+    api = FakeApi(latency=lambda: 0.02)
+    bench = make_bench(api, num_workers=4)
+    async with running(bench, stop_within=1):
+        await bench.put(register("good"), start("good"))
+        for number in range(60):
+            await bench.put(quality("good", number))
+            await asyncio.sleep(0.1)
+            if number == 10:
+                await bench.put(*(create(f"bad{bad}", f"bad{bad}-1") for bad in range(30)))
+        assert bench.executor.account.dead_lettered == 30
+        singles = [one for request in api.single_requests for one in request.instances if "bad" in one]
+        assert len(singles) <= 33, "one request for each, and a retry or two before the success came"
 
 
-def test_what_lost_its_instance_is_tried_again_when_it_comes_back_behind_held_operations() -> None:
+@virtual
+async def test_what_lost_its_instance_is_tried_again_when_it_comes_back_behind_held_operations() -> None:
     """A replayed registration must not be doomed by the loss that it is to mend."""
-
-    async def program() -> None:
-        api = FakeApi(latency=lambda: 0.02)
-        bench = make_bench(api)
-        async with running(bench, stop_within=1):
-            await bench.put(*(create("a", f"a-{number}") for number in range(3)))
-            await bench.put(*(create(f"bad{number}", f"bad{number}-1") for number in range(40)))
-            await asyncio.sleep(3)
-            await bench.put(register("a"), start("a"), *life("b"))
-            await asyncio.sleep(10)
-            assert {"a:register", "a:starting"} <= set(api.done())
-
-    run_virtual(program())
+    api = FakeApi(latency=lambda: 0.02)
+    bench = make_bench(api)
+    async with running(bench, stop_within=1):
+        await bench.put(*(create("a", f"a-{number}") for number in range(3)))
+        await bench.put(*(create(f"bad{number}", f"bad{number}-1") for number in range(40)))
+        await asyncio.sleep(3)
+        await bench.put(register("a"), start("a"), *life("b"))
+        await asyncio.sleep(10)
+        assert {"a:register", "a:starting"} <= set(api.done())
 
 
-@pytest.mark.parametrize("num_workers", [1, 4])
+@each("num_workers", [1, 4])
 def test_lanes_that_travel_alone_are_not_starved_by_new_bad_ones(num_workers: int) -> None:
     lanes: Lanes[Item] = Lanes(RetryPolicy(rng=dice(1)), lambda item: item.name, None, num_workers)
     fill(lanes, "good")

@@ -1,14 +1,15 @@
 """Every row of the API's table of replies, end to end: queue, executor, delivery, fake API."""
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import pytest
-
 from prefactor_core.api.replies import Reply
 from prefactor_core.operations import SDK_HEADER, Operation, OperationType
+from tests.engine.setups import carried_out, check_all_done
+from tests.engine.virtual import each, virtual
 from tests.support.bench import Bench, make_bench, now, running
 from tests.support.fake_api import (
     FakeApi,
@@ -54,43 +55,41 @@ def refuse(*keys: str, code: int = 422, error: str = "invalid") -> Callable[[Wan
 
 def test_done() -> None:
     bench = run(make_bench(), life("a", 2))
-    assert bench.problems() == []
-    assert bench.dead == {}
+    check_all_done(bench)
     assert bench.executor.account.retried == 0
     assert len(bench.api.requests) == 1
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        *(status(code) for code in (408, 425, 500, 502, 503, 504, 418, 301, 410)),
-        *(page(code) for code in (200, 400, 401, 403, 404, 409, 413, 422, 500, 502)),
-        status(429),
-        status(429, retry_after=30),
-        status(503, retry_after=30),
-        status(409),
-        status(500, effect=2),
-        lost_reply(),
-        lost_request(),
-        refused_connection(),
-        Fault(Reply(200, {"status": "success"})),
-        Fault(Reply(200, {"status": "success", "outputs": {}})),
-        Fault(Reply(200, {"status": "success", "outputs": {"b:register": {"status": "success"}}})),
-        Fault(Reply(200, {"status": "success", "outputs": {"a:register": "yes"}})),
-        Fault(Reply(204, empty=True)),
-    ],
-    ids=lambda fault: f"{fault.reply}-{fault.effect}",
+NOT_DONE = [
+    *(status(code) for code in (408, 425, 500, 502, 503, 504, 418, 301, 410)),
+    *(page(code) for code in (200, 400, 401, 403, 404, 409, 413, 422, 500, 502)),
+    status(429),
+    status(429, retry_after=30),
+    status(503, retry_after=30),
+    status(409),
+    status(500, effect=2),
+    lost_reply(),
+    lost_request(),
+    refused_connection(),
+]
+DONE_ALONE = [
+    Fault(Reply(200, {"status": "success"})),
+    Fault(Reply(200, {"status": "success", "outputs": {}})),
+    Fault(Reply(200, {"status": "success", "outputs": {"b:register": {"status": "success"}}})),
+    Fault(Reply(200, {"status": "success", "outputs": {"a:register": "yes"}})),
+    Fault(Reply(204, empty=True)),
+]
+"""What says of a single request that it was done, and of no operation in a bulk request."""
+
+
+@each(
+    "fault, no_bulk",
+    [*itertools.product([*NOT_DONE, *DONE_ALONE], [None]), *itertools.product(NOT_DONE, [Reply(404)])],
 )
-@pytest.mark.parametrize("bulk", [True, False], ids=["bulk", "single"])
-def test_not_known_to_be_done_is_sent_again_the_same(fault: Fault, *, bulk: bool) -> None:
-    if not bulk and fault.reply.status in {200, 204} and (fault.reply.body is not None or fault.reply.empty):
-        pytest.skip("that is a success for a single request")
-    api = FakeApi(script=deque([fault]), no_bulk=None if bulk else Reply(404))
-    if not bulk and fault.reply.status is not None and fault.reply.code == f"code_{fault.reply.status}":
-        assert fault.reply.status not in {400, 401, 403, 404, 413, 422}
+def test_not_known_to_be_done_is_sent_again_the_same(fault: Fault, no_bulk: Reply | None) -> None:
+    api = FakeApi(script=deque([fault]), no_bulk=no_bulk)
     bench = run(make_bench(api), life("a", 2))
-    assert bench.problems() == []
-    assert bench.dead == {}
+    check_all_done(bench)
     assert len(api.requests) > 1
 
 
@@ -101,41 +100,36 @@ def test_retry_after_is_a_floor() -> None:
         assert api.requests[1].at - api.requests[0].at >= 30
 
 
-def test_a_throttle_holds_everybody() -> None:
-    async def program() -> None:
-        api = FakeApi(script=deque([status(429, retry_after=30)]))
-        bench = make_bench(api)
-        async with running(bench):
-            await bench.put(*life("a"))
-            await asyncio.sleep(1)
-            await bench.put(*life("b"))
-            await bench.settle()
-        assert len(api.requests) > 1
-        assert min(request.at for request in api.requests[1:]) >= api.requests[0].at + 30
-
-    run_virtual(program())
+@virtual
+async def test_a_throttle_holds_everybody() -> None:
+    api = FakeApi(script=deque([status(429, retry_after=30)]))
+    bench = make_bench(api)
+    async with running(bench):
+        await bench.put(*life("a"))
+        await asyncio.sleep(1)
+        await bench.put(*life("b"))
+        await bench.settle()
+    assert len(api.requests) > 1
+    assert min(request.at for request in api.requests[1:]) >= api.requests[0].at + 30
 
 
 # -- conflicts
 
 
-def test_conflict_after_a_lost_reply_is_settled_and_counted() -> None:
-    async def program() -> None:
-        bench = make_bench(FakeApi(script=deque([lost_reply()])))
-        async with running(bench):
-            await bench.put(*life("a", 2))
-            await asyncio.sleep(0.015)
-            assert len(bench.api.effects) == 7
-            bench.api.forget_keys()
-            await bench.settle()
-        assert bench.problems() == []
-        assert bench.dead == {}
-        assert bench.executor.account.overtaken == 7
-
-    run_virtual(program())
+@virtual
+async def test_conflict_after_a_lost_reply_is_settled_and_counted() -> None:
+    bench = make_bench(FakeApi(script=deque([lost_reply()])))
+    async with running(bench):
+        await bench.put(*life("a", 2))
+        await asyncio.sleep(0.015)
+        assert len(bench.api.effects) == 7
+        bench.api.forget_keys()
+        await bench.settle()
+    check_all_done(bench)
+    assert bench.executor.account.overtaken == 7
 
 
-@pytest.mark.parametrize("bulk", [True, False], ids=["bulk", "single"])
+@each("bulk", [True, False])
 def test_conflict_at_the_first_sending_is_not_ours(*, bulk: bool) -> None:
     api = FakeApi(no_bulk=None if bulk else Reply(404))
     api.instances["a"] = "active"
@@ -147,8 +141,10 @@ def test_conflict_at_the_first_sending_is_not_ours(*, bulk: bool) -> None:
     assert bench.api.done() == ["a-y:create"]
 
 
-@pytest.mark.parametrize("state", ["terminated", "over"])
-@pytest.mark.parametrize("first_read", [None, Reply(503), Reply(429, retry_after=5.0), page(404).reply])
+FIRST_READS = [None, Reply(503), Reply(429, retry_after=5.0), page(404).reply]
+
+
+@each("state, first_read", [*itertools.product(["terminated", "over"], FIRST_READS)])
 def test_finish_of_an_instance_that_is_over_is_settled(state: str, first_read: Reply | None) -> None:
     api = FakeApi(read_replies=deque([first_read] if first_read is not None else []))
     api.instances["a"] = state
@@ -168,36 +164,31 @@ def test_finish_of_an_instance_that_is_not_over_is_a_conflict() -> None:
 def test_conflict_with_another_code_is_in_flight_elsewhere() -> None:
     api = FakeApi(script=deque([status(409), status(409)]), no_bulk=Reply(404))
     bench = run(make_bench(api), life("a"))
-    assert bench.problems() == []
-    assert bench.dead == {}
+    check_all_done(bench)
 
 
-def test_a_handover_during_a_request_remembers_that_it_may_have_been_sent() -> None:
+@virtual
+async def test_a_handover_during_a_request_remembers_that_it_may_have_been_sent() -> None:
     """A stop cuts a request short whose effect has happened: the next executor finds no conflict."""
-
-    async def program() -> None:
-        api = FakeApi(latency=lambda: 5.0)
-        first = make_bench(api)
-        first.executor.start()
-        await first.put(*life("a"))
-        await asyncio.sleep(1)
-        assert len(api.effects) == 5
-        await first.executor.abandon()
-        api.forget_keys()
-        second = make_bench(api, queue=first.queue)
-        async with running(second):
-            await second.settle()
-        assert second.dead == {}
-        assert second.executor.account.overtaken == 5
-
-    run_virtual(program())
+    api = FakeApi(latency=lambda: 5.0)
+    first = make_bench(api)
+    first.executor.start()
+    await first.put(*life("a"))
+    await asyncio.sleep(1)
+    assert len(api.effects) == 5
+    await first.executor.abandon()
+    api.forget_keys()
+    second = make_bench(api, queue=first.queue)
+    async with running(second):
+        await second.settle()
+    assert second.dead == {}
+    assert second.executor.account.overtaken == 5
 
 
 # -- rejections
 
 
-@pytest.mark.parametrize("code", [400, 404, 413, 422])
-@pytest.mark.parametrize("bulk", [True, False], ids=["bulk", "single"])
+@each("bulk, code", [*itertools.product([True, False], [400, 404, 413, 422])])
 def test_one_refused_operation_is_set_aside_with_the_reply(code: int, *, bulk: bool) -> None:
     api = FakeApi(
         no_bulk=None if bulk else Reply(404), reject=refuse("a-span1:create", code=code, error="no_good")
@@ -268,46 +259,40 @@ def test_a_terminated_instance_does_not_hold_up_the_others() -> None:
     assert len(before) < 50, "the others waited for the whole of the terminated instance"
 
 
-def test_a_repeated_instance_does_not_hold_up_the_others() -> None:
+@virtual
+async def test_a_repeated_instance_does_not_hold_up_the_others() -> None:
     """The same after a crash and expired keys: each repeat conflicts and cuts a request short."""
-
-    async def program() -> None:
-        api = FakeApi(latency=lambda: 0.02)
-        bench = make_bench(api, num_workers=1)
-        spans = [create("a", f"a-{number}") for number in range(200)]
-        api.instances["a"] = "active"
-        api.spans.update({f"a-{number}": "active" for number in range(200)})
-        await bench.put(*spans)
-        for delivery in bench.queue._waiting:
-            delivery.maybe_sent = True  # as a broker says of what it delivers again
-        await bench.put(*life("b"))
-        async with running(bench):
-            await bench.settle(within=3600)
-        assert bench.executor.account.overtaken == 200
-        before = [request for request in api.requests if request.at < api.effects[-1].at]
-        assert len(before) < 50
-
-    run_virtual(program())
+    api = FakeApi(latency=lambda: 0.02)
+    bench = make_bench(api, num_workers=1)
+    spans = [create("a", f"a-{number}") for number in range(200)]
+    api.instances["a"] = "active"
+    api.spans.update({f"a-{number}": "active" for number in range(200)})
+    await bench.put(*spans)
+    for delivery in bench.queue._waiting:
+        delivery.maybe_sent = True  # as a broker says of what it delivers again
+    await bench.put(*life("b"))
+    async with running(bench):
+        await bench.settle(within=3600)
+    assert bench.executor.account.overtaken == 200
+    before = [request for request in api.requests if request.at < api.effects[-1].at]
+    assert len(before) < 50
 
 
-def test_what_cannot_be_encoded_does_not_hold_up_the_others() -> None:
+@virtual
+async def test_what_cannot_be_encoded_does_not_hold_up_the_others() -> None:
     """It cuts each request short until it is the first; a busy lane must not prevent that."""
-
-    async def program() -> None:
-        api = FakeApi(latency=lambda: 0.02)
-        bench = make_bench(api, num_workers=1)
-        busy = [quality("a", number) for number in range(5000)]
-        template = create("b", "b-1")
-        broken = Operation(template.type, {"instance_id": "b"}, template.timestamp, "broken-key")
-        api.instances["a"] = "active"
-        await bench.put(*busy[:100], broken, *life("c"), *busy[100:])
-        async with running(bench):
-            await bench.settle(within=3600)
-        last_of_c = max(effect.at for effect in api.effects if effect.instance == "c")
-        last_of_a = max(effect.at for effect in api.effects if effect.instance == "a")
-        assert last_of_c < last_of_a
-
-    run_virtual(program())
+    api = FakeApi(latency=lambda: 0.02)
+    bench = make_bench(api, num_workers=1)
+    busy = [quality("a", number) for number in range(5000)]
+    template = create("b", "b-1")
+    broken = Operation(template.type, {"instance_id": "b"}, template.timestamp, "broken-key")
+    api.instances["a"] = "active"
+    await bench.put(*busy[:100], broken, *life("c"), *busy[100:])
+    async with running(bench):
+        await bench.settle(within=3600)
+    last_of_c = max(effect.at for effect in api.effects if effect.instance == "c")
+    last_of_a = max(effect.at for effect in api.effects if effect.instance == "a")
+    assert last_of_c < last_of_a
 
 
 def test_a_failed_lane_travels_alone_until_it_succeeds() -> None:
@@ -335,16 +320,14 @@ def test_what_was_not_reached_goes_out_at_once() -> None:
 def test_an_item_error_of_unknown_code_is_asked_singly() -> None:
     api = FakeApi(item_code=lambda one: "odd" if one.key == "a-span0:create" else None)
     bench = run(make_bench(api), life("a"), life("b"))
-    assert bench.problems() == []
-    assert bench.dead == {}
+    check_all_done(bench)
     assert [request.keys for request in api.single_requests] == [("a-span0:create",)]
 
 
 def test_too_large_is_split() -> None:
     api = FakeApi(most_items=3)
     bench = run(make_bench(api), life("a", 20), life("b", 3))
-    assert bench.problems() == []
-    assert bench.dead == {}
+    check_all_done(bench)
     assert len(api.requests) < 2 * len(bench.put_so_far)
 
 
@@ -357,32 +340,28 @@ def test_a_bulk_refused_whole_is_split_down_to_the_one_to_blame() -> None:
     assert bench.problems() == []
 
 
-@pytest.mark.parametrize("reply", [Reply(404), Reply(405), Reply(501), Reply(404, error_body("not_found"))])
-def test_without_bulk_single_requests_do_the_work_and_bulk_is_tried_again(reply: Reply) -> None:
-    async def program() -> None:
-        api = FakeApi(no_bulk=reply, latency=lambda: 0.01)
-        bench = make_bench(api)
-        async with running(bench):
-            began = now()
-            await bench.put_all(life("a", 3), life("b", 3))
-            await bench.settle()
-            assert now() - began < 10
-            assert len(api.single_requests) == len(bench.put_so_far)
-            assert len(api.bulk_requests) <= 3, "each worker may have had one under way"
-            await asyncio.sleep(began + 59 - now())
-            await bench.put(*life("c"))
-            await bench.settle()
-            bulks = len(api.bulk_requests)
-            assert bulks <= 3
-            api.no_bulk = None
-            await asyncio.sleep(5)
-            await bench.put(*life("d"))
-            await bench.settle()
-            assert len(api.bulk_requests) == bulks + 1
-        assert bench.problems() == []
-        assert bench.dead == {}
-
-    run_virtual(program())
+@each("reply", [Reply(404), Reply(405), Reply(501), Reply(404, error_body("not_found"))])
+async def test_without_bulk_single_requests_do_the_work_and_bulk_is_tried_again(reply: Reply) -> None:
+    api = FakeApi(no_bulk=reply, latency=lambda: 0.01)
+    bench = make_bench(api)
+    async with running(bench):
+        began = now()
+        await bench.put_all(life("a", 3), life("b", 3))
+        await bench.settle()
+        assert now() - began < 10
+        assert len(api.single_requests) == len(bench.put_so_far)
+        assert len(api.bulk_requests) <= 3, "each worker may have had one under way"
+        await asyncio.sleep(began + 59 - now())
+        await bench.put(*life("c"))
+        await bench.settle()
+        bulks = len(api.bulk_requests)
+        assert bulks <= 3
+        api.no_bulk = None
+        await asyncio.sleep(5)
+        await bench.put(*life("d"))
+        await bench.settle()
+        assert len(api.bulk_requests) == bulks + 1
+    check_all_done(bench)
 
 
 def test_duplicate_keys_are_never_in_one_request() -> None:
@@ -399,26 +378,24 @@ def test_duplicate_keys_are_never_in_one_request() -> None:
 # -- poison
 
 
-def test_poison_is_set_aside_after_its_attempts_while_its_neighbours_go_on() -> None:
-    async def program() -> None:
-        api = FakeApi(poison=lambda one: one.key == "a-span1:create", latency=lambda: 0.02)
-        bench = make_bench(api)
-        async with running(bench):
-            await bench.put_all(life("a", 3), life("b", 3))
-            for number in range(60):
-                await bench.put(*life(f"n{number:02}"))
-                await asyncio.sleep(1)
-            await bench.settle()
-        assert set(bench.dead) == {"a-span1:create", "a-span1:finish"}
-        letter = bench.dead["a-span1:create"]
-        assert 4 <= letter.attempts <= 8
-        assert letter.reason.startswith(f"gave up after {letter.attempts} attempts: HTTP 500")
-        assert bench.problems() == []
-        ends = {effect.key: effect.at for effect in api.effects}
+@virtual
+async def test_poison_is_set_aside_after_its_attempts_while_its_neighbours_go_on() -> None:
+    api = FakeApi(poison=lambda one: one.key == "a-span1:create", latency=lambda: 0.02)
+    bench = make_bench(api)
+    async with running(bench):
+        await bench.put_all(life("a", 3), life("b", 3))
         for number in range(60):
-            assert ends[f"n{number:02}:finish"] - 1000 < number + 10
-
-    run_virtual(program())
+            await bench.put(*life(f"n{number:02}"))
+            await asyncio.sleep(1)
+        await bench.settle()
+    assert set(bench.dead) == {"a-span1:create", "a-span1:finish"}
+    letter = bench.dead["a-span1:create"]
+    assert 4 <= letter.attempts <= 8
+    assert letter.reason.startswith(f"gave up after {letter.attempts} attempts: HTTP 500")
+    assert bench.problems() == []
+    ends = {effect.key: effect.at for effect in api.effects}
+    for number in range(60):
+        assert ends[f"n{number:02}:finish"] - 1000 < number + 10
 
 
 def test_poison_alone_at_an_endpoint_that_is_well_is_given_up() -> None:
@@ -434,8 +411,7 @@ def test_poison_alone_at_an_endpoint_that_is_well_is_given_up() -> None:
 _REFUSED = Reply(401, error_body("unauthorized"))
 
 
-@pytest.mark.parametrize("code", [401, 403])
-@pytest.mark.parametrize("bulk", [True, False], ids=["bulk", "single"])
+@each("bulk, code", [*itertools.product([True, False], [401, 403])])
 def test_an_operation_that_is_not_allowed_is_set_aside(code: int, *, bulk: bool) -> None:
     api = FakeApi(
         no_bulk=None if bulk else Reply(404), reject=refuse("a-span0:create", code=code, error="forbidden")
@@ -447,95 +423,80 @@ def test_an_operation_that_is_not_allowed_is_set_aside(code: int, *, bulk: bool)
     assert bench.failures == []
 
 
-def test_a_bad_token_ends_everything_where_it_is_final() -> None:
-    async def program() -> None:
-        bench = make_bench(FakeApi(token=_REFUSED), latch=True)
-        bench.executor.start()
-        await bench.put(*life("a"))
-        await asyncio.sleep(60)
-        assert len(bench.failures) == 1
-        assert bench.failures[0].operation_type == "REGISTER_AGENT_INSTANCE"
-        assert "401" in str(bench.failures[0])
-        assert bench.executor.account.released == 5
-        assert bench.queue.size() == 5
-        assert bench.dead == {}
-        bench.check_books()
-
-    run_virtual(program())
+@virtual
+async def test_a_bad_token_ends_everything_where_it_is_final() -> None:
+    bench = make_bench(FakeApi(token=_REFUSED), latch=True)
+    bench.executor.start()
+    await bench.put(*life("a"))
+    await asyncio.sleep(60)
+    assert len(bench.failures) == 1
+    assert bench.failures[0].operation_type == "REGISTER_AGENT_INSTANCE"
+    assert "401" in str(bench.failures[0])
+    assert bench.executor.account.released == 5
+    assert bench.queue.size() == 5
+    assert bench.dead == {}
+    bench.check_books()
 
 
-def test_a_bad_token_is_waited_out_where_it_can_be_mended() -> None:
-    async def program() -> None:
-        api = FakeApi(token=_REFUSED, latency=lambda: 0.05)
-        bench = make_bench(api, latch=False)
-        async with running(bench):
-            await bench.put_all(*(life(f"i{number}") for number in range(10)))
-            await asyncio.sleep(600)
-            assert len(api.requests) <= 3
-            api.token = None
-            mended = now()
-            await bench.settle(within=60)
-            assert api.effects[0].at - mended < 11
-        assert bench.problems() == []
-        assert bench.dead == {}
-
-    run_virtual(program())
+@virtual
+async def test_a_bad_token_is_waited_out_where_it_can_be_mended() -> None:
+    api = FakeApi(token=_REFUSED, latency=lambda: 0.05)
+    bench = make_bench(api, latch=False)
+    async with running(bench):
+        await bench.put_all(*(life(f"i{number}") for number in range(10)))
+        await asyncio.sleep(600)
+        assert len(api.requests) <= 3
+        api.token = None
+        mended = now()
+        await bench.settle(within=60)
+        assert api.effects[0].at - mended < 11
+    check_all_done(bench)
 
 
-def test_a_token_that_is_mended_before_the_ping_costs_nothing() -> None:
+@virtual
+async def test_a_token_that_is_mended_before_the_ping_costs_nothing() -> None:
     """The write is refused, and by the time that the ping asks, the token is good again."""
-
-    async def program() -> None:
-        bench = make_bench(FakeApi(script=deque([Fault(_REFUSED)]), no_bulk=Reply(404)), latch=False)
-        async with running(bench):
-            await bench.put(*life("a"))
-            await bench.settle()
-        assert bench.dead == {}
-        assert bench.problems() == []
-
-    run_virtual(program())
+    api = FakeApi(script=deque([Fault(_REFUSED)]), no_bulk=Reply(404))
+    check_all_done(await carried_out(api, life("a"), latch=False))
 
 
-def test_a_token_revoked_while_requests_are_under_way_costs_nothing() -> None:
+@virtual
+async def test_a_token_revoked_while_requests_are_under_way_costs_nothing() -> None:
     """A success that came during a request says nothing of the token at the request's end."""
+    api = FakeApi(no_bulk=Reply(404))
+    bench = make_bench(api, latch=False)
+    slow = 0
 
-    async def program() -> None:
-        api = FakeApi(no_bulk=Reply(404))
-        bench = make_bench(api, latch=False)
+    def latency() -> float:
+        nonlocal slow
+        slow += 1
+        return 0.1 * slow
+
+    api.latency = latency
+    api.instances.update(a="active", b="active")
+    async with running(bench):
+        await bench.put(quality("a", 1))
+        await asyncio.sleep(0.5)  # no bulk, and the first single one is done
         slow = 0
+        # b's request takes 2 s and is refused at its end; a's success comes within that time.
+        original = api.post
 
-        def latency() -> float:
-            nonlocal slow
-            slow += 1
-            return 0.1 * slow
+        async def post(path: str, body: bytes) -> Reply:
+            if b":quality:2" in body and api.sent("b:quality:2") == 0:
+                api.sendings["b:quality:2"] = ["refused"]
+                await asyncio.sleep(2)
+                api.token = _REFUSED
+                return _REFUSED
+            return await original(path, body)
 
-        api.latency = latency
-        api.instances.update(a="active", b="active")
-        async with running(bench):
-            await bench.put(quality("a", 1))
-            await asyncio.sleep(0.5)  # no bulk, and the first single one is done
-            slow = 0
-            # b's request takes 2 s and is refused at its end; a's success comes within that time.
-            original = api.post
-
-            async def post(path: str, body: bytes) -> Reply:
-                if b":quality:2" in body and api.sent("b:quality:2") == 0:
-                    api.sendings["b:quality:2"] = ["refused"]
-                    await asyncio.sleep(2)
-                    api.token = _REFUSED
-                    return _REFUSED
-                return await original(path, body)
-
-            bench.delivery._api = _Posting(api, post)
-            await bench.put(quality("b", 2), quality("a", 3))
-            await asyncio.sleep(30)
-            assert api.done("a") == ["a:quality:1", "a:quality:3"]
-            assert bench.dead == {}, "the token was bad, not the operation"
-            api.token = None
-            await bench.settle()
-        assert "b:quality:2" in api.done()
-
-    run_virtual(program())
+        bench.delivery._api = _Posting(api, post)
+        await bench.put(quality("b", 2), quality("a", 3))
+        await asyncio.sleep(30)
+        assert api.done("a") == ["a:quality:1", "a:quality:3"]
+        assert bench.dead == {}, "the token was bad, not the operation"
+        api.token = None
+        await bench.settle()
+    assert "b:quality:2" in api.done()
 
 
 class _Posting:
@@ -553,24 +514,21 @@ class _Posting:
 # -- sendings
 
 
-def test_all_sendings_of_an_operation_are_the_same() -> None:
+@virtual
+async def test_all_sendings_of_an_operation_are_the_same() -> None:
     """In bulk, alone, after each kind of failure."""
-
-    async def program() -> None:
-        faults = [lost_reply(), status(500), page(502), lost_request(), status(429), refused_connection()] * 3
-        api = FakeApi(script=deque(faults))
-        bench = make_bench(api)
-        async with running(bench):
-            await bench.put(*life("a", 4))
-            await asyncio.sleep(3)
-            api.no_bulk = Reply(404)
-            await asyncio.sleep(100)
-            api.no_bulk = None
-            await bench.settle()
-        assert max(api.sent(key) for key in api.sendings) > 5
-        assert bench.problems() == []
-
-    run_virtual(program())
+    faults = [lost_reply(), status(500), page(502), lost_request(), status(429), refused_connection()] * 3
+    api = FakeApi(script=deque(faults))
+    bench = make_bench(api)
+    async with running(bench):
+        await bench.put(*life("a", 4))
+        await asyncio.sleep(3)
+        api.no_bulk = Reply(404)
+        await asyncio.sleep(100)
+        api.no_bulk = None
+        await bench.settle()
+    assert max(api.sent(key) for key in api.sendings) > 5
+    assert bench.problems() == []
 
 
 def test_no_more_requests_at_once_than_workers() -> None:
@@ -627,7 +585,8 @@ def unsound(number: int, instance: Any, key: Any = None, **more: Any) -> Operati
     )
 
 
-def test_operations_that_are_not_sound_stop_no_others() -> None:
+@virtual
+async def test_operations_that_are_not_sound_stop_no_others() -> None:
     odd = [
         unsound(1, "a", header="größe@1"),
         unsound(2, "b", header="x" * 2_000),
@@ -640,15 +599,12 @@ def test_operations_that_are_not_sound_stop_no_others() -> None:
     bench = make_bench(StrictApi())
     bench.api.instances["z"] = "active"
 
-    async def program() -> None:
-        async with running(bench):
-            await bench.put_all(life("a", 2), life("b", 2))
-            for one in odd:
-                await bench.queue.put(one)
-                await bench.put(quality("z", odd.index(one)))
-            await bench.settle()
-
-    run_virtual(program())
+    async with running(bench):
+        await bench.put_all(life("a", 2), life("b", 2))
+        for one in odd:
+            await bench.queue.put(one)
+            await bench.put(quality("z", odd.index(one)))
+        await bench.settle()
     assert bench.executor.account.retried == 0
     assert {letter.item.idempotency_key for letter in bench.queue.dead_letters()} == {
         one.idempotency_key for one in odd

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-import pytest
 from pydantic_core import from_json, to_json
 
 from prefactor_core.broker.consumer import Consumer
@@ -14,9 +13,9 @@ from prefactor_core.broker.dead_letter import StoredDeadLetter, encode_dead_lett
 from prefactor_core.broker.dead_letters import DeadLetters, Selection
 from prefactor_core.broker.driver import DeadLetterMessage
 from prefactor_core.broker.envelope import Envelope, decode, encode
+from tests.engine.virtual import each
 from tests.support.fake_broker import FakeBroker
 from tests.support.operations import create, dice, quality
-from tests.support.virtual_time import run_virtual
 
 GOOD = 20
 HOSTILE = 400
@@ -53,44 +52,38 @@ def filled(seed: int) -> FakeBroker:
     return broker
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_good_ones_are_replayed_in_their_sequence_and_what_cannot_be_read_stays(seed: int) -> None:
-    async def program() -> None:
-        broker = filled(seed)
-        letters = DeadLetters(broker)
-        listed = [record async for record in letters.list()]
-        readable = {record.id for record in listed if record.read() is not None}
-        replay = await letters.replay(Selection())
-        left = [record async for record in letters.list()]
-        sys.stdout.write(
-            f"{len(listed)} listed, {replay.replayed} replayed, {replay.unreadable} cannot be read\n"
-        )
-        assert (replay.replayed, replay.unreadable) == (len(readable), len(listed) - len(readable))
-        assert len(left) == replay.unreadable > HOSTILE // 20
-        assert replay.gone == ()
-        published = [decode(data) for partition in broker.arrived for data in partition]
-        assert {envelope.id for envelope in published} == readable
-        for name in ("i0", "i1", "i2"):
-            sequence = [one.sequence for one in published if one.operation.instance_id == name]
-            assert sequence == sorted(sequence)
-            assert len(sequence) >= GOOD // 3
-        named = Selection(ids={record.id for record in left})
-        assert await letters.purge(named) == len(left)
-        assert broker.letters == []
-
-    run_virtual(program())
+@each("seed", range(4))
+async def test_good_ones_are_replayed_in_their_sequence_and_what_cannot_be_read_stays(seed: int) -> None:
+    broker = filled(seed)
+    letters = DeadLetters(broker)
+    listed = [record async for record in letters.list()]
+    readable = {record.id for record in listed if record.read() is not None}
+    replay = await letters.replay(Selection())
+    left = [record async for record in letters.list()]
+    sys.stdout.write(
+        f"{len(listed)} listed, {replay.replayed} replayed, {replay.unreadable} cannot be read\n"
+    )
+    assert (replay.replayed, replay.unreadable) == (len(readable), len(listed) - len(readable))
+    assert len(left) == replay.unreadable > HOSTILE // 20
+    assert replay.gone == ()
+    published = [decode(data) for partition in broker.arrived for data in partition]
+    assert {envelope.id for envelope in published} == readable
+    for name in ("i0", "i1", "i2"):
+        sequence = [one.sequence for one in published if one.operation.instance_id == name]
+        assert sequence == sorted(sequence)
+        assert len(sequence) >= GOOD // 3
+    named = Selection(ids={record.id for record in left})
+    assert await letters.purge(named) == len(left)
+    assert broker.letters == []
 
 
-@pytest.mark.parametrize("at", TIMES)
-def test_an_operation_of_any_time_can_be_asked_for_its_age(at: str) -> None:
-    async def program() -> None:
-        broker = FakeBroker(1)
-        fields = from_json(encode(Envelope("an-id", 1, quality("a")))) | {"at": at}
-        broker.put(0, to_json(fields))
-        consumer = Consumer(broker.consuming(), broker.name, dice(1))
-        (delivery,) = await consumer.receive(1, 1 << 20)
-        assert delivery.item.timestamp == datetime.fromisoformat(at)
-        assert consumer.oldest(0) is not None
-        await consumer.disconnect()
-
-    run_virtual(program())
+@each("at", TIMES)
+async def test_an_operation_of_any_time_can_be_asked_for_its_age(at: str) -> None:
+    broker = FakeBroker(1)
+    fields = from_json(encode(Envelope("an-id", 1, quality("a")))) | {"at": at}
+    broker.put(0, to_json(fields))
+    consumer = Consumer(broker.consuming(), broker.name, dice(1))
+    (delivery,) = await consumer.receive(1, 1 << 20)
+    assert delivery.item.timestamp == datetime.fromisoformat(at)
+    assert consumer.oldest(0) is not None
+    await consumer.disconnect()

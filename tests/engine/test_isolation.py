@@ -9,20 +9,20 @@ import pytest
 from prefactor_core.api.circuit_breaker import CircuitBreaker
 from prefactor_core.api.delivery import ApiDelivery
 from prefactor_core.broker import reader
-from prefactor_core.broker.buffer import BufferBounds
 from prefactor_core.broker.consumer import Consumer
+from prefactor_core.broker.dead_letter import StoredDeadLetter
 from prefactor_core.broker.dead_letters import DeadLetters
 from prefactor_core.broker.envelope import Envelope, decode, encode
-from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.execution.dependents import Dependents
 from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Delivery
 from prefactor_core.queue.executor import TaskExecutor
+from tests.engine.setups import queue_on
+from tests.engine.virtual import each, virtual
 from tests.support.fake_api import FakeApi, lost_request, status
 from tests.support.fake_broker import Entry, FakeBroker, Fault
 from tests.support.operations import dice, quality
-from tests.support.virtual_time import run_virtual
 
 PARTITIONS = 3
 
@@ -55,33 +55,29 @@ async def received(consumer: Consumer, seconds: float) -> list[Delivery[Operatio
         return found
 
 
-def test_first_attempts_go_side_by_side() -> None:
-    async def program() -> None:
-        broker = broker_with(0, 0, 0)
-        consumer = Consumer(broker.consuming(), broker.name, dice(1))
-        first = await received(consumer, 5)
-        assert partitions(first) == {"p0", "p1", "p2"}
-        assert len(first) == PARTITIONS, "one of each"
-        await consumer.disconnect()
-
-    run_virtual(program())
+@virtual
+async def test_first_attempts_go_side_by_side() -> None:
+    broker = broker_with(0, 0, 0)
+    consumer = Consumer(broker.consuming(), broker.name, dice(1))
+    first = await received(consumer, 5)
+    assert partitions(first) == {"p0", "p1", "p2"}
+    assert len(first) == PARTITIONS, "one of each"
+    await consumer.disconnect()
 
 
-def test_what_was_begun_before_is_alone() -> None:
-    async def program() -> None:
-        broker = broker_with(1, 1, 0)
-        consumer = Consumer(broker.consuming(), broker.name, dice(1))
-        seen: list[set[str]] = []
-        for _ in range(2 * PARTITIONS):
-            out = await received(consumer, 5)
-            seen.append({f"{one.item.instance_id}:{one.item.payload['name']}" for one in out})
-            suspects = [one for one in out if one.item.instance_id in {"p0", "p1"} and _is_first(one)]
-            assert not suspects or len(out) == 1, seen
-            assert not await consumer.settle(out)
-        assert sum(map(len, seen)) == 2 * PARTITIONS, "all had their turn"
-        await consumer.disconnect()
-
-    run_virtual(program())
+@virtual
+async def test_what_was_begun_before_is_alone() -> None:
+    broker = broker_with(1, 1, 0)
+    consumer = Consumer(broker.consuming(), broker.name, dice(1))
+    seen: list[set[str]] = []
+    for _ in range(2 * PARTITIONS):
+        out = await received(consumer, 5)
+        seen.append({f"{one.item.instance_id}:{one.item.payload['name']}" for one in out})
+        suspects = [one for one in out if one.item.instance_id in {"p0", "p1"} and _is_first(one)]
+        assert not suspects or len(out) == 1, seen
+        assert not await consumer.settle(out)
+    assert sum(map(len, seen)) == 2 * PARTITIONS, "all had their turn"
+    await consumer.disconnect()
 
 
 def _is_first(delivery: Delivery[Operation]) -> bool:
@@ -99,7 +95,7 @@ def recorded(broker: FakeBroker) -> list[int]:
 @asynccontextmanager
 async def worker(broker: FakeBroker, api: FakeApi) -> AsyncIterator[TaskExecutor]:
     """A worker as it is put together, on the fake broker and the fake API."""
-    queue = BrokerQueue(broker, BufferBounds(10, 1 << 20), rng=dice(1))
+    queue = queue_on(broker)
     retry = RetryPolicy(3, base=20.0, rng=dice(1))
     breaker = CircuitBreaker(api.ping, retry, latch=False)
     executor = TaskExecutor(queue, ApiDelivery(api, breaker), 4, retry=retry, dependents=Dependents())
@@ -110,128 +106,114 @@ async def worker(broker: FakeBroker, api: FakeApi) -> AsyncIterator[TaskExecutor
     assert broker.wrongs == []
 
 
+async def records(broker: FakeBroker) -> list[StoredDeadLetter]:
+    return [record async for record in DeadLetters(broker).list()]
+
+
 def taking(**settings: object) -> FakeApi:
     api = FakeApi(latency=lambda: 0.05, **settings)  # type: ignore[arg-type]
     api.instances.update({f"p{number}": "active" for number in range(PARTITIONS)})
     return api
 
 
-@pytest.mark.parametrize("begun", [0, 1], ids=["for the first time", "begun before"])
-def test_what_waits_for_the_api_has_no_attempt_recorded(begun: int) -> None:
-    async def program() -> None:
-        api = taking(away=True)
-        broker = broker_with(begun, begun, begun)
-        async with worker(broker, api):
-            await asyncio.sleep(5)  # the first requests have found out by then
-            for _ in range(200):
-                await asyncio.sleep(0.1)
-                assert recorded(broker) == [begun, 0] * PARTITIONS
-            api.away = False
-            await asyncio.sleep(60)
-            assert broker.unsettled == 0
-
-    run_virtual(program())
+@each("begun", [0, 1])
+async def test_what_waits_for_the_api_has_no_attempt_recorded(begun: int) -> None:
+    api = taking(away=True)
+    broker = broker_with(begun, begun, begun)
+    async with worker(broker, api):
+        await asyncio.sleep(5)  # the first requests have found out by then
+        for _ in range(200):
+            await asyncio.sleep(0.1)
+            assert recorded(broker) == [begun, 0] * PARTITIONS
+        api.away = False
+        await asyncio.sleep(60)
+        assert broker.unsettled == 0
 
 
-def test_what_waits_for_a_retry_has_no_attempt_recorded() -> None:
-    async def program() -> None:
-        api = taking(faults=lambda request: status(500) if "quality" in request.keys[0] else None)
-        broker = broker_with(1)
-        async with worker(broker, api):
-            await asyncio.sleep(1)
-            assert len(api.requests) == 1
-            assert recorded(broker) == [1, 0], "that of the owner that crashed"
-            api.faults = None
-            await asyncio.sleep(60)
-            assert broker.unsettled == 0
-
-    run_virtual(program())
+@virtual
+async def test_what_waits_for_a_retry_has_no_attempt_recorded() -> None:
+    api = taking(faults=lambda request: status(500) if "quality" in request.keys[0] else None)
+    broker = broker_with(1)
+    async with worker(broker, api):
+        await asyncio.sleep(1)
+        assert len(api.requests) == 1
+        assert recorded(broker) == [1, 0], "that of the owner that crashed"
+        api.faults = None
+        await asyncio.sleep(60)
+        assert broker.unsettled == 0
 
 
-def test_isolated_operations_are_the_trial_of_a_circuit_that_needs_a_write() -> None:
+@virtual
+async def test_isolated_operations_are_the_trial_of_a_circuit_that_needs_a_write() -> None:
     """Pings are answered and writes are not, and only isolated operations are there to find that out."""
-
-    async def program() -> None:
-        api = taking(faults=lambda _: status(503))
-        broker = broker_with(1, 1, 1)
-        async with worker(broker, api):
-            await asyncio.sleep(300)
-            api.faults = None
-            await asyncio.sleep(120)
-            assert broker.unsettled == 0
-        assert [record async for record in DeadLetters(broker).list()] == []
-
-    run_virtual(program())
+    api = taking(faults=lambda _: status(503))
+    broker = broker_with(1, 1, 1)
+    async with worker(broker, api):
+        await asyncio.sleep(300)
+        api.faults = None
+        await asyncio.sleep(120)
+        assert broker.unsettled == 0
+    assert await records(broker) == []
 
 
-@pytest.mark.parametrize("pace", [20, 100])
-def test_what_has_ended_keeps_no_other_isolated_operation_waiting(pace: int) -> None:
+@each("pace", [20, 100])
+async def test_what_has_ended_keeps_no_other_isolated_operation_waiting(pace: int) -> None:
     """Its partition goes on at full speed, and is never empty."""
-
-    async def program() -> None:
-        api = taking()
-        broker = broker_with(1, 1)
-        broker.isolated = {1}
-        broker.isolated_until[0] = broker.logs[0][0].number
-        broker.crashes[0] = 0
-        async with worker(broker, api):
-            for number in range(10 * pace):
-                operation = quality("p0", 10 + number)
-                broker.put(0, encode(Envelope(f"more-{number}", 10 + number, operation)))
-                await asyncio.sleep(1 / pace)
-            assert not broker.logs[1], "the other partition's operations were handled meanwhile"
-            await asyncio.sleep(30)
-
-    run_virtual(program())
+    api = taking()
+    broker = broker_with(1, 1)
+    broker.isolated = {1}
+    broker.isolated_until[0] = broker.logs[0][0].number
+    broker.crashes[0] = 0
+    async with worker(broker, api):
+        for number in range(10 * pace):
+            operation = quality("p0", 10 + number)
+            broker.put(0, encode(Envelope(f"more-{number}", 10 + number, operation)))
+            await asyncio.sleep(1 / pace)
+        assert not broker.logs[1], "the other partition's operations were handled meanwhile"
+        await asyncio.sleep(30)
 
 
-def test_an_attempt_is_recorded_while_it_is_handled() -> None:
-    async def program() -> None:
-        api = taking()
-        api.latency = lambda: 5.0
-        broker = broker_with(0)
-        async with worker(broker, api):
-            while not api.requests:
-                await asyncio.sleep(0.1)
-            assert recorded(broker) == [1, 0]
-            await asyncio.sleep(60)
-
-    run_virtual(program())
+@virtual
+async def test_an_attempt_is_recorded_while_it_is_handled() -> None:
+    api = taking()
+    api.latency = lambda: 5.0
+    broker = broker_with(0)
+    async with worker(broker, api):
+        while not api.requests:
+            await asyncio.sleep(0.1)
+        assert recorded(broker) == [1, 0]
+        await asyncio.sleep(60)
 
 
-def test_one_that_was_begun_before_is_handled_only_once_a_ping_is_answered() -> None:
+@virtual
+async def test_one_that_was_begun_before_is_handled_only_once_a_ping_is_answered() -> None:
     """A request that hangs looks as if it was being handled; a worker killed then was not killed by it."""
-
-    async def program() -> None:
-        api = taking()
-        api.latency = lambda: 300.0
-        broker = broker_with(1)
-        async with worker(broker, api):
-            await asyncio.sleep(100)
-            assert api.pings
-            assert api.requests == []
-            assert recorded(broker) == [1, 0]
-
-    run_virtual(program())
+    api = taking()
+    api.latency = lambda: 300.0
+    broker = broker_with(1)
+    async with worker(broker, api):
+        await asyncio.sleep(100)
+        assert api.pings
+        assert api.requests == []
+        assert recorded(broker) == [1, 0]
 
 
-def test_an_attempt_that_cannot_be_taken_back_is_not_recorded_twice() -> None:
-    async def program() -> None:
-        api = taking()
-        api.script.extend([lost_request(), lost_request()])
-        broker = broker_with(1)
-        async with worker(broker, api):
-            broker.fail("withdraw", *[Fault()] * 20)
-            await asyncio.sleep(15)
-            assert recorded(broker)[0] <= 2
-            await asyncio.sleep(200)
-            assert broker.unsettled == 0
-        assert [record async for record in DeadLetters(broker).list()] == []
-
-    run_virtual(program())
+@virtual
+async def test_an_attempt_that_cannot_be_taken_back_is_not_recorded_twice() -> None:
+    api = taking()
+    api.script.extend([lost_request(), lost_request()])
+    broker = broker_with(1)
+    async with worker(broker, api):
+        broker.fail("withdraw", *[Fault()] * 20)
+        await asyncio.sleep(15)
+        assert recorded(broker)[0] <= 2
+        await asyncio.sleep(200)
+        assert broker.unsettled == 0
+    assert await records(broker) == []
 
 
-def test_what_crashes_those_who_decode_it_is_set_aside_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+@virtual
+async def test_what_crashes_those_who_decode_it_is_set_aside_unread(monkeypatch: pytest.MonkeyPatch) -> None:
     """The attempt is recorded before: one more than those that are handled, and then nobody decodes it."""
     decoded: list[bytes] = []
 
@@ -241,29 +223,23 @@ def test_what_crashes_those_who_decode_it_is_set_aside_unread(monkeypatch: pytes
 
     monkeypatch.setattr(reader, "decode", noted)
 
-    async def program() -> None:
-        broker = broker_with(4)
-        poison = broker.logs[0][0].data
-        async with worker(broker, taking()):
-            await asyncio.sleep(10)
-            assert broker.unsettled == 0
-        assert poison not in decoded
-        (record,) = [record async for record in DeadLetters(broker).list()]
-        assert record.envelope == poison
-        assert (record.reason, record.attempts) == ("its workers crashed each time they read it", 4)
-
-    run_virtual(program())
+    broker = broker_with(4)
+    poison = broker.logs[0][0].data
+    async with worker(broker, taking()):
+        await asyncio.sleep(10)
+        assert broker.unsettled == 0
+    assert poison not in decoded
+    (record,) = await records(broker)
+    assert record.envelope == poison
+    assert (record.reason, record.attempts) == ("its workers crashed each time they read it", 4)
 
 
-@pytest.mark.parametrize("begun", [0, 1, 2])
-def test_attempts_that_crashed_earlier_owners_stand_in_the_dead_letter(begun: int) -> None:
-    async def program() -> None:
-        broker = broker_with(begun)
-        api = taking(reject=lambda one: (422, "invalid") if one.key == "p0:quality:1" else None)
-        async with worker(broker, api):
-            await asyncio.sleep(30)
-            assert broker.unsettled == 0
-        (record,) = [record async for record in DeadLetters(broker).list()]
-        assert (record.reason.partition(":")[0], record.attempts) == ("rejected", begun + 1)
-
-    run_virtual(program())
+@each("begun", [0, 1, 2])
+async def test_attempts_that_crashed_earlier_owners_stand_in_the_dead_letter(begun: int) -> None:
+    broker = broker_with(begun)
+    api = taking(reject=lambda one: (422, "invalid") if one.key == "p0:quality:1" else None)
+    async with worker(broker, api):
+        await asyncio.sleep(30)
+        assert broker.unsettled == 0
+    (record,) = await records(broker)
+    assert (record.reason.partition(":")[0], record.attempts) == ("rejected", begun + 1)

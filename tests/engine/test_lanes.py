@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -14,9 +13,9 @@ from prefactor_core.execution.outcome import NOT_REACHED, SETTLED, Apart, Dead, 
 from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Delivery
+from tests.engine.setups import WIDE, lane_of
+from tests.engine.virtual import each
 from tests.support.operations import create, dice, finish, finish_span, key_of, life, quality, register, start
-
-WIDE = BatchLimits(1000, 1 << 40, 1000)
 
 
 class Item:
@@ -28,6 +27,13 @@ class Item:
 def make(max_retries: int = 3, dependents: Dependents | None = None) -> Lanes[Item]:
     retry = RetryPolicy(max_retries=max_retries, rng=dice(1))
     return Lanes(retry, lambda item: None if item.name[0] == "-" else item.name[0], dependents)
+
+
+def with_life(*operations: Operation) -> Lanes[Operation]:
+    lanes: Lanes[Operation] = Lanes(RetryPolicy(max_retries=2, rng=dice(1)), lane_of, Dependents())
+    for operation in operations:
+        lanes.add(Delivery(operation))
+    return lanes
 
 
 def fill(lanes: Lanes[Item], names: str, size: int = 10) -> None:
@@ -176,7 +182,6 @@ def test_apart_narrows_at_once_and_alone() -> None:
 
 
 def test_what_depends_on_a_lost_one_is_buried() -> None:
-    lanes: Lanes[Operation] = Lanes(RetryPolicy(), lambda item: item.instance_id, Dependents())
     operations = [
         create("a", "a-1"),
         create("a", "a-2", "a-1"),
@@ -185,8 +190,7 @@ def test_what_depends_on_a_lost_one_is_buried() -> None:
         finish_span("a", "a-3"),
         finish_span("a", "a-1"),
     ]
-    for operation in [register("a"), start("a"), *operations, finish("a"), *life("b")]:
-        lanes.add(Delivery(operation))
+    lanes = with_life(register("a"), start("a"), *operations, finish("a"), *life("b"))
     batch = lanes.take(WIDE, 0)
     outcomes: list[Outcome] = [NOT_REACHED] * len(batch)
     outcomes[:3] = [SETTLED, SETTLED, Dead("refused")]
@@ -204,9 +208,7 @@ def test_what_depends_on_a_lost_one_is_buried() -> None:
 
 
 def test_a_lost_registration_buries_its_instance_only() -> None:
-    lanes: Lanes[Operation] = Lanes(RetryPolicy(), lambda item: item.instance_id, Dependents())
-    for operation in [*life("a"), quality("b", 1)]:
-        lanes.add(Delivery(operation))
+    lanes = with_life(*life("a"), quality("b", 1))
     batch = lanes.take(WIDE, 0)
     resolution = lanes.resolve(batch, [Dead("refused"), *[NOT_REACHED] * (len(batch) - 1)], 0)
     assert [key_of(delivery.item) for delivery in lanes.take(WIDE, 0)] == ["b:quality:1"]
@@ -333,7 +335,7 @@ TestLanesAgainstModel = LanesAgainstModel.TestCase
 TestLanesAgainstModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
-@pytest.mark.parametrize("failures", [1, 2, 5, 64, 10_000])
+@each("failures", [1, 2, 5, 64, 10_000])
 def test_backoff_is_bounded(failures: int) -> None:
     policy = RetryPolicy(base=1.0, multiplier=2.0, cap=60.0, rng=dice(1))
     bound = min(60.0, 2.0 ** min(failures - 1, 63))
@@ -346,15 +348,6 @@ def test_backoff_is_bounded(failures: int) -> None:
 
 SUBJECT = quality("a", 1)
 REFUSED = Dead("rejected: HTTP 404", rejected=True)
-
-
-def with_life(*operations: Operation) -> Lanes[Operation]:
-    lanes: Lanes[Operation] = Lanes(
-        RetryPolicy(max_retries=2, rng=dice(1)), lambda item: item.instance_id, Dependents()
-    )
-    for operation in operations:
-        lanes.add(Delivery(operation))
-    return lanes
 
 
 def tried(lanes: Lanes[Operation], *rounds: list[Outcome]) -> dict[str, int]:
@@ -371,8 +364,8 @@ def tried(lanes: Lanes[Operation], *rounds: list[Outcome]) -> dict[str, int]:
     return found | {key_of(letter.item): letter.attempts for _, letter in lanes.doomed}
 
 
-@pytest.mark.parametrize(
-    ("rounds", "attempts"),
+@each(
+    "rounds, attempts",
     [
         ([[REFUSED]], 1),
         ([[Dead("conflict", fatal=False)]], 1),
@@ -383,7 +376,6 @@ def tried(lanes: Lanes[Operation], *rounds: list[Outcome]) -> dict[str, int]:
         ([[Retry("HTTP 500")]] * 3, 3),
         ([[Dead("the payload lacks 'name'", sent=False)]], 0),
     ],
-    ids=["rejected", "conflict", "apart", "away", "retried once", "retried twice", "given up", "never sent"],
 )
 def test_attempts_are_how_often_it_was_sent_on_its_own_account(
     rounds: list[list[Outcome]], attempts: int
@@ -403,7 +395,7 @@ def test_each_operation_has_attempts_of_its_own() -> None:
 
 
 def test_attempts_that_crashed_earlier_workers_count() -> None:
-    lanes: Lanes[Operation] = Lanes(RetryPolicy(max_retries=2, rng=dice(1)), lambda item: item.instance_id)
+    lanes = with_life()
     delivery = Delivery(SUBJECT)
     delivery.crashes = 2
     lanes.add(delivery)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from prefactor_core.api.replies import Reply
+from tests.engine.setups import check_all_done
+from tests.engine.virtual import each, virtual
 from tests.support.bench import Bench, make_bench, running
 from tests.support.fake_api import FakeApi, Fault, Request
 from tests.support.operations import create, life
@@ -45,8 +47,7 @@ def test_a_bulk_request_with_too_large_a_reply_is_split_at_once_and_costs_no_att
     most: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = run(make_bench(FakeApi(faults=above(most)), max_retries=0))
-    assert bench.problems() == []
-    assert bench.dead == {}
+    check_all_done(bench)
     assert bench.executor.account.retried == 0
     assert bench.api.requests[-1].at - bench.api.requests[0].at < 1, "nothing backs off"
     refused = [request for request in bench.api.requests if len(request.keys) > most]
@@ -64,8 +65,7 @@ def test_what_was_in_a_bulk_request_whose_reply_was_cut_off_may_have_happened() 
 
     api.faults = faults
     bench = run(make_bench(api))
-    assert bench.problems() == []
-    assert bench.dead == {}
+    check_all_done(bench)
     assert bench.executor.account.overtaken == len(bench.put_so_far)
 
 
@@ -89,44 +89,44 @@ def test_an_operation_whose_own_reply_is_too_large_ends_as_a_dead_letter_and_no_
     assert bench.problems() == []
 
 
-@pytest.mark.parametrize("bulk", [True, False], ids=["bulk", "single"])
+@each("bulk", [True, False])
 def test_an_error_with_too_large_a_body_means_what_its_status_means(*, bulk: bool) -> None:
     for fault in (cut_off(429, retry_after=30, effect=0), cut_off(503, retry_after=30, effect=0)):
         api = FakeApi(script=deque([fault]), no_bulk=None if bulk else Reply(404))
         bench = run(make_bench(api))
-        assert bench.problems() == []
-        assert bench.dead == {}
+        check_all_done(bench)
         writes = api.requests if bulk else api.single_requests
         repeats = [write for write in writes if writes[0].keys[0] in write.keys]
         assert repeats[1].at - repeats[0].at >= 30
 
 
-def test_it_is_said_once_until_requests_of_any_size_get_through(caplog: pytest.LogCaptureFixture) -> None:
-    async def program() -> None:
-        api = FakeApi(faults=above(3))
-        api.instances["a"] = "active"
-        bench = make_bench(api)
-        number = 0
+@virtual
+async def test_it_is_said_once_until_requests_of_any_size_get_through(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    api = FakeApi(faults=above(3))
+    api.instances["a"] = "active"
+    bench = make_bench(api)
+    number = 0
 
-        async def ten_minutes() -> None:
-            nonlocal number
-            for _ in range(20):
-                await bench.put(*(create("a", f"a-{number + index}") for index in range(10)))
-                number += 10
-                await asyncio.sleep(30)
+    async def ten_minutes() -> None:
+        nonlocal number
+        for _ in range(20):
+            await bench.put(*(create("a", f"a-{number + index}") for index in range(10)))
+            number += 10
+            await asyncio.sleep(30)
 
-        async with running(bench):
-            await ten_minutes()
-            refused = [request for request in api.requests if len(request.keys) > 3]
-            assert len(refused) > 5
-            assert len(said(caplog)) == 1
-            api.faults = None
-            await ten_minutes()
-            assert len(said(caplog)) == 1
-            api.faults = above(3)
-            await ten_minutes()
-            assert len(said(caplog)) == 2
-        assert bench.dead == {}
+    async with running(bench):
+        await ten_minutes()
+        refused = [request for request in api.requests if len(request.keys) > 3]
+        assert len(refused) > 5
+        assert len(said(caplog)) == 1
+        api.faults = None
+        await ten_minutes()
+        assert len(said(caplog)) == 1
+        api.faults = above(3)
+        await ten_minutes()
+        assert len(said(caplog)) == 2
+    assert bench.dead == {}
 
     caplog.set_level(logging.WARNING)
-    run_virtual(program())

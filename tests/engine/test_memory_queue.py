@@ -7,6 +7,8 @@ import pytest
 from prefactor_core.exceptions import QueueClosedError
 from prefactor_core.queue.base import DeadLetter, Delivery
 from prefactor_core.queue.memory import DEAD_LETTERS_KEPT, InMemoryQueue
+from tests.engine.setups import items, put_all
+from tests.engine.virtual import each, virtual
 from tests.support.bench import now
 from tests.support.operations import create, dice, life, quality
 from tests.support.virtual_time import run_virtual
@@ -18,104 +20,89 @@ def balanced(queue: InMemoryQueue[object]) -> bool:
     )
 
 
-def test_first_in_first_out_and_size() -> None:
-    async def program() -> None:
-        queue: InMemoryQueue[int] = InMemoryQueue()
-        for number in range(5):
-            await queue.put(number)
-        assert queue.size() == 5
-        assert [await queue.get() for _ in range(5)] == [0, 1, 2, 3, 4]
-        assert queue.size() == 0
-        assert queue.settled == 5
-        assert await queue.depth() == 0
-
-    run_virtual(program())
+@virtual
+async def test_first_in_first_out_and_size() -> None:
+    queue: InMemoryQueue[int] = InMemoryQueue()
+    await put_all(queue, range(5))
+    assert queue.size() == 5
+    assert [await queue.get() for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert queue.size() == 0
+    assert queue.settled == 5
+    assert await queue.depth() == 0
 
 
-def test_put_never_suspends() -> None:
-    queue: InMemoryQueue[int] = InMemoryQueue(max_items=2)
-    for number in range(5):
-        with pytest.raises(StopIteration):
-            queue.put(number).send(None)
+def test_put_never_suspends_where_nothing_bounds_it_or_what_is_too_much_is_dropped() -> None:
+    dropping: InMemoryQueue[int] = InMemoryQueue(max_items=2)
+    unbounded: InMemoryQueue[int] = InMemoryQueue(policy="block")
+    for queue in (dropping, unbounded):
+        for number in range(100):
+            with pytest.raises(StopIteration):
+                queue.put(number).send(None)
+    assert (dropping.size(), dropping.dropped) == (2, {"item": 98})
+    assert (unbounded.size(), unbounded.dropped) == (100, {})
+
+
+@virtual
+async def test_get_waits_for_an_item() -> None:
+    queue: InMemoryQueue[int] = InMemoryQueue()
+    getters = [asyncio.create_task(queue.get()) for _ in range(10)]
+    await asyncio.sleep(1)
+    await put_all(queue, range(10))
+    assert sorted(await asyncio.gather(*getters)) == list(range(10))
+
+
+@virtual
+async def test_close_hands_out_what_is_left_then_raises() -> None:
+    queue: InMemoryQueue[int] = InMemoryQueue()
+    await put_all(queue, (1, 2))
+    await queue.close()
+    await queue.close(5)
+    assert queue.closed
+    with pytest.raises(QueueClosedError):
+        await queue.put(3)
     assert queue.size() == 2
-    assert queue.dropped == {"item": 3}
-
-
-def test_get_waits_for_an_item() -> None:
-    async def program() -> None:
-        queue: InMemoryQueue[int] = InMemoryQueue()
-        getters = [asyncio.create_task(queue.get()) for _ in range(10)]
-        await asyncio.sleep(1)
-        for number in range(10):
-            await queue.put(number)
-        assert sorted(await asyncio.gather(*getters)) == list(range(10))
-
-    run_virtual(program())
-
-
-def test_close_hands_out_what_is_left_then_raises() -> None:
-    async def program() -> None:
-        queue: InMemoryQueue[int] = InMemoryQueue()
-        await queue.put(1)
-        await queue.put(2)
-        await queue.close()
-        await queue.close(5)
-        assert queue.closed
+    assert queue.accepted == 2
+    assert [await queue.get(), await queue.get()] == [1, 2]
+    for _ in range(3):
         with pytest.raises(QueueClosedError):
-            await queue.put(3)
-        assert queue.size() == 2
-        assert queue.accepted == 2
-        assert [await queue.get(), await queue.get()] == [1, 2]
-        for _ in range(3):
-            with pytest.raises(QueueClosedError):
-                await queue.get()
-
-    run_virtual(program())
+            await queue.get()
 
 
-@pytest.mark.parametrize("told", [0, 1, 5])
-def test_close_wakes_every_waiter_whatever_it_is_told(told: int) -> None:
-    async def program() -> None:
-        queue: InMemoryQueue[int] = InMemoryQueue()
-        getters = [asyncio.create_task(queue.get()) for _ in range(5)]
-        await asyncio.sleep(1)
-        await queue.close(told)
-        results = await asyncio.gather(*getters, return_exceptions=True)
-        assert all(isinstance(result, QueueClosedError) for result in results)
-
-    run_virtual(program())
+@each("told", [0, 1, 5])
+async def test_close_wakes_every_waiter_whatever_it_is_told(told: int) -> None:
+    queue: InMemoryQueue[int] = InMemoryQueue()
+    getters = [asyncio.create_task(queue.get()) for _ in range(5)]
+    await asyncio.sleep(1)
+    await queue.close(told)
+    results = await asyncio.gather(*getters, return_exceptions=True)
+    assert all(isinstance(result, QueueClosedError) for result in results)
 
 
-def test_receive_keeps_its_limits() -> None:
-    async def program() -> None:
-        queue: InMemoryQueue[object] = InMemoryQueue()
-        for number in range(10):
-            await queue.put(number)
-        assert [delivery.item for delivery in await queue.receive(3, 1 << 30)] == [0, 1, 2]
-        assert len(await queue.receive(100, 256 * 2)) == 2
-        assert len(await queue.receive(100, 1)) == 1
-        assert await queue.depth() == 10
-
-    run_virtual(program())
+@virtual
+async def test_receive_keeps_its_limits() -> None:
+    queue: InMemoryQueue[object] = InMemoryQueue()
+    await put_all(queue, range(10))
+    assert items(await queue.receive(3, 1 << 30)) == [0, 1, 2]
+    assert len(await queue.receive(100, 256 * 2)) == 2
+    assert len(await queue.receive(100, 1)) == 1
+    assert await queue.depth() == 10
 
 
-def test_a_getter_that_is_cancelled_loses_no_wake_up() -> None:
-    async def program() -> None:
-        queue: InMemoryQueue[int] = InMemoryQueue()
-        first, second = asyncio.create_task(queue.get()), asyncio.create_task(queue.get())
-        await asyncio.sleep(1)
-        await queue.put(1)  # wakes the first, which is cancelled before it can take it
-        first.cancel()
-        assert await second == 1
-        assert first.cancelled()
-        third = asyncio.create_task(queue.get())
-        await asyncio.sleep(1)
-        third.cancel()
-        await asyncio.sleep(1)
-        await queue.put(2)
-        assert await queue.get() == 2
-
-    run_virtual(program())
+@virtual
+async def test_a_getter_that_is_cancelled_loses_no_wake_up() -> None:
+    queue: InMemoryQueue[int] = InMemoryQueue()
+    first, second = asyncio.create_task(queue.get()), asyncio.create_task(queue.get())
+    await asyncio.sleep(1)
+    await queue.put(1)  # wakes the first, which is cancelled before it can take it
+    first.cancel()
+    assert await second == 1
+    assert first.cancelled()
+    third = asyncio.create_task(queue.get())
+    await asyncio.sleep(1)
+    third.cancel()
+    await asyncio.sleep(1)
+    await queue.put(2)
+    assert await queue.get() == 2
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -153,79 +140,67 @@ def test_many_getters_putters_and_cancellations_leave_nobody_asleep(seed: int) -
     run_virtual(program())
 
 
-def test_release_puts_back_at_the_head_in_order_and_wakes() -> None:
-    async def program() -> None:
-        queue: InMemoryQueue[int] = InMemoryQueue()
-        for number in range(5):
-            await queue.put(number)
-        deliveries = await queue.receive(3, 1 << 30)
-        await queue.settle(deliveries[:1])
-        await queue.release(deliveries[1:])
-        assert queue.size() == 4
-        assert [delivery.item for delivery in await queue.receive(9, 1 << 30)] == [1, 2, 3, 4]
+@virtual
+async def test_release_puts_back_at_the_head_in_order_and_wakes() -> None:
+    queue: InMemoryQueue[int] = InMemoryQueue()
+    await put_all(queue, range(5))
+    deliveries = await queue.receive(3, 1 << 30)
+    await queue.settle(deliveries[:1])
+    await queue.release(deliveries[1:])
+    assert queue.size() == 4
+    assert items(await queue.receive(9, 1 << 30)) == [1, 2, 3, 4]
 
-        other: InMemoryQueue[int] = InMemoryQueue()
-        await other.put(1)
-        await other.put(2)
-        out = await other.receive(2, 1 << 30)
-        getters = [asyncio.create_task(other.get()) for _ in range(2)]
-        await asyncio.sleep(1)
-        await other.release(out)
-        assert await asyncio.gather(*getters) == [1, 2]
-
-    run_virtual(program())
+    other: InMemoryQueue[int] = InMemoryQueue()
+    await put_all(other, (1, 2))
+    out = await other.receive(2, 1 << 30)
+    getters = [asyncio.create_task(other.get()) for _ in range(2)]
+    await asyncio.sleep(1)
+    await other.release(out)
+    assert await asyncio.gather(*getters) == [1, 2]
 
 
-def test_dead_letters_are_a_ring_and_all_are_counted() -> None:
-    async def program() -> None:
-        queue: InMemoryQueue[int] = InMemoryQueue()
-        many = DEAD_LETTERS_KEPT + 10
-        for number in range(many):
-            await queue.put(number)
-        deliveries = await queue.receive(many, 1 << 30)
-        await queue.dead_letter([(one, DeadLetter(one.item, "no")) for one in deliveries])
-        assert queue.dead_lettered == many
-        assert [letter.item for letter in queue.dead_letters()] == list(range(10, many))
-
-    run_virtual(program())
+@virtual
+async def test_dead_letters_are_a_ring_and_all_are_counted() -> None:
+    queue: InMemoryQueue[int] = InMemoryQueue()
+    many = DEAD_LETTERS_KEPT + 10
+    await put_all(queue, range(many))
+    deliveries = await queue.receive(many, 1 << 30)
+    await queue.dead_letter([(one, DeadLetter(one.item, "no")) for one in deliveries])
+    assert queue.dead_lettered == many
+    assert [letter.item for letter in queue.dead_letters()] == list(range(10, many))
 
 
-def test_flush_waits_for_what_is_handed_out_too() -> None:
-    async def program() -> None:
-        queue: InMemoryQueue[int] = InMemoryQueue()
-        assert await queue.flush(0)
-        await queue.put(1)
-        assert not await queue.flush(0)
-        began = now()
-        assert not await queue.flush(5)
-        assert now() - began == pytest.approx(5)
-        waiting = [asyncio.create_task(queue.flush(100)) for _ in range(3)]
+@virtual
+async def test_flush_waits_for_what_is_handed_out_too() -> None:
+    queue: InMemoryQueue[int] = InMemoryQueue()
+    assert await queue.flush(0)
+    await queue.put(1)
+    assert not await queue.flush(0)
+    began = now()
+    assert not await queue.flush(5)
+    assert now() - began == pytest.approx(5)
+    waiting = [asyncio.create_task(queue.flush(100)) for _ in range(3)]
+    (delivery,) = await queue.receive(1, 1)
+    await asyncio.sleep(1)
+    assert not any(task.done() for task in waiting)
+    await queue.settle([delivery])
+    assert await asyncio.gather(*waiting) == [True] * 3
+    assert queue._idle_waiters == []
+
+
+@each("end", ["dead_letter", "discard"])
+async def test_flush_ends_with_any_end_of_the_last_item(end: str) -> None:
+    queue: InMemoryQueue[int] = InMemoryQueue()
+    await queue.put(1)
+    waiting = asyncio.create_task(queue.flush(100))
+    await asyncio.sleep(1)
+    if end == "discard":
+        assert await queue.discard() == 1
+        assert queue.discarded == 1
+    else:
         (delivery,) = await queue.receive(1, 1)
-        await asyncio.sleep(1)
-        assert not any(task.done() for task in waiting)
-        await queue.settle([delivery])
-        assert await asyncio.gather(*waiting) == [True] * 3
-        assert queue._idle_waiters == []
-
-    run_virtual(program())
-
-
-@pytest.mark.parametrize("end", ["dead_letter", "discard"])
-def test_flush_ends_with_any_end_of_the_last_item(end: str) -> None:
-    async def program() -> None:
-        queue: InMemoryQueue[int] = InMemoryQueue()
-        await queue.put(1)
-        waiting = asyncio.create_task(queue.flush(100))
-        await asyncio.sleep(1)
-        if end == "discard":
-            assert await queue.discard() == 1
-            assert queue.discarded == 1
-        else:
-            (delivery,) = await queue.receive(1, 1)
-            await queue.dead_letter([(delivery, DeadLetter(1, "no"))])
-        assert await waiting
-
-    run_virtual(program())
+        await queue.dead_letter([(delivery, DeadLetter(1, "no"))])
+    assert await waiting
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -263,129 +238,107 @@ def test_the_books_are_right_at_every_moment(seed: int) -> None:
     run_virtual(program())
 
 
-def test_what_was_delivered_before_keeps_that_it_may_have_been_sent() -> None:
-    async def program() -> None:
-        queue: InMemoryQueue[object] = InMemoryQueue()
-        await queue.put(quality("a", 1))
-        await queue.put(create("a", "a-1"))
-        deliveries = await queue.receive(2, 1 << 30)
-        deliveries[0].maybe_sent = True
-        await queue.release(deliveries)
-        assert [one.maybe_sent for one in await queue.receive(2, 1 << 30)] == [True, False]
-
-    run_virtual(program())
+@virtual
+async def test_what_was_delivered_before_keeps_that_it_may_have_been_sent() -> None:
+    queue: InMemoryQueue[object] = InMemoryQueue()
+    await put_all(queue, (quality("a", 1), create("a", "a-1")))
+    deliveries = await queue.receive(2, 1 << 30)
+    deliveries[0].maybe_sent = True
+    await queue.release(deliveries)
+    assert [one.maybe_sent for one in await queue.receive(2, 1 << 30)] == [True, False]
 
 
 # -- the policy block
 
 
-def test_block_waits_for_room_in_the_order_of_the_calls() -> None:
-    async def program() -> None:
-        queue: InMemoryQueue[int] = InMemoryQueue(2, policy="block")
-        assert not queue.immediate
-        assert InMemoryQueue[int](2).immediate
-        waiting = [asyncio.create_task(queue.put(number)) for number in range(6)]
-        await asyncio.sleep(100)
-        assert [task.done() for task in waiting] == [True, True, False, False, False, False]
-        assert queue.accepted == 2, "whoever waits has not put yet"
-        assert balanced(queue)  # type: ignore[arg-type]
-        deliveries = await queue.receive(2, 1 << 30)
-        await asyncio.sleep(1)
-        assert not waiting[2].done(), "what is handed out takes its room still"
-        await queue.settle(deliveries[:1])
-        await asyncio.sleep(1)
-        assert [task.done() for task in waiting] == [True] * 3 + [False] * 3
-        await queue.dead_letter([(deliveries[1], DeadLetter(1, "no"))])
-        await asyncio.sleep(1)
-        assert [task.done() for task in waiting] == [True] * 4 + [False] * 2
-        assert await queue.discard() == 2
-        await asyncio.gather(*waiting)
-        assert [await queue.get(), await queue.get()] == [4, 5]
-        assert queue.dropped == {}
-        assert queue.accepted == 6
-        assert balanced(queue)  # type: ignore[arg-type]
-        assert not queue._putters
-
-    run_virtual(program())
+@virtual
+async def test_block_waits_for_room_in_the_order_of_the_calls() -> None:
+    queue: InMemoryQueue[int] = InMemoryQueue(2, policy="block")
+    assert not queue.immediate
+    assert InMemoryQueue[int](2).immediate
+    waiting = [asyncio.create_task(queue.put(number)) for number in range(6)]
+    await asyncio.sleep(100)
+    assert [task.done() for task in waiting] == [True, True, False, False, False, False]
+    assert queue.accepted == 2, "whoever waits has not put yet"
+    assert balanced(queue)  # type: ignore[arg-type]
+    deliveries = await queue.receive(2, 1 << 30)
+    await asyncio.sleep(1)
+    assert not waiting[2].done(), "what is handed out takes its room still"
+    await queue.settle(deliveries[:1])
+    await asyncio.sleep(1)
+    assert [task.done() for task in waiting] == [True] * 3 + [False] * 3
+    await queue.dead_letter([(deliveries[1], DeadLetter(1, "no"))])
+    await asyncio.sleep(1)
+    assert [task.done() for task in waiting] == [True] * 4 + [False] * 2
+    assert await queue.discard() == 2
+    await asyncio.gather(*waiting)
+    assert [await queue.get(), await queue.get()] == [4, 5]
+    assert queue.dropped == {}
+    assert queue.accepted == 6
+    assert balanced(queue)  # type: ignore[arg-type]
+    assert not queue._putters
 
 
-def test_block_is_bounded_by_bytes_and_one_item_always_fits() -> None:
-    async def program() -> None:
-        queue: InMemoryQueue[object] = InMemoryQueue(None, 4_000, policy="block")
-        large = create("a", "a-1", payload={"x": "y" * 9_000})
-        await queue.put(large)
-        small = asyncio.create_task(queue.put(quality("a", 1)))
-        await asyncio.sleep(1)
-        assert not small.done()
-        assert await queue.get() is large
-        await small
-        again = asyncio.create_task(queue.put(large))
-        await asyncio.sleep(1)
-        assert not again.done(), "it waits until nothing else is there"
-        await queue.get()
-        await again
-        assert queue.size() == 1
-        await queue.discard()
-        assert queue._bytes == 0
-
-    run_virtual(program())
+@virtual
+async def test_block_is_bounded_by_bytes_and_one_item_always_fits() -> None:
+    queue: InMemoryQueue[object] = InMemoryQueue(None, 4_000, policy="block")
+    large = create("a", "a-1", payload={"x": "y" * 9_000})
+    await queue.put(large)
+    small = asyncio.create_task(queue.put(quality("a", 1)))
+    await asyncio.sleep(1)
+    assert not small.done()
+    assert await queue.get() is large
+    await small
+    again = asyncio.create_task(queue.put(large))
+    await asyncio.sleep(1)
+    assert not again.done(), "it waits until nothing else is there"
+    await queue.get()
+    await again
+    assert queue.size() == 1
+    await queue.discard()
+    assert queue._bytes == 0
 
 
-def test_block_and_what_is_given_back() -> None:
-    async def program() -> None:
-        queue: InMemoryQueue[int] = InMemoryQueue(2, policy="block")
-        await queue.put(1)
-        await queue.put(2)
-        deliveries = await queue.receive(2, 1 << 30)
-        waiting = asyncio.create_task(queue.put(3))
-        await queue.release(deliveries)
-        await asyncio.sleep(1)
-        assert not waiting.done(), "giving back makes no room"
-        assert [await queue.get(), await queue.get()] == [1, 2]
-        await waiting
-        assert await queue.get() == 3
-
-    run_virtual(program())
+@virtual
+async def test_block_and_what_is_given_back() -> None:
+    queue: InMemoryQueue[int] = InMemoryQueue(2, policy="block")
+    await put_all(queue, (1, 2))
+    deliveries = await queue.receive(2, 1 << 30)
+    waiting = asyncio.create_task(queue.put(3))
+    await queue.release(deliveries)
+    await asyncio.sleep(1)
+    assert not waiting.done(), "giving back makes no room"
+    assert [await queue.get(), await queue.get()] == [1, 2]
+    await waiting
+    assert await queue.get() == 3
 
 
-def test_close_wakes_whoever_waits_for_room() -> None:
-    async def program() -> None:
-        queue: InMemoryQueue[int] = InMemoryQueue(1, policy="block")
-        await queue.put(1)
-        waiting = [asyncio.create_task(queue.put(number)) for number in (2, 3)]
-        await asyncio.sleep(1)
-        await queue.close()
-        results = await asyncio.gather(*waiting, return_exceptions=True)
-        assert [type(result) for result in results] == [QueueClosedError] * 2
-        assert queue.accepted == 1
-        assert await queue.get() == 1
-        assert not queue._putters
-
-    run_virtual(program())
+@virtual
+async def test_close_wakes_whoever_waits_for_room() -> None:
+    queue: InMemoryQueue[int] = InMemoryQueue(1, policy="block")
+    await queue.put(1)
+    waiting = [asyncio.create_task(queue.put(number)) for number in (2, 3)]
+    await asyncio.sleep(1)
+    await queue.close()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [QueueClosedError] * 2
+    assert queue.accepted == 1
+    assert await queue.get() == 1
+    assert not queue._putters
 
 
-def test_a_putter_that_is_cancelled_takes_nobodys_room() -> None:
-    async def program() -> None:
-        queue: InMemoryQueue[int] = InMemoryQueue(1, policy="block")
-        await queue.put(1)
-        first, second = asyncio.create_task(queue.put(2)), asyncio.create_task(queue.put(3))
-        await asyncio.sleep(1)
-        assert await queue.get() == 1  # wakes the first, which is cancelled before it can put
-        first.cancel()
-        await second
-        assert first.cancelled()
-        assert await queue.get() == 3
-        assert queue.accepted == 2
-
-    run_virtual(program())
-
-
-def test_block_without_bounds_never_waits() -> None:
-    queue: InMemoryQueue[int] = InMemoryQueue(policy="block")
-    for number in range(100):
-        with pytest.raises(StopIteration):
-            queue.put(number).send(None)
-    assert queue.size() == 100
+@virtual
+async def test_a_putter_that_is_cancelled_takes_nobodys_room() -> None:
+    queue: InMemoryQueue[int] = InMemoryQueue(1, policy="block")
+    await queue.put(1)
+    first, second = asyncio.create_task(queue.put(2)), asyncio.create_task(queue.put(3))
+    await asyncio.sleep(1)
+    assert await queue.get() == 1  # wakes the first, which is cancelled before it can put
+    first.cancel()
+    await second
+    assert first.cancelled()
+    assert await queue.get() == 3
+    assert queue.accepted == 2
 
 
 @pytest.mark.parametrize("seed", range(30))

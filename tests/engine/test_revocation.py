@@ -1,6 +1,7 @@
 """Deliveries that become another process's: not carried out, given back, and taken up again in order."""
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,9 +11,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from prefactor_core.broker.buffer import BufferBounds
-from prefactor_core.broker.envelope import Envelope, encode
-from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.exceptions import QueueClosedError
 from prefactor_core.execution.dependents import Dependents
 from prefactor_core.execution.handler import BatchLimits
@@ -23,6 +21,19 @@ from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter, Delivery, Queue
 from prefactor_core.queue.executor import TaskExecutor
 from prefactor_core.queue.memory import InMemoryQueue
+from tests.engine.setups import (
+    SINGLE,
+    WIDE,
+    Batches,
+    Switch,
+    check_account,
+    lane_of,
+    message,
+    owned,
+    put_all,
+    queue_on,
+)
+from tests.engine.virtual import each, virtual
 from tests.support.fake_broker import FakeBroker, Fault, now
 from tests.support.operations import (
     create,
@@ -36,17 +47,8 @@ from tests.support.operations import (
     register,
     start,
 )
-from tests.support.virtual_time import run_virtual
 
-WIDE = BatchLimits(1000, 1 << 40, 1000)
 FOLLOWS = "follows a lost operation: "
-
-
-class Switch:
-    """Owns deliveries until it is told that it does not."""
-
-    def __init__(self) -> None:
-        self.current = True
 
 
 class Item:
@@ -58,17 +60,13 @@ class Item:
         return self.name
 
 
-def owned(item: Any, owner: Switch) -> Delivery[Any]:
-    delivery: Delivery[Any] = Delivery(item)
-    delivery.owner = owner
-    return delivery
-
-
 def make_lanes(max_retries: int = 3, dependents: Dependents | None = None) -> Lanes[Any]:
-    def key(item: Any) -> str | None:
-        return item.instance_id if isinstance(item, Operation) else str(item)[0]
+    return Lanes(RetryPolicy(max_retries=max_retries, rng=dice(1)), lane_of, dependents)
 
-    return Lanes(RetryPolicy(max_retries=max_retries, rng=dice(1)), key, dependents)
+
+def add(lanes: Lanes[Any], owner: Switch, *names: str) -> None:
+    for name in names:
+        lanes.add(owned(Item(name), owner))
 
 
 def names(deliveries: Sequence[Delivery[Any]]) -> str:
@@ -103,11 +101,9 @@ def test_revoked_deliveries_are_not_handed_out() -> None:
 def test_what_was_received_again_goes_on_behind_what_was_revoked() -> None:
     lanes = make_lanes()
     old, new = Switch(), Switch()
-    for name in ("a1", "a2", "a3"):
-        lanes.add(owned(Item(name), old))
+    add(lanes, old, "a1", "a2", "a3")
     old.current = False
-    for name in ("a2", "a3", "a4"):
-        lanes.add(owned(Item(name), new))
+    add(lanes, new, "a2", "a3", "a4")
     assert names(lanes.take(WIDE, 0)) == "a2 a3 a4"
     assert names(lanes.revoked) == "a1 a2 a3"
 
@@ -115,9 +111,9 @@ def test_what_was_received_again_goes_on_behind_what_was_revoked() -> None:
 def test_a_prefix_ends_before_what_is_revoked() -> None:
     lanes = make_lanes()
     one, other = Switch(), Switch()
-    lanes.add(owned(Item("a1"), one))
-    lanes.add(owned(Item("a2"), other))
-    lanes.add(owned(Item("a3"), one))
+    add(lanes, one, "a1")
+    add(lanes, other, "a2")
+    add(lanes, one, "a3")
     other.current = False
     batch = lanes.take(WIDE, 0)
     assert names(batch) == "a1"
@@ -130,11 +126,10 @@ def test_a_prefix_ends_before_what_is_revoked() -> None:
 def test_what_is_with_the_handler_is_resolved_by_its_outcome() -> None:
     lanes = make_lanes()
     old, new = Switch(), Switch()
-    for name in ("a1", "a2", "a3"):
-        lanes.add(owned(Item(name), old))
+    add(lanes, old, "a1", "a2", "a3")
     batch = lanes.take(WIDE, 0)
     old.current = False
-    lanes.add(owned(Item("a1"), new))
+    add(lanes, new, "a1")
     assert lanes.take(WIDE, 0) == [], "one batch of a lane at a time, whoever owns it"
     resolution = lanes.resolve(batch, [SETTLED, NOT_REACHED, NOT_REACHED], 0)
     assert names(resolution.settled) == "a1"
@@ -145,13 +140,13 @@ def test_what_is_with_the_handler_is_resolved_by_its_outcome() -> None:
 def test_attempts_of_what_was_revoked_do_not_count_against_what_comes_after() -> None:
     lanes = make_lanes(max_retries=2)
     old, new = Switch(), Switch()
-    lanes.add(owned(Item("a1"), old))
+    add(lanes, old, "a1")
     time = 0.0
     for _ in range(2):
         time += 1_000
         lanes.resolve(lanes.take(WIDE, time), [Retry("x")], time)
     old.current = False
-    lanes.add(owned(Item("a2"), new))
+    add(lanes, new, "a2")
     tries = 0
     dead: list[tuple[Delivery[Any], DeadLetter[Any]]] = []
     while not dead:
@@ -271,40 +266,35 @@ def test_a_replayed_create_revives_itself_and_not_its_descendants() -> None:
         dependents.revive(kind)
 
 
-@pytest.mark.parametrize("lost", ["register", "starting", "span0:create"])
-@pytest.mark.parametrize("at_once", [True, False])
-def test_a_replay_after_a_loss_is_carried_out_whole(lost: str, *, at_once: bool) -> None:
-    async def program() -> None:
-        queue: InMemoryQueue[Operation] = InMemoryQueue()
-        done: list[str] = []
-        refusing = True
+@each("at_once, lost", [*itertools.product([True, False], ["register", "starting", "span0:create"])])
+async def test_a_replay_after_a_loss_is_carried_out_whole(lost: str, *, at_once: bool) -> None:
+    queue: InMemoryQueue[Operation] = InMemoryQueue()
+    done: list[str] = []
+    refusing = True
 
-        async def handler(operation: Operation) -> None:
-            if refusing and key_of(operation).endswith(lost):
-                raise ValueError("refused")
-            done.append(key_of(operation))
+    async def handler(operation: Operation) -> None:
+        if refusing and key_of(operation).endswith(lost):
+            raise ValueError("refused")
+        done.append(key_of(operation))
 
-        executor = TaskExecutor(queue, handler, 2, is_retryable=lambda _: False, dependents=Dependents())
-        executor.start()
-        for operation in life("a", 2):
-            await queue.put(operation)
-        await executor.idle()
-        letters = queue.dead_letters()
-        assert letters[0].reason == "ValueError: refused"
-        assert {letter.reason for letter in letters[1:]} == {FOLLOWS + letters[0].reason}
-        assert len(letters) == {"register": 7, "starting": 6, "span0:create": 2}[lost]
-        refusing = False
-        replayed = [letter.item for letter in letters]
-        for operation in replayed:
-            await queue.put(operation)
-            if not at_once:
-                await executor.idle()
-        assert await executor.stop(60)
-        assert done[-len(replayed) :] == keys_of(replayed)
-        assert sorted(done) == sorted(keys_of(life("a", 2)))
-        assert queue.dead_lettered == len(replayed), "nothing was lost a second time"
-
-    run_virtual(program())
+    executor = TaskExecutor(queue, handler, 2, is_retryable=lambda _: False, dependents=Dependents())
+    executor.start()
+    await put_all(queue, life("a", 2))
+    await executor.idle()
+    letters = queue.dead_letters()
+    assert letters[0].reason == "ValueError: refused"
+    assert {letter.reason for letter in letters[1:]} == {FOLLOWS + letters[0].reason}
+    assert len(letters) == {"register": 7, "starting": 6, "span0:create": 2}[lost]
+    refusing = False
+    replayed = [letter.item for letter in letters]
+    for operation in replayed:
+        await queue.put(operation)
+        if not at_once:
+            await executor.idle()
+    assert await executor.stop(60)
+    assert done[-len(replayed) :] == keys_of(replayed)
+    assert sorted(done) == sorted(keys_of(life("a", 2)))
+    assert queue.dead_lettered == len(replayed), "nothing was lost a second time"
 
 
 def test_a_loss_that_another_owner_decides_anew_is_no_loss() -> None:
@@ -402,335 +392,262 @@ class Revocable(Queue[Any]):
             raise error
 
 
-class Handler:
-    """Takes its time with batches; may be told what to answer."""
-
-    def __init__(self, takes: float = 1.0, limits: BatchLimits = WIDE) -> None:
-        self.takes = takes
-        self.limits = limits
-        self.batches: list[list[Any]] = []
-        self.answers: deque[Outcome] = deque()
-
-    async def handle(self, deliveries: Sequence[Delivery[Any]]) -> Sequence[Outcome]:
-        self.batches.append([delivery.item for delivery in deliveries])
-        await asyncio.sleep(self.takes)
-        answer = self.answers.popleft() if self.answers else SETTLED
-        if isinstance(answer, Dead):
-            return [answer, *[NOT_REACHED] * (len(deliveries) - 1)]
-        return [answer] * len(deliveries)
-
-    @property
-    def handled(self) -> list[Any]:
-        return [item for batch in self.batches for item in batch]
+def start_executor(queue: Queue[Any], handler: Batches, num_workers: int = 2, **more: Any) -> TaskExecutor:
+    """Start an executor on a queue."""
+    executor = TaskExecutor(
+        queue, handler, num_workers, retry=RetryPolicy(3, rng=dice(1)), **{"key": lane_of, **more}
+    )
+    executor.start()
+    return executor
 
 
-def make_executor(queue: Queue[Any], handler: Handler, num_workers: int = 2, **more: Any) -> TaskExecutor:
-    retry = RetryPolicy(3, rng=dice(1))
-    if "key" not in more:
-        more["key"] = lambda item: item.instance_id if isinstance(item, Operation) else str(item)[0]
-    return TaskExecutor(queue, handler, num_workers, retry=retry, **more)
-
-
-def check_account(executor: TaskExecutor) -> None:
+@virtual
+async def test_what_was_revoked_goes_back_without_being_handled() -> None:
+    queue, handler = Revocable(), Batches(limits=SINGLE, takes=1.0)
+    executor = start_executor(queue, handler, 1)
+    await put_all(queue, ("a1", "a2", "b1", "c1"))
+    await asyncio.sleep(0.5)
+    queue.revoke()
+    await asyncio.sleep(5)
+    assert handler.handled == ["a1"], "what is with the handler is finished"
+    assert sorted(queue.released) == ["a2", "b1", "c1"]
+    assert queue.settled == []
     account = executor.account
-    assert account.received == account.settled + account.dead_lettered + account.released + executor.held
+    assert (account.received, account.settled, account.released, executor.held) == (4, 0, 4, 0)
+    await put_all(queue, ("a1", "a2", "b1"))
+    assert await executor.stop(60)
+    assert sorted(queue.settled) == ["a1", "a2", "b1"]
+    assert [item for item in handler.handled if item[0] == "a"] == ["a1", "a1", "a2"]
+    check_account(executor)
 
 
-def test_what_was_revoked_goes_back_without_being_handled() -> None:
-    async def program() -> None:
-        queue, handler = Revocable(), Handler(limits=BatchLimits(1, 1 << 30, 1))
-        executor = make_executor(queue, handler, 1)
-        executor.start()
-        for item in ("a1", "a2", "b1", "c1"):
-            await queue.put(item)
+@virtual
+async def test_later_redeliveries_of_the_same_operations_go_on_in_order() -> None:
+    rng = dice(5)
+    queue, handler = Revocable(), Batches(limits=BatchLimits(3, 1 << 30, 2), takes=0.3)
+    executor = start_executor(queue, handler)
+    log = [f"{lane}{number:03}" for number in range(30) for lane in "abc"]
+    for _ in range(15):
+        queue.revoke()
+        await put_all(queue, [item for item in log if item not in queue.settled])
+        await asyncio.sleep(rng.uniform(0, 3))
+        check_account(executor)
+    assert await executor.stop(120)
+    check_account(executor)
+    assert executor.held == 0
+    for lane in "abc":
+        mine = [item for item in queue.settled if item[0] == lane]
+        assert mine == [item for item in log if item[0] == lane]
+        handled = [item for item in handler.handled if item[0] == lane]
+        assert [*dict.fromkeys(handled)] == mine, "the first time in order, too"
+
+
+@virtual
+async def test_waiting_for_everything_ends_although_deliveries_are_revoked() -> None:
+    queue, handler = Revocable(), Batches(limits=SINGLE, takes=1.0)
+    executor = start_executor(queue, handler, 1)
+    await put_all(queue, [f"a{number}" for number in range(20)])
+    await asyncio.sleep(0.5)
+    idle = asyncio.create_task(executor.idle())
+    await asyncio.sleep(5)
+    assert not idle.done()
+    queue.revoke()
+    async with asyncio.timeout(5):
+        await idle
+    assert executor.held == 0
+    assert await executor.stop(5)
+
+
+@virtual
+async def test_waiting_for_everything_put_so_far_ends_under_load_although_deliveries_are_revoked() -> None:
+    queue, handler = Revocable(), Batches(limits=SINGLE, takes=1.0)
+    executor = start_executor(queue, handler, 4, key=str)
+
+    async def load() -> None:
+        for number in range(10_000):
+            await queue.put(f"item{number}")
+            await asyncio.sleep(0.3)
+
+    loading = asyncio.create_task(load())
+    for _ in range(5):
+        await put_all(queue, [f"more{number}" for number in range(20)])
+        await asyncio.sleep(0.1)
+        idle = asyncio.create_task(executor.idle())
         await asyncio.sleep(0.5)
         queue.revoke()
-        await asyncio.sleep(5)
-        assert handler.handled == ["a1"], "what is with the handler is finished"
-        assert sorted(queue.released) == ["a2", "b1", "c1"]
-        assert queue.settled == []
-        account = executor.account
-        assert (account.received, account.settled, account.released, executor.held) == (4, 0, 4, 0)
-        for item in ("a1", "a2", "b1"):
-            await queue.put(item)
-        assert await executor.stop(60)
-        assert sorted(queue.settled) == ["a1", "a2", "b1"]
-        assert [item for item in handler.handled if item[0] == "a"] == ["a1", "a1", "a2"]
-        check_account(executor)
-
-    run_virtual(program())
-
-
-def test_later_redeliveries_of_the_same_operations_go_on_in_order() -> None:
-    async def program() -> None:
-        rng = dice(5)
-        queue, handler = Revocable(), Handler(0.3, BatchLimits(3, 1 << 30, 2))
-        executor = make_executor(queue, handler)
-        executor.start()
-        log = [f"{lane}{number:03}" for number in range(30) for lane in "abc"]
-        for _ in range(15):
-            queue.revoke()
-            for item in [item for item in log if item not in queue.settled]:
-                await queue.put(item)
-            await asyncio.sleep(rng.uniform(0, 3))
-            check_account(executor)
-        assert await executor.stop(120)
-        check_account(executor)
-        assert executor.held == 0
-        for lane in "abc":
-            mine = [item for item in queue.settled if item[0] == lane]
-            assert mine == [item for item in log if item[0] == lane]
-            handled = [item for item in handler.handled if item[0] == lane]
-            assert [*dict.fromkeys(handled)] == mine, "the first time in order, too"
-
-    run_virtual(program())
-
-
-def test_waiting_for_everything_ends_although_deliveries_are_revoked() -> None:
-    async def program() -> None:
-        queue, handler = Revocable(), Handler(1.0, BatchLimits(1, 1 << 30, 1))
-        executor = make_executor(queue, handler, 1)
-        executor.start()
-        for number in range(20):
-            await queue.put(f"a{number}")
-        await asyncio.sleep(0.5)
-        idle = asyncio.create_task(executor.idle())
-        await asyncio.sleep(5)
-        assert not idle.done()
-        queue.revoke()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             await idle
-        assert executor.held == 0
-        assert await executor.stop(5)
-
-    run_virtual(program())
-
-
-def test_waiting_for_everything_put_so_far_ends_under_load_although_deliveries_are_revoked() -> None:
-    async def program() -> None:
-        queue, handler = Revocable(), Handler(1.0, BatchLimits(1, 1 << 30, 1))
-        executor = make_executor(queue, handler, 4, key=str)
-
-        async def load() -> None:
-            for number in range(10_000):
-                await queue.put(f"item{number}")
-                await asyncio.sleep(0.3)
-
-        executor.start()
-        loading = asyncio.create_task(load())
-        for _ in range(5):
-            for number in range(20):
-                await queue.put(f"more{number}")
-            await asyncio.sleep(0.1)
-            idle = asyncio.create_task(executor.idle())
-            await asyncio.sleep(0.5)
-            queue.revoke()
-            async with asyncio.timeout(15):
-                await idle
-            assert executor.held > 0
-        loading.cancel()
-        await executor.stop(60)
-        check_account(executor)
-
-    run_virtual(program())
+        assert executor.held > 0
+    loading.cancel()
+    await executor.stop(60)
+    check_account(executor)
 
 
-def test_waiting_for_everything_ends_although_what_waits_is_never_received() -> None:
-    async def program() -> None:
-        queue, handler = Revocable(), Handler(1.0)
-        executor = make_executor(queue, handler)
-        await queue.put("a1")
-        await queue.put("a2")
-        idle = asyncio.create_task(executor.idle())
-        await asyncio.sleep(1)
-        assert not idle.done()
-        queue.revoke()
-        executor.start()
-        async with asyncio.timeout(5):
-            await idle
-        assert executor.account.received == 0
-        await executor.stop(5)
-
-    run_virtual(program())
+@virtual
+async def test_waiting_for_everything_ends_although_what_waits_is_never_received() -> None:
+    queue, handler = Revocable(), Batches(takes=1.0)
+    executor = TaskExecutor(queue, handler)
+    await queue.put("a1")
+    await queue.put("a2")
+    idle = asyncio.create_task(executor.idle())
+    await asyncio.sleep(1)
+    assert not idle.done()
+    queue.revoke()
+    executor.start()
+    async with asyncio.timeout(5):
+        await idle
+    assert executor.account.received == 0
+    await executor.stop(5)
 
 
-def test_a_lane_that_backs_off_gives_back_when_its_time_comes() -> None:
-    async def program() -> None:
-        queue, handler = Revocable(), Handler(0.1)
-        handler.answers.append(Retry("x", retry_after=20))
-        executor = make_executor(queue, handler)
-        executor.start()
-        await queue.put("a1")
-        await queue.put("a2")
-        await asyncio.sleep(1)
-        queue.revoke()
-        began = now()
-        async with asyncio.timeout(60):
-            await executor.idle()
-        assert now() - began < 25
-        assert queue.released == ["a1", "a2"]
-        assert handler.batches == [["a1", "a2"]]
-        await executor.stop(5)
-        check_account(executor)
-
-    run_virtual(program())
+@virtual
+async def test_a_lane_that_backs_off_gives_back_when_its_time_comes() -> None:
+    queue, handler = Revocable(), Batches(takes=0.1)
+    handler.answers.append(Retry("x", retry_after=20))
+    executor = start_executor(queue, handler)
+    await queue.put("a1")
+    await queue.put("a2")
+    await asyncio.sleep(1)
+    queue.revoke()
+    began = now()
+    async with asyncio.timeout(60):
+        await executor.idle()
+    assert now() - began < 25
+    assert queue.released == ["a1", "a2"]
+    assert handler.batches == [["a1", "a2"]]
+    await executor.stop(5)
+    check_account(executor)
 
 
-def test_stopping_without_draining_finishes_what_is_with_the_handler() -> None:
-    async def program() -> None:
-        queue, handler = Revocable(), Handler(2.0, BatchLimits(2, 1 << 30, 1))
-        executor = make_executor(queue, handler, 2)
-        executor.start()
-        for item in ("a1", "a2", "a3", "b1", "b2", "b3", "c1"):
-            await queue.put(item)
-        await asyncio.sleep(1)
-        began = now()
-        assert not await executor.stop(60, drain=False)
-        assert now() - began == pytest.approx(1)
-        assert sorted(handler.handled) == ["a1", "a2", "b1", "b2"]
-        assert sorted(queue.settled) == ["a1", "a2", "b1", "b2"]
-        assert queue.released == ["a3", "b3", "c1"], "in the order in which they were received"
-        account = executor.account
-        assert (account.received, account.settled, account.released, executor.held) == (7, 4, 3, 0)
-
-    run_virtual(program())
+@virtual
+async def test_stopping_without_draining_finishes_what_is_with_the_handler() -> None:
+    queue, handler = Revocable(), Batches(limits=BatchLimits(2, 1 << 30, 1), takes=2.0)
+    executor = start_executor(queue, handler, 2)
+    await put_all(queue, ("a1", "a2", "a3", "b1", "b2", "b3", "c1"))
+    await asyncio.sleep(1)
+    began = now()
+    assert not await executor.stop(60, drain=False)
+    assert now() - began == pytest.approx(1)
+    assert sorted(handler.handled) == ["a1", "a2", "b1", "b2"]
+    assert sorted(queue.settled) == ["a1", "a2", "b1", "b2"]
+    assert queue.released == ["a3", "b3", "c1"], "in the order in which they were received"
+    account = executor.account
+    assert (account.received, account.settled, account.released, executor.held) == (7, 4, 3, 0)
 
 
-def test_stopping_without_draining_waits_no_longer_than_it_is_told() -> None:
-    async def program() -> None:
-        queue, handler = Revocable(), Handler(1e6)
-        executor = make_executor(queue, handler, 1)
-        executor.start()
-        await queue.put("a1")
-        await asyncio.sleep(1)
-        began = now()
-        assert not await executor.stop(5, drain=False)
-        assert now() - began == pytest.approx(5)
-        assert queue.released == ["a1"]
-        check_account(executor)
-
-    run_virtual(program())
+@virtual
+async def test_stopping_without_draining_waits_no_longer_than_it_is_told() -> None:
+    queue, handler = Revocable(), Batches(takes=1e6)
+    executor = start_executor(queue, handler, 1)
+    await queue.put("a1")
+    await asyncio.sleep(1)
+    began = now()
+    assert not await executor.stop(5, drain=False)
+    assert now() - began == pytest.approx(5)
+    assert queue.released == ["a1"]
+    check_account(executor)
 
 
-def test_what_is_given_back_at_an_end_is_in_the_order_of_receipt() -> None:
-    async def program() -> None:
-        queue, handler = Revocable(), Handler(0.1, BatchLimits(1, 1 << 30, 1))
-        executor = make_executor(queue, handler, 3)
-        queue.faults.extend([OSError()] * 100)  # nothing can be settled
-        executor.start()
-        items = [f"{lane}{number}" for number in range(4) for lane in "abc"]
-        for item in items:
-            await queue.put(item)
-        await asyncio.sleep(2)
-        queue.faults.clear()
-        queue.faults.append(None)
-        await executor.abandon()
-        assert queue.released == items
-        check_account(executor)
-
-    run_virtual(program())
+@virtual
+async def test_what_is_given_back_at_an_end_is_in_the_order_of_receipt() -> None:
+    queue, handler = Revocable(), Batches(limits=SINGLE, takes=0.1)
+    executor = start_executor(queue, handler, 3)
+    queue.faults.extend([OSError()] * 100)  # nothing can be settled
+    items = [f"{lane}{number}" for number in range(4) for lane in "abc"]
+    await put_all(queue, items)
+    await asyncio.sleep(2)
+    queue.faults.clear()
+    queue.faults.append(None)
+    await executor.abandon()
+    assert queue.released == items
+    check_account(executor)
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.4, 0.8, 1.0, 1.4, 3.0, 9.0])
-@pytest.mark.parametrize("end", ["abandon", "stop", "drain"])
-def test_no_delivery_is_forgotten_when_followers_and_revoked_ones_meet_an_end(
+@each("end, moment", [*itertools.product(["abandon", "stop", "drain"], [0.0, 0.4, 0.8, 1.0, 1.4, 3.0, 9.0])])
+async def test_no_delivery_is_forgotten_when_followers_and_revoked_ones_meet_an_end(
     moment: float, end: str
 ) -> None:
     """Both are off their lanes while the queue is told, and the queue does not listen."""
-
-    async def program() -> None:
-        queue, handler = Revocable(), Handler(0.5)
-        handler.answers.append(Dead("refused"))
-        executor = make_executor(queue, handler, 3, dependents=Dependents())
-        executor.start()
-        for operation in [*life("a", 2), *life("b", 2)]:
-            await queue.put(operation)
+    queue, handler = Revocable(), Batches(takes=0.5)
+    handler.answers.append(Dead("refused"))
+    executor = start_executor(queue, handler, 3, dependents=Dependents())
+    await put_all(queue, [*life("a", 2), *life("b", 2)])
+    await asyncio.sleep(0.1)
+    first = queue.owner
+    queue.owner = Switch()
+    await put_all(queue, [register("c"), *life("d")])
+    queue.faults.extend([OSError()] * 8)
+    await asyncio.sleep(0.3)
+    first.current = False
+    for _ in range(int(moment * 10)):
         await asyncio.sleep(0.1)
-        first = queue.owner
-        queue.owner = Switch()
-        for operation in [register("c"), *life("d")]:
-            await queue.put(operation)
-        queue.faults.extend([OSError()] * 8)
-        await asyncio.sleep(0.3)
-        first.current = False
-        for _ in range(int(moment * 10)):
-            await asyncio.sleep(0.1)
-            check_account(executor)
-        if end == "abandon":
-            queue.faults.clear()
-            await executor.abandon()
-        else:
-            await executor.stop(3, drain=end == "drain")
         check_account(executor)
-        assert executor.held == 0
-        account = executor.account
-        assert account.received == account.settled + account.dead_lettered + account.released
+    if end == "abandon":
+        queue.faults.clear()
+        await executor.abandon()
+    else:
+        await executor.stop(3, drain=end == "drain")
+    check_account(executor)
+    assert executor.held == 0
+    account = executor.account
+    assert account.received == account.settled + account.dead_lettered + account.released
 
-    run_virtual(program())
 
-
-@pytest.mark.parametrize("what", ["settle", "dead"])
-def test_what_the_queue_refuses_is_counted_as_given_back(what: str) -> None:
-    async def program() -> None:
-        queue, handler = Revocable(), Handler(0.5)
-        if what == "dead":
-            handler.answers.append(Dead("refused"))
-        queue.refuses = lambda _: True
-        executor = make_executor(queue, handler, dependents=Dependents())
-        executor.start()
-        await queue.put(register("a"))
-        await asyncio.sleep(2)
-        account = executor.account
-        assert (account.received, account.released, executor.held) == (1, 1, 0)
-        # Whoever owns it now decides; what follows is not held to be lost here.
-        queue.refuses = lambda delivery: delivery.revoked
-        await queue.put(start("a"))
-        assert await executor.stop(10)
-        assert keys_of(queue.settled) == ["a:starting"]
-        assert queue.dead_lettered == []
-
-    run_virtual(program())
+@each("what", ["settle", "dead"])
+async def test_what_the_queue_refuses_is_counted_as_given_back(what: str) -> None:
+    queue, handler = Revocable(), Batches(takes=0.5)
+    if what == "dead":
+        handler.answers.append(Dead("refused"))
+    queue.refuses = lambda _: True
+    executor = start_executor(queue, handler, dependents=Dependents())
+    await queue.put(register("a"))
+    await asyncio.sleep(2)
+    account = executor.account
+    assert (account.received, account.released, executor.held) == (1, 1, 0)
+    # Whoever owns it now decides; what follows is not held to be lost here.
+    queue.refuses = lambda delivery: delivery.revoked
+    await queue.put(start("a"))
+    assert await executor.stop(10)
+    assert keys_of(queue.settled) == ["a:starting"]
+    assert queue.dead_lettered == []
 
 
 # -- the executor over a broker
 
 
-def test_operations_of_a_lost_partition_are_carried_out_by_their_next_owner_in_order() -> None:
-    async def program() -> None:
-        broker = FakeBroker(2)
-        log = [quality(f"i{number % 4}", number) for number in range(60)]
-        effects: list[str] = []
-        queues = [BrokerQueue(broker, BufferBounds(100, 1 << 20), rng=dice(seed)) for seed in range(2)]
+@virtual
+async def test_operations_of_a_lost_partition_are_carried_out_by_their_next_owner_in_order() -> None:
+    broker = FakeBroker(2)
+    log = [quality(f"i{number % 4}", number) for number in range(60)]
+    effects: list[str] = []
+    queues = [queue_on(broker, seed=seed) for seed in range(2)]
 
-        class Slow(Handler):
-            async def handle(self, deliveries: Sequence[Delivery[Any]]) -> Sequence[Outcome]:
-                outcomes = await super().handle(deliveries)
-                effects.extend(key_of(delivery.item) for delivery in deliveries)
-                return outcomes
+    class Slow(Batches):
+        async def handle(self, deliveries: Sequence[Delivery[Any]]) -> Sequence[Outcome]:
+            outcomes = await super().handle(deliveries)
+            effects.extend(key_of(delivery.item) for delivery in deliveries)
+            return outcomes
 
-        executors = [make_executor(queue, Slow(1.0, BatchLimits(2, 1 << 30, 2)), 1) for queue in queues]
+    limits = BatchLimits(2, 1 << 30, 2)
+    executors = [start_executor(queue, Slow(limits=limits, takes=1.0), 1) for queue in queues]
+    for number, operation in enumerate(log):
+        broker.put(number % 2, message(operation, number // 4 + 1))
+    broker.fail("settle", None, Fault(), Fault(after=True))
+    for partition in (0, 1, 0, 1):
+        await asyncio.sleep(7)
+        broker.lose(partition)
         for executor in executors:
-            executor.start()
-        for number, operation in enumerate(log):
-            broker.put(number % 2, encode(Envelope(f"id-{number}", number // 4 + 1, operation)))
-        broker.fail("settle", None, Fault(), Fault(after=True))
-        for partition in (0, 1, 0, 1):
-            await asyncio.sleep(7)
-            broker.lose(partition)
-            for executor in executors:
-                check_account(executor)
-        async with asyncio.timeout(300):
-            while broker.unsettled:
-                await asyncio.sleep(1)
-        for executor, queue in zip(executors, queues, strict=True):
-            await executor.stop(60)
-            await queue.disconnect()
             check_account(executor)
-            assert executor.held == 0
-        for instance in range(4):
-            mine = [key for key in effects if key.startswith(f"i{instance}:")]
-            assert [*dict.fromkeys(mine)] == [key_of(one) for one in log if one.instance_id == f"i{instance}"]
-        assert sum(executor.account.released for executor in executors) > 0
-        assert broker.wrongs == []
-
-    run_virtual(program())
+    async with asyncio.timeout(300):
+        while broker.unsettled:
+            await asyncio.sleep(1)
+    for executor, queue in zip(executors, queues, strict=True):
+        await executor.stop(60)
+        await queue.disconnect()
+        check_account(executor)
+        assert executor.held == 0
+    for instance in range(4):
+        mine = [key for key in effects if key.startswith(f"i{instance}:")]
+        assert [*dict.fromkeys(mine)] == [key_of(one) for one in log if one.instance_id == f"i{instance}"]
+    assert sum(executor.account.released for executor in executors) > 0
+    assert broker.wrongs == []
