@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from prefactor_core.testing import TransportContract
 
 PROJECT = Path(__file__).parents[2]
 EXAMPLE = PROJECT / "examples" / "transport"
+PROCESSES = 4
 INSTALLED = """
 import sys, prefactor_core, prefactor_sqlite
 from importlib.metadata import distribution, entry_points
@@ -42,8 +44,11 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the Python of a new environment with both wheels in it, and this one's tools behind them."""
     wheels, home = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("environment")
     build = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels))
-    run(*build, str(PROJECT), str(EXAMPLE))
-    venv.create(home)
+    with ThreadPoolExecutor() as together:
+        builds = [together.submit(run, *build, str(source)) for source in (PROJECT, EXAMPLE)]
+        venv.create(home)
+        for built in builds:
+            built.result()
     python = str(home / "bin" / "python")
     packages = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     install = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps")
@@ -60,11 +65,18 @@ def test_it_is_found_by_its_entry_point(python: str) -> None:
 
 @pytest.mark.timeout(240)
 def test_it_passes_the_contract(python: str, tmp_path: Path) -> None:
+    """In several processes at a time: most of its tests wait for most of the time."""
     names = [name for name in dir(TransportContract) if name.startswith("test_")]
     assert len(names) > 50
     home = tmp_path / "home"  # without the source, so that what is imported is what was installed
     shutil.copytree(EXAMPLE / "tests", home / "tests")
     shutil.copy(EXAMPLE / "pyproject.toml", home)
-    options = ("-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'files'}")
-    said = run(python, "-m", "pytest", *options, cwd=home)
-    assert f"{len(names)} passed in " in said.splitlines()[-1]
+
+    def passes(part: int) -> None:
+        some = [f"tests/test_contract.py::TestSqlite::{name}" for name in names[part::PROCESSES]]
+        options = ("-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / f'files-{part}'}")
+        said = run(python, "-m", "pytest", *options, *some, cwd=home)
+        assert f"{len(some)} passed in " in said.splitlines()[-1]
+
+    with ThreadPoolExecutor(PROCESSES) as together:
+        list(together.map(passes, range(PROCESSES)))

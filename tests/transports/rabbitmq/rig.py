@@ -1,68 +1,54 @@
-"""What tests of this transport stand on: ends that are closed and names that are deleted after each test."""
+"""Brokers of RabbitMQ, and what a stranger sees of the server behind them."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
 import aiormq
 from aiormq.abc import AbstractChannel
-from aiormq.exceptions import AMQPError
+from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
 
-from prefactor_core.broker.driver import ConsumingEnd, DeadLetterEnd, End, Message, Partition, PublishingEnd
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.broker.driver import ConsumingEnd, End, PublishingEnd
 from prefactor_rabbitmq.broker import RabbitBroker
+from prefactor_rabbitmq.confirming import Outgoing
 from prefactor_rabbitmq.connector import steady_clock
 from prefactor_rabbitmq.consuming import RabbitConsumingEnd
 from prefactor_rabbitmq.dead_letters import RabbitDeadLetterEnd
 from prefactor_rabbitmq.partition import RabbitPartition
 from prefactor_rabbitmq.publishing import Outlet, RabbitPublishingEnd
+from tests.transports import rig as shared
+from tests.transports.rig import Clock, Rig, until
 
-T = TypeVar("T")
-E = TypeVar("E", bound=End)
+_MOST_PARTITIONS = 16
+_OF_ALL = ("partitions", "dead", "workers", "aside")
+_OF_PARTITION = ("{}", "{}.handover", "{}.trials")
 
-_MOST_PARTITIONS = 8
+
+def _of_partitions(*forms: str) -> list[str]:
+    return [form.format(number) for number in range(_MOST_PARTITIONS) for form in forms]
 
 
-class Rig:
-    """Makes brokers under one prefix.
+class RabbitRig(Rig[RabbitBroker]):
+    """Brokers of one server."""
 
-    Args:
-        url: The server.
-        prefix: Of all names.
-    """
-
-    def __init__(self, url: str, prefix: str) -> None:
-        self.url = url
-        self.prefix = prefix
-        self._ends: list[End] = []
+    attempts_log = "0.trials"
+    further_host = ",127.0.0.1:1"
 
     def broker(
-        self, *, url: str | None = None, clock: Callable[[], float] = steady_clock, **options: float
+        self, options: str = "", *, url: str | None = None, clock: Clock | None = None
     ) -> RabbitBroker:
-        given = {"partitions": 2, **options}
-        query = "&".join(f"{name}={value}" for name, value in given.items())
-        return RabbitBroker(f"{url or self.url}?prefix={self.prefix}&{query}", clock)
+        more = options if "partitions=" in options else f"partitions=2&{options}".rstrip("&")
+        return RabbitBroker(f"{url or self.url}?prefix={self.prefix}&{more}", clock or steady_clock)
 
-    def publishing(self, broker: RabbitBroker | None = None) -> PublishingEnd:
-        return self._keep((broker or self.broker()).publishing())
-
-    def consuming(self, broker: RabbitBroker | None = None) -> RabbitConsumingEnd:
-        end = self._keep((broker or self.broker()).consuming())
+    def consuming(
+        self, options: str = "", *, url: str | None = None, clock: Clock | None = None
+    ) -> RabbitConsumingEnd:
+        end = super().consuming(options, url=url, clock=clock)
         assert isinstance(end, RabbitConsumingEnd)
         return end
 
-    def dead_letters(self, broker: RabbitBroker | None = None) -> DeadLetterEnd:
-        return self._keep((broker or self.broker()).dead_letters())
-
-    async def publish(self, names: Iterable[str], partition: int = 0) -> None:
-        """Publish through an end of its own."""
-        end = self.broker().publishing()
-        try:
-            await end.publish(partition, [name.encode() for name in names])
-        finally:
-            await end.disconnect()
+    async def crash(self, owner: ConsumingEnd) -> None:
+        cut(owner)
 
     async def drain(self, partition: int = 0) -> list[bytes]:
         """Take what there is, up to the end."""
@@ -93,101 +79,66 @@ class Rig:
             yield await connection.channel()
 
     async def exists(self, name: str) -> bool:
-        async with self.channel() as channel:
-            try:
-                await channel.queue_declare(f"{self.prefix}.{name}", passive=True)
-            except AMQPError:
-                return False
-        return True
+        return name in await self.counts(name)
 
     async def depth(self, name: str) -> int:
-        async with self.channel() as channel:
-            declared = await channel.queue_declare(f"{self.prefix}.{name}", passive=True)
-        return declared.message_count or 0
+        return (await self.counts(name))[name]
+
+    async def left(self) -> set[str]:
+        return set(await self.counts())
+
+    async def counts(self, *names: str) -> dict[str, int]:
+        """Return how many messages are ready in each queue that is there, of those named or of all."""
+        names = names or (*_OF_ALL, *_of_partitions(*_OF_PARTITION, "{}.owner"))
+        async with aiormq.connect(self.url) as connection:
+
+            async def count(name: str) -> int | None:
+                channel = await connection.channel()
+                try:
+                    declared = await channel.queue_declare(f"{self.prefix}.{name}", passive=True)
+                except ChannelNotFoundEntity:
+                    return None
+                except ChannelLockedResource:
+                    return 0  # it is there, and somebody else's
+                return declared.message_count or 0
+
+            found = await asyncio.gather(*map(count, names))
+        return {name: ready for name, ready in zip(names, found, strict=True) if ready is not None}
 
     async def delete(self, *names: str) -> None:
         async with self.channel() as channel:
             for name in names:
                 await channel.queue_delete(f"{self.prefix}.{name}")
 
-    async def disconnect(self) -> None:
-        for end in self._ends:
-            await end.disconnect()
-
     async def close(self) -> None:
         """Leave nothing behind."""
         await self.disconnect()
-        await self.delete("partitions", "dead", "workers", "aside", *map(str, range(_MOST_PARTITIONS)))
-        for what in ("handover", "trials"):
-            await self.delete(*(f"{number}.{what}" for number in range(_MOST_PARTITIONS)))
+        await self.delete(*_OF_ALL, *_of_partitions(*_OF_PARTITION))
         async with self.channel() as channel:
             await channel.exchange_delete(f"{self.prefix}.operations")
 
-    def _keep(self, end: E) -> E:
-        self._ends.append(end)
+    async def store_letters(self, letters: Sequence[bytes]) -> PublishingEnd:
+        """Store dead letters of partition 0, and return the end that has done so."""
+        end = self.publishing("timeout=10")
+        await end.partitions()
+        queue = f"{self.prefix}.dead"
+        await outlet(end).publish(
+            [Outgoing("", queue, data, {"partition": 0, "at": place}) for place, data in enumerate(letters)]
+        )
         return end
-
-
-async def until(check: Callable[[], Awaitable[T | None]], what: str, seconds: float = 15.0) -> T:
-    """Ask again and again until the answer is true; a broker that is unavailable is no answer."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            found = await check()
-        except BrokerError:
-            found = None
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:.0f} s: {what}")
-        await asyncio.sleep(0.02)
 
 
 async def own(end: ConsumingEnd, number: int = 0) -> RabbitPartition:
     """Acquire a partition as soon as it is free."""
-    partition = await until(lambda: end.acquire(number, 100), f"partition {number}")
+    partition = await shared.own(end, number)
     assert isinstance(partition, RabbitPartition)
     return partition
 
 
-async def read(partition: Partition, count: int) -> list[Message]:
-    """Read until there are as many."""
-    messages: list[Message] = []
-    deadline = time.monotonic() + 15
-    while len(messages) < count:
-        messages += await partition.read(count - len(messages), 1 << 20)
-        assert time.monotonic() < deadline, f"{len(messages)} of {count} messages came"
-    return messages
-
-
-async def crash_often(rig: Rig, times: int, count: int = 3) -> None:
-    """Let owners of partition 0 crash with so many messages in hand."""
-    for _ in range(times):
-        end = rig.consuming()
-        await read(await own(end), count)
-        cut(end)
-
-
-async def first(end: ConsumingEnd) -> tuple[RabbitPartition, list[Message]]:
-    """Own partition 0 and read, again if what earlier owners told changes what may be read."""
-
-    async def attempt() -> tuple[RabbitPartition, list[Message]]:
-        owner = await own(end)
-        return owner, await owner.read(10, 1 << 20)
-
-    return await until(attempt, "messages")
-
-
-def names(messages: Sequence[Message]) -> list[str]:
-    return [message.data.decode() for message in messages]
-
-
 def cut(end: End) -> None:
     """Cut an end's connection as a crash does; an end made afterwards is another process."""
-    if isinstance(end, RabbitConsumingEnd | RabbitDeadLetterEnd):
-        connector = end._connector
-    else:
-        connector = outlet(end)._connector
+    holder = end if isinstance(end, RabbitConsumingEnd | RabbitDeadLetterEnd) else outlet(end)
+    connector = holder._connector
     assert connector._link is not None
     connector._link._wire.cut()
 

@@ -1,94 +1,43 @@
-"""Attempts at messages in isolation: those of crashed owners stand, those that were taken back do not."""
+"""Attempts in isolation: what their log keeps, and who takes back what a crash did not stop."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 
 import pytest
 
-from prefactor_core.broker.driver import MAX_ATTEMPTS, Message
+from prefactor_core.broker.driver import MAX_ATTEMPTS
 from prefactor_rabbitmq import attempts as attempts_module
-from prefactor_rabbitmq import partition as partition_module
 from prefactor_rabbitmq.confirming import Outgoing
 from prefactor_rabbitmq.consuming import RabbitConsumingEnd
 from prefactor_rabbitmq.inbox import Receipt
-from prefactor_rabbitmq.partition import RabbitPartition
 from tests.support.brokers.rabbitmq_server import RabbitServer
-from tests.transports.rabbitmq.rig import Rig, crash_often, cut, first, outlet, read, until
+from tests.transports.rabbitmq.rig import RabbitRig, cut, outlet
+from tests.transports.rig import first, read, until
+
+pytestmark = pytest.mark.usefixtures("impatience")
 
 
-@pytest.fixture(autouse=True)
-def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partition_module, "READ_SECONDS", 0.3)
-
-
-@pytest.fixture
-async def own_rig(rabbit_server: RabbitServer, amqp_prefix: str) -> AsyncIterator[Rig]:
-    """Brokers on a server that may be broken."""
-    rig = Rig(rabbit_server.url, amqp_prefix)
-    yield rig
-    await asyncio.to_thread(rabbit_server.heal)
-    await rig.disconnect()
-
-
-async def _isolate(rig: Rig) -> None:
+async def _isolate(rig: RabbitRig) -> None:
     await rig.publish("ab")
-    await crash_often(rig, 3, 2)
+    await rig.crash_often(3, 2)
 
 
-async def _own_isolated(rig: Rig) -> tuple[RabbitConsumingEnd, RabbitPartition, Message]:
-    end = rig.consuming()
-    owner, (message,) = await first(end)
-    assert owner.isolated
-    return end, owner, message
-
-
-async def _crash_in_attempts(rig: Rig, times: int) -> list[RabbitConsumingEnd]:
+async def _crash_in_attempts(rig: RabbitRig, times: int) -> list[RabbitConsumingEnd]:
     """Let owners begin and lose their connections; they have crashed, unless they are asked for anything."""
     ends: list[RabbitConsumingEnd] = []
     for _ in range(times):
-        end, owner, message = await _own_isolated(rig)
+        end, owner, message = await rig.isolated()
         assert await owner.begin(message)
         cut(end)
+        assert isinstance(end, RabbitConsumingEnd)
         ends.append(end)
     return ends
 
 
-async def test_a_crash_of_an_owner_that_waits_does_not_count(rig: Rig) -> None:
-    await _isolate(rig)
-    for _ in range(2 * MAX_ATTEMPTS):
-        end, owner, message = await _own_isolated(rig)
-        assert await owner.attempts(message) == 0
-        for _ in range(2):
-            assert await owner.begin(message)
-            await owner.withdraw(message)
-        await owner.withdraw(message)  # there is none left of this owner's
-        cut(end)
-
-
-async def test_attempts_of_owners_that_crashed_stand_whoever_withdraws(rig: Rig) -> None:
-    await _isolate(rig)
-    for crashes in range(MAX_ATTEMPTS):
-        end, owner, message = await _own_isolated(rig)
-        assert await owner.attempts(message) == crashes
-        await owner.withdraw(message)
-        assert await owner.begin(message)
-        await owner.withdraw(message)
-        assert await owner.begin(message)
-        assert await owner.begin(message)  # the same attempt
-        assert await owner.attempts(message) == crashes
-        cut(end)
-    for crashes in (MAX_ATTEMPTS, MAX_ATTEMPTS + 1):
-        end, owner, message = await _own_isolated(rig)
-        assert await owner.attempts(message) == crashes
-        assert not await owner.begin(message)
-        cut(end)  # that attempt is recorded all the same
-
-
-async def test_who_has_survived_says_so_once_it_is_connected_again(rig: Rig) -> None:
+async def test_who_has_survived_says_so_once_it_is_connected_again(rig: RabbitRig) -> None:
     await _isolate(rig)
     survivors = await _crash_in_attempts(rig, MAX_ATTEMPTS)
-    _, owner, message = await _own_isolated(rig)
+    _, owner, message = await rig.isolated()
     assert await owner.attempts(message) == MAX_ATTEMPTS
     for end in survivors:
         await until(end.fleet, "a fleet")
@@ -98,7 +47,7 @@ async def test_who_has_survived_says_so_once_it_is_connected_again(rig: Rig) -> 
     assert await owner.attempts(message) == 0
 
 
-async def test_attempts_of_this_process_never_count_against_a_message(rig: Rig) -> None:
+async def test_attempts_of_this_process_never_count_against_a_message(rig: RabbitRig) -> None:
     await _isolate(rig)
     end = rig.consuming()
     for _ in range(2 * MAX_ATTEMPTS):
@@ -107,26 +56,18 @@ async def test_attempts_of_this_process_never_count_against_a_message(rig: Rig) 
         assert await owner.begin(message)
         cut(end)
     await end.disconnect()
-    _, owner, message = await _own_isolated(rig)
+    _, owner, message = await rig.isolated()
     assert await owner.attempts(message) == 0
 
 
-async def test_a_clean_hand_over_takes_the_attempt_back(rig: Rig) -> None:
-    await _isolate(rig)
-    await _crash_in_attempts(rig, 1)
-    for _ in range(MAX_ATTEMPTS):
-        _, owner, message = await _own_isolated(rig)
-        assert await owner.attempts(message) == 1
-        assert await owner.begin(message)
-        await owner.release()
-
-
-async def test_a_log_that_is_gone_needs_no_withdrawal(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_log_that_is_gone_needs_no_withdrawal(
+    rig: RabbitRig, caplog: pytest.LogCaptureFixture
+) -> None:
     await _isolate(rig)
     (survivor,) = await _crash_in_attempts(rig, 1)
-    _, owner, message = await _own_isolated(rig)
-    assert not await owner.settle([message])
-    assert not await owner.settle(await read(owner, 1))
+    _, owner, message = await rig.isolated()
+    assert await owner.settle([message]) == []
+    assert await owner.settle(await read(owner, 1)) == []
     await owner.release()
     assert not await rig.exists("0.trials")
     caplog.clear()
@@ -138,9 +79,9 @@ async def test_a_log_that_is_gone_needs_no_withdrawal(rig: Rig, caplog: pytest.L
     assert not await rig.exists("0.trials")
 
 
-async def test_records_of_an_earlier_release_count_as_attempts(rig: Rig) -> None:
+async def test_records_of_an_earlier_release_count_as_attempts(rig: RabbitRig) -> None:
     await _isolate(rig)
-    end, owner, message = await _own_isolated(rig)
+    end, owner, message = await rig.isolated()
     assert await owner.attempts(message) == 0
     receipt = message.receipt
     assert isinstance(receipt, Receipt)
@@ -149,17 +90,19 @@ async def test_records_of_an_earlier_release_count_as_attempts(rig: Rig) -> None
     body = receipt.fingerprint.encode()
     await outlet(publishing).publish([Outgoing("", f"{rig.prefix}.0.trials", body)] * MAX_ATTEMPTS)
     cut(end)
-    _, owner, message = await _own_isolated(rig)
+    _, owner, message = await rig.isolated()
     assert await owner.attempts(message) == MAX_ATTEMPTS
     assert not await owner.begin(message)
 
 
-async def test_the_log_stays_short_and_keeps_what_stands(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_log_stays_short_and_keeps_what_stands(
+    rig: RabbitRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(attempts_module, "_STALE", 10)
     await _isolate(rig)
     (survivor,) = await _crash_in_attempts(rig, 1)
     await _crash_in_attempts(rig, 1)
-    end, owner, message = await _own_isolated(rig)
+    end, owner, message = await rig.isolated()
     for _ in range(30):
         assert await owner.begin(message)
         await owner.withdraw(message)
@@ -169,22 +112,15 @@ async def test_the_log_stays_short_and_keeps_what_stands(rig: Rig, monkeypatch: 
     cut(end)
     await until(survivor.fleet, "a fleet")  # its record has been written anew
     await survivor.fleet()
-    _, owner, message = await _own_isolated(rig)
+    _, owner, message = await rig.isolated()
     assert await owner.attempts(message) == 2
 
 
-async def test_outside_of_isolation_nothing_is_recorded(rig: Rig) -> None:
-    await rig.publish("a")
-    owner, (message,) = await first(rig.consuming())
-    assert await owner.begin(message)
-    await owner.withdraw(message)
-    assert await owner.attempts(message) == 0
-    assert not await rig.exists("0.trials")
-
-
-async def test_restarts_of_the_broker_are_no_crashes(own_rig: Rig, rabbit_server: RabbitServer) -> None:
-    await _isolate(own_rig)
-    one, other = own_rig.consuming(), own_rig.consuming()
+async def test_restarts_of_the_broker_are_no_crashes(
+    own_rabbit: RabbitRig, rabbit_server: RabbitServer
+) -> None:
+    await _isolate(own_rabbit)
+    one, other = own_rabbit.consuming(), own_rabbit.consuming()
     for _ in range(MAX_ATTEMPTS):
         owner, (message,) = await first(one)
         assert await owner.begin(message)

@@ -4,18 +4,18 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from prefactor_core.exceptions import BrokerError
-from prefactor_rabbitmq.confirming import Outgoing
 from tests.support.brokers.rabbitmq_cluster import RabbitCluster
-from tests.transports.rabbitmq.rig import Rig, outlet, own, until
+from tests.transports.rabbitmq.rig import RabbitRig
+from tests.transports.rig import own, until
 
 
 async def test_the_leader_of_a_partition_is_killed_under_load(
     rabbit_cluster: RabbitCluster, amqp_prefix: str
 ) -> None:
     hosts = ",".join(url.rpartition("@")[2].rstrip("/") for url in rabbit_cluster.urls)
-    rig = Rig(f"amqp://guest:guest@{hosts}/", amqp_prefix)
-    broker = rig.broker(timeout=10, heartbeat=2)
-    publishing, consuming = rig.publishing(broker), rig.consuming(broker)
+    rig = RabbitRig(f"amqp://guest:guest@{hosts}/", amqp_prefix)
+    options = "timeout=10&heartbeat=2"
+    publishing, consuming = rig.publishing(options), rig.consuming(options)
     await publishing.partitions()
     bodies = [b"%05d" % number for number in range(3_000)]
     sent = 0
@@ -50,7 +50,7 @@ async def test_the_leader_of_a_partition_is_killed_under_load(
             except BrokerError:
                 continue
 
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(90), asyncio.TaskGroup() as group:
         group.create_task(publish())
         group.create_task(consume())
     assert killed.is_set()
@@ -58,7 +58,7 @@ async def test_the_leader_of_a_partition_is_killed_under_load(
     assert (await consuming.fleet()).size == 1
 
     async def empty() -> bool:
-        return await rig.consuming(broker).waiting() == 0
+        return await rig.consuming(options).waiting() == 0
 
     await until(empty, "an empty queue: what was settled is gone")
     await rig.disconnect()
@@ -69,21 +69,17 @@ async def test_dead_letters_are_read_though_the_node_of_their_last_reader_is_dow
 ) -> None:
     queue = f"{amqp_prefix}.dead"
     first = rabbit_cluster.nodes[0]
-    rig = Rig(first.url, amqp_prefix)
-    publishing = rig.publishing(rig.broker(timeout=10))
-    await publishing.partitions()
+    rig = RabbitRig(first.url, amqp_prefix)
     letters = [b"%03d" % number for number in range(100)]
-    await outlet(publishing).publish(
-        [Outgoing("", queue, data, {"partition": 0, "at": place}) for place, data in enumerate(letters)]
-    )
+    publishing = await rig.store_letters(letters)
     leader = await asyncio.to_thread(rabbit_cluster.leader_of, queue)
     node = next(node for node in rabbit_cluster.nodes if node is not leader)
-    reading = rig.dead_letters(rig.broker(url=node.url)).read()
+    reading = rig.dead_letters(url=node.url).read()
     assert isinstance(reading, AsyncGenerator)
     for data in letters[:50]:
         assert (await anext(reading)).data == data
     await asyncio.to_thread(node.kill)
-    async with rig.dead_letters(rig.broker(url=leader.url, timeout=10)) as end:
+    async with rig.dead_letters("timeout=10", url=leader.url) as end:
         found = [letter async for letter in end.read()]
         assert [letter.data for letter in found] == letters
         await end.remove(found)

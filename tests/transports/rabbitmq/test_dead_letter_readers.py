@@ -1,36 +1,28 @@
 """Several readers of the dead letters: one at a time, and each of them sees everything, in order."""
 
 import asyncio
-import sys
 from collections.abc import AsyncGenerator
-from pathlib import Path
 
 import pytest
 
 from prefactor_core.broker.driver import DeadLetterEnd, DeadLetterMessage
 from prefactor_core.exceptions import BrokerError
+from prefactor_rabbitmq import answers as answers_module
 from prefactor_rabbitmq import dead_reader
-from prefactor_rabbitmq.confirming import Outgoing
-from tests.transports.rabbitmq.rig import Rig, cut, outlet, until
+from tests.transports.rabbitmq.rig import RabbitRig, cut, own
+from tests.transports.rig import read, until
 
-_READER = Path(__file__).with_name("dead_letter_reader.py")
 _COUNT = 300
 _ALL = [b"%03d" % number for number in range(_COUNT)]
 _A_WHILE = 0.5
 """Seconds in which a reader that does not wait has read something."""
 
 
-@pytest.fixture(autouse=True)
-async def _letters(rig: Rig) -> None:
+@pytest.fixture
+async def full(rig: RabbitRig) -> RabbitRig:
     """Store letters, as many as the broker does not take back in order."""
-    end = rig.publishing()
-    await end.partitions()
-    await outlet(end).publish(
-        [
-            Outgoing("", f"{rig.prefix}.dead", data, {"partition": 0, "at": place})
-            for place, data in enumerate(_ALL)
-        ]
-    )
+    await rig.store_letters(_ALL)
+    return rig
 
 
 async def _some(reading: AsyncGenerator[DeadLetterMessage], count: int) -> list[bytes]:
@@ -43,12 +35,11 @@ def _reading(end: DeadLetterEnd) -> AsyncGenerator[DeadLetterMessage]:
     return reading
 
 
-async def _list(rig: Rig) -> list[bytes]:
-    async with rig.dead_letters() as end:
-        return [letter.data async for letter in end.read()]
+async def _list(rig: RabbitRig) -> list[bytes]:
+    return [letter.data for letter in await rig.letters()]
 
 
-async def _replay(rig: Rig) -> int:
+async def _replay(rig: RabbitRig) -> int:
     """Publish everything once more, one by one, as a replay does."""
     publishing = rig.publishing()
     async with rig.dead_letters() as end:
@@ -59,7 +50,7 @@ async def _replay(rig: Rig) -> int:
     return len(letters)
 
 
-async def _purge(rig: Rig) -> int:
+async def _purge(rig: RabbitRig) -> int:
     async with rig.dead_letters() as end:
         letters = [letter async for letter in end.read()]
         await end.remove(letters)
@@ -67,13 +58,13 @@ async def _purge(rig: Rig) -> int:
 
 
 @pytest.mark.parametrize("limited", [True, False])
-async def test_a_reader_waits_until_the_one_before_is_disconnected(rig: Rig, *, limited: bool) -> None:
-    before = rig.dead_letters()
+async def test_a_reader_waits_until_the_one_before_is_disconnected(full: RabbitRig, *, limited: bool) -> None:
+    before = full.dead_letters()
     reading = _reading(before)
     assert await _some(reading, 100) == _ALL[:100]
     if limited:
         await reading.aclose()
-    after = asyncio.create_task(_list(rig))
+    after = asyncio.create_task(_list(full))
     await asyncio.sleep(_A_WHILE)
     assert await before.count() == _COUNT - 100
     assert not after.done()
@@ -84,111 +75,155 @@ async def test_a_reader_waits_until_the_one_before_is_disconnected(rig: Rig, *, 
     assert await after == _ALL
 
 
-async def test_lists_at_once_see_everything(rig: Rig) -> None:
-    assert await asyncio.gather(*(_list(rig) for _ in range(3))) == [_ALL] * 3
+async def test_lists_at_once_see_everything_until_it_is_removed(full: RabbitRig) -> None:
+    assert await asyncio.gather(*(_list(full) for _ in range(3))) == [_ALL] * 3
+    assert await _purge(full) == _COUNT
+    assert await _list(full) == [], "what was removed stays removed, however soon its reader ends"
 
 
-async def test_a_list_takes_nothing_from_a_replay(rig: Rig) -> None:
-    before = rig.dead_letters()
+async def test_a_list_takes_nothing_from_a_replay(full: RabbitRig) -> None:
+    before = full.dead_letters()
     reading = _reading(before)
     await _some(reading, 100)
-    replay = asyncio.create_task(_replay(rig))
+    replay = asyncio.create_task(_replay(full))
     await asyncio.sleep(_A_WHILE)
     assert not replay.done()
     await reading.aclose()
     await before.disconnect()
-    lists = asyncio.create_task(_list(rig))
+    lists = asyncio.create_task(_list(full))
     assert await replay == _COUNT
     assert len(await lists) in {0, _COUNT}
-    assert await rig.drain() == _ALL
+    assert await full.drain() == _ALL
 
 
-async def test_of_two_replays_one_publishes_everything_in_order(rig: Rig) -> None:
-    assert sorted(await asyncio.gather(_replay(rig), _replay(rig))) == [0, _COUNT]
-    assert await rig.drain() == _ALL
-    assert await _list(rig) == []
+async def test_of_two_replays_one_publishes_everything_in_order(full: RabbitRig) -> None:
+    assert sorted(await asyncio.gather(_replay(full), _replay(full))) == [0, _COUNT]
+    assert await full.drain() == _ALL
+    assert await _list(full) == []
 
 
-async def test_a_purge_takes_nothing_from_a_replay(rig: Rig) -> None:
-    replay = asyncio.create_task(_replay(rig))
-    await until(lambda: _is_less(rig), "the replay to begin")
-    assert await _purge(rig) == 0
+async def test_a_purge_takes_nothing_from_a_replay(full: RabbitRig) -> None:
+    replay = asyncio.create_task(_replay(full))
+    await until(lambda: _is_less(full), "the replay to begin")
+    assert await _purge(full) == 0
     assert await replay == _COUNT
-    assert await rig.drain() == _ALL
+    assert await full.drain() == _ALL
 
 
-async def _is_less(rig: Rig) -> bool:
-    return await rig.depth("dead") < _COUNT
+async def _is_less(full: RabbitRig) -> bool:
+    return await full.depth("dead") < _COUNT
 
 
-async def test_what_a_killed_reader_had_is_seen_by_the_next(rig: Rig) -> None:
-    url = f"{rig.url}?prefix={rig.prefix}&partitions=2"
-    program = await asyncio.create_subprocess_exec(
-        sys.executable, str(_READER), url, "150", stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert program.stdout is not None
-        async with asyncio.timeout(30):
-            assert await program.stdout.readline() == b"read\n"
-        after = asyncio.create_task(_list(rig))
-        await asyncio.sleep(_A_WHILE)
-        assert not after.done()
-    finally:
-        program.kill()
-        await program.wait()
-    assert await after == _ALL
-
-
-async def test_a_reader_that_follows_a_lost_connection_sees_everything(rig: Rig) -> None:
+async def test_who_waits_for_a_reader_that_is_lost_sees_everything(full: RabbitRig) -> None:
+    """As for a reader that is killed: its connection ends."""
     for count in (1, 100, 299, 300):
-        end = rig.dead_letters()
+        end = full.dead_letters()
         await _some(_reading(end), count)
+        after = asyncio.create_task(_list(full))
+        await asyncio.sleep(_A_WHILE)
+        assert not after.done(), count
         cut(end)
-        assert await _list(rig) == _ALL
+        assert await after == _ALL, count
 
 
-async def test_an_end_reads_again_after_a_lost_connection(rig: Rig) -> None:
-    async with rig.dead_letters() as end:
+async def test_an_end_reads_again_after_a_lost_connection(full: RabbitRig) -> None:
+    async with full.dead_letters() as end:
         await _some(_reading(end), 100)
         cut(end)
         with pytest.raises(BrokerError):
             await end.remove([])
         assert [letter.data async for letter in end.read()] == _ALL
-        after = asyncio.create_task(_list(rig))
+        after = asyncio.create_task(_list(full))
         await asyncio.sleep(_A_WHILE)
         assert not after.done()
     assert await after == _ALL
 
 
-async def test_who_waits_for_too_long_hears_why(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_waits_for_too_long_hears_why(full: RabbitRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dead_reader, "WAIT_SECONDS", 1.0)
-    before = rig.dead_letters()
+    before = full.dead_letters()
     for count in (100, 200):  # with letters left, and with none: it reads from an empty queue then
         reading = _reading(before)
         letters = [await anext(reading) for _ in range(count)]
         with pytest.raises(BrokerError, match=r"another command is .*amqp://.*try again"):
-            await _list(rig)
+            await _list(full)
         await before.remove(letters)
     with pytest.raises(BrokerError, match="another command"):  # it holds no letter, and the lock
-        await _list(rig)
+        await _list(full)
     await before.disconnect()
-    assert await _list(rig) == []
+    assert await _list(full) == []
 
 
 async def test_a_stranger_that_keeps_letters_stops_nobody_and_is_not_overlooked(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    full: RabbitRig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(dead_reader, "LOOK_SECONDS", 0.5)
     monkeypatch.setattr(dead_reader, "RETURN_SECONDS", 0.5)
-    async with rig.channel() as channel:
-        await channel.basic_get(f"{rig.prefix}.dead")
-        assert await _list(rig) == _ALL[1:]
+    async with full.channel() as channel:
+        await channel.basic_get(f"{full.prefix}.dead")
+        assert await _list(full) == _ALL[1:]
         assert "1 dead letters may be missing here" in caplog.text
-        async with rig.dead_letters() as end:
+        async with full.dead_letters() as end:
             await end.remove([letter async for letter in end.read()])
-    assert await _list(rig) == _ALL[:1]
+    assert await _list(full) == _ALL[:1]
 
 
-async def test_what_was_removed_stays_removed_however_soon_its_reader_ends(rig: Rig) -> None:
-    assert await _purge(rig) == _COUNT
+async def test_a_lost_connection_and_a_lost_partition_are_said(rig: RabbitRig) -> None:
+    await rig.publish(["a", "b"])
+    end = rig.consuming()
+    owner = await own(end)
+    messages = await read(owner, 2)
+    assert await owner.dead_letter([(messages[0], b"kept")]) == []
+    cut(end)
+    await owner.release()
+    assert await owner.dead_letter([(messages[1], b"record")]) == messages[1:], "no record is stored"
+    async with rig.dead_letters() as reader:
+        letters = [letter async for letter in reader.read()]
+        cut(reader)
+        with pytest.raises(BrokerError):
+            await reader.remove(letters)
+        await reader.remove([letter async for letter in reader.read()])
     assert await _list(rig) == []
+    assert [letter.data for letter in letters] == [b"kept"]
+    answered = rig.dead_letters()
+    address = await answered.open_answers()
+    cut(answered)
+    with pytest.raises(BrokerError, match="lost"):
+        await answered.answers()
+    assert await answered.open_answers() != address
+    assert await answered.answers() == []
+    await answered.disconnect()
+    with pytest.raises(BrokerError):
+        await answered.answers()
+
+
+async def test_a_deleted_store_is_made_again_and_nothing_is_lost(rig: RabbitRig) -> None:
+    await rig.publish(["a", "b"])
+    owner = await own(rig.consuming())
+    first, second = await read(owner, 2)
+    assert await owner.dead_letter([(first, b"lost with the queue")]) == []
+    await rig.delete("dead")
+    letters = [(second, b"record")]
+    with pytest.raises(BrokerError, match="routed"):
+        await owner.dead_letter(letters)
+    assert owner.held
+    assert await owner.dead_letter(letters) == []
+    assert await _list(rig) == [b"record"]
+
+
+async def test_answers_that_are_not_taken_are_bounded(
+    rig: RabbitRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers_module, "MOST_ANSWERS", 5)
+    monkeypatch.setattr(answers_module, "_PREFETCH", 2)
+    worker, end = rig.consuming(), rig.dead_letters()
+    address = await end.open_answers()
+    assert address is not None
+    for number in range(30):
+        await worker.answer(address, [b"%d" % number])
+    taken: list[bytes] = []
+    async with asyncio.timeout(20):
+        while len(taken) < 7:
+            taken += await end.answers()
+    assert taken == [b"%d" % number for number in (0, 1, 25, 26, 27, 28, 29)]
+    assert await end.answers() == []

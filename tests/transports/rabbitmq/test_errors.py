@@ -2,9 +2,10 @@
 
 import asyncio
 import inspect
-from types import ModuleType
+import logging
 
 import aio_pika.exceptions
+import aiormq
 import aiormq.exceptions
 import pamqp.exceptions
 import pytest
@@ -13,25 +14,25 @@ from pamqp import commands
 from pamqp.header import ContentHeader
 
 from prefactor_core.exceptions import BrokerError
+from prefactor_rabbitmq.connector import steady_clock
 from prefactor_rabbitmq.errors import DRIVER_ERRORS, describe, reported
+from prefactor_rabbitmq.link import Link
+from tests.support.ports import free_port
 
 
-def _classes(module: ModuleType) -> list[type[BaseException]]:
-    return [
-        value for _, value in inspect.getmembers(module, inspect.isclass) if issubclass(value, BaseException)
-    ]
+def test_every_error_of_the_driver_is_mapped() -> None:
+    for module in (aio_pika.exceptions, aiormq.exceptions, pamqp.exceptions):
+        classes = [
+            value
+            for _, value in inspect.getmembers(module, inspect.isclass)
+            if issubclass(value, BaseException)
+        ]
+        assert len(classes) > 5
+        assert [error for error in classes if not issubclass(error, DRIVER_ERRORS)] == []
 
 
-@pytest.mark.parametrize("module", [aio_pika.exceptions, aiormq.exceptions, pamqp.exceptions])
-def test_every_error_of_the_driver_is_mapped(module: ModuleType) -> None:
-    classes = _classes(module)
-    assert len(classes) > 5
-    assert [error for error in classes if not issubclass(error, DRIVER_ERRORS)] == []
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
+async def test_errors_become_broker_errors_and_mistakes_stay_mistakes(subtests: pytest.Subtests) -> None:
+    for error in (
         aiormq.exceptions.ChannelClosed(404, "no queue"),
         aiormq.exceptions.ChannelInvalidStateError("closed"),
         pamqp.exceptions.PAMQPException("frame"),
@@ -40,17 +41,12 @@ def test_every_error_of_the_driver_is_mapped(module: ModuleType) -> None:
         asyncio.IncompleteReadError(b"", 7),
         RuntimeError("closed"),
         Exception(),
-    ],
-)
-async def test_errors_become_broker_errors(error: Exception) -> None:
-    with pytest.raises(BrokerError, match="reading"), reported("reading"):
-        raise error
-
-
-@pytest.mark.parametrize("error", [TypeError("x"), KeyError("x"), AssertionError("x")])
-async def test_mistakes_stay_mistakes(error: Exception) -> None:
-    with pytest.raises(type(error)), reported("reading"):
-        raise error
+    ):
+        with subtests.test(error=error), pytest.raises(BrokerError, match="reading"), reported("reading"):
+            raise error
+    for mistake in (TypeError("x"), KeyError("x"), AssertionError("x")):
+        with subtests.test(mistake=mistake), pytest.raises(type(mistake)), reported("reading"):
+            raise mistake
 
 
 async def test_a_cancellation_that_nobody_asked_for_is_a_lost_connection() -> None:
@@ -82,3 +78,25 @@ async def test_payloads_are_not_described() -> None:
             raise error
         assert caught.value.__cause__ is None
         assert "payload" not in str(caught.value)
+
+
+async def test_what_the_driver_logs_of_our_connections_is_for_those_who_debug_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    url = f"amqp://guest:guest@127.0.0.1:{free_port()}/"
+
+    def said() -> int:
+        return sum(record.name.startswith("aiormq") for record in caplog.records)
+
+    async def fail() -> None:
+        with pytest.raises(BrokerError):
+            await Link("the broker", 2.0, 5.0, steady_clock).open(url, "test", 5.0)
+
+    await fail()
+    assert said() == 0
+    with pytest.raises(aiormq.exceptions.AMQPConnectionError):
+        await aiormq.connect(url)
+    assert said() == 1, "somebody else's"
+    with caplog.at_level(logging.DEBUG, "aiormq.connection"):
+        await fail()
+    assert said() > 1, "for those who debug it"

@@ -5,19 +5,15 @@ import logging
 import pytest
 
 from prefactor_core.broker.driver import Message
-from prefactor_rabbitmq import partition as partition_module
 from prefactor_rabbitmq.consuming import RabbitConsumingEnd
 from prefactor_rabbitmq.inbox import PREFETCH
 from prefactor_rabbitmq.partition import RabbitPartition
-from tests.transports.rabbitmq.rig import Rig, cut, names, own, read, until
+from tests.transports.rabbitmq.rig import RabbitRig, cut, own
+from tests.transports.rig import names, read, until
 
 BACKLOG = [f"{number:02}" for number in range(40)]
 NOTE = "0.handover"
-
-
-@pytest.fixture(autouse=True)
-def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partition_module, "READ_SECONDS", 0.3)
+pytestmark = pytest.mark.usefixtures("impatience")
 
 
 async def _owner(end: RabbitConsumingEnd) -> tuple[RabbitPartition, list[Message]]:
@@ -36,19 +32,19 @@ async def _all(end: RabbitConsumingEnd) -> RabbitPartition:
     return owner
 
 
-async def _hand_over(rig: Rig, times: int = 1) -> None:
+async def _hand_over(rig: RabbitRig, times: int = 1) -> None:
     """Own the backlog and release it, each time as another process."""
     for _ in range(times):
         await (await _all(rig.consuming())).release()
 
 
-async def _hand_over_one(rig: Rig) -> None:
+async def _hand_over_one(rig: RabbitRig) -> None:
     """Own the backlog and release it with its first message handed out, whether it is suspect or not."""
     owner, _ = await _owner(rig.consuming())
     await owner.release()
 
 
-async def _crash(rig: Rig) -> None:
+async def _crash(rig: RabbitRig) -> None:
     end = rig.consuming()
     await _all(end)
     cut(end)
@@ -59,7 +55,7 @@ def _unexplained(end: RabbitConsumingEnd, owner: RabbitPartition) -> set[int]:
     return {returns - end._memory.survived(name) for name, returns in owner.inbox.returns.items()}
 
 
-async def _is_not_there(rig: Rig) -> bool:
+async def _is_not_there(rig: RabbitRig) -> bool:
     return not await rig.exists(NOTE)
 
 
@@ -67,25 +63,20 @@ def _said(caplog: pytest.LogCaptureFixture, words: str) -> int:
     return sum(words in record.getMessage() for record in caplog.records)
 
 
-async def test_hand_overs_among_many_make_nobody_suspect(rig: Rig) -> None:
+async def test_hand_overs_make_nobody_suspect(rig: RabbitRig) -> None:
+    """Neither among many processes nor to and fro between a few."""
     await rig.publish(BACKLOG)
     await _hand_over(rig, 5)
     assert await rig.depth(NOTE) == 1
-    owner = await _all(rig.consuming())
-    await owner.release()
+    ends = [rig.consuming() for _ in range(3)]
+    for number in (0, 1, 0, 0, 1, 1, 1, 0, 2, 0, 1, 2):
+        await (await _all(ends[number])).release()
+    await (await _all(rig.consuming())).release()
     assert [data.decode() for data in await rig.drain()] == BACKLOG
     assert not await rig.exists(NOTE)
 
 
-async def test_hand_overs_between_two_make_nobody_suspect(rig: Rig) -> None:
-    await rig.publish(BACKLOG)
-    ends = [rig.consuming() for _ in range(3)]
-    for number in (0, 1, 0, 0, 1, 1, 1, 0, 2, 0, 1, 2):
-        await (await _all(ends[number])).release()
-    await _all(rig.consuming())
-
-
-async def test_what_is_still_on_its_way_at_a_hand_over_is_told_too(rig: Rig) -> None:
+async def test_what_is_still_on_its_way_at_a_hand_over_is_told_too(rig: RabbitRig) -> None:
     await rig.publish(map(str, range(PREFETCH)))
     for _ in range(4):
         owner = await own(rig.consuming())
@@ -96,11 +87,12 @@ async def test_what_is_still_on_its_way_at_a_hand_over_is_told_too(rig: Rig) -> 
     assert not owner.isolated
 
 
-async def test_each_crash_between_hand_overs_counts_once(rig: Rig) -> None:
+async def test_each_crash_between_hand_overs_counts_once(rig: RabbitRig) -> None:
     await rig.publish(BACKLOG)
     for crashes in (1, 2):
         await _hand_over(rig, 2)
         await _crash(rig)
+        assert await rig.depth(NOTE) == 1, "it stays there for the next"
         await _hand_over(rig)
         end = rig.consuming()
         owner = await _all(end)
@@ -108,7 +100,7 @@ async def test_each_crash_between_hand_overs_counts_once(rig: Rig) -> None:
         await owner.release()
 
 
-async def test_three_crashes_make_suspect_whatever_was_handed_over(rig: Rig) -> None:
+async def test_three_crashes_make_suspect_whatever_was_handed_over(rig: RabbitRig) -> None:
     await rig.publish(BACKLOG)
     await _hand_over(rig, 4)
     for _ in range(3):
@@ -128,16 +120,7 @@ async def test_three_crashes_make_suspect_whatever_was_handed_over(rig: Rig) -> 
     assert trials == 3
 
 
-async def test_crashes_of_those_who_read_the_note_leave_it_there(rig: Rig) -> None:
-    await rig.publish(BACKLOG)
-    await _hand_over(rig, 3)
-    for _ in range(2):
-        await _crash(rig)
-        assert await rig.depth(NOTE) == 1
-    await _all(rig.consuming())
-
-
-async def test_the_note_goes_with_the_last_message_that_it_names(rig: Rig) -> None:
+async def test_the_note_goes_with_the_last_message_that_it_names(rig: RabbitRig) -> None:
     await rig.publish(BACKLOG)
     await _hand_over(rig)
     end = rig.consuming()
@@ -151,7 +134,7 @@ async def test_the_note_goes_with_the_last_message_that_it_names(rig: Rig) -> No
     cut(end)
 
 
-async def test_the_note_goes_whoever_crashed_meanwhile(rig: Rig) -> None:
+async def test_the_note_goes_whoever_crashed_meanwhile(rig: RabbitRig) -> None:
     await rig.publish(BACKLOG)
     await _hand_over(rig)
     end = rig.consuming()
@@ -169,68 +152,58 @@ async def test_the_note_goes_whoever_crashed_meanwhile(rig: Rig) -> None:
     assert not await rig.exists(NOTE)
 
 
-async def test_who_holds_nothing_leaves_nothing(rig: Rig) -> None:
-    owner = await own(rig.consuming())
-    await owner.release()
-    assert not await rig.exists(NOTE)
+async def test_a_note_is_left_only_for_what_goes_on(rig: RabbitRig) -> None:
+    await (await own(rig.consuming())).release()
+    assert not await rig.exists(NOTE), "who holds nothing leaves nothing"
     await rig.publish(BACKLOG)
     assert len(await rig.drain()) == len(BACKLOG)
-    assert not await rig.exists(NOTE)
-
-
-async def test_who_sees_the_queue_deleted_leaves_nothing(rig: Rig) -> None:
+    assert not await rig.exists(NOTE), "what is drained is nobody's"
     await rig.publish(BACKLOG)
     await _hand_over(rig)
     await _all(rig.consuming())
     await rig.delete("0")
-    await until(lambda: _is_not_there(rig), "the end of the note")
-
-
-async def test_clearing_takes_notes_along(rig: Rig) -> None:
+    await until(lambda: _is_not_there(rig), "the end of the note with its queue")
     await rig.publish(BACKLOG)
     await _hand_over(rig)
     assert await rig.exists(NOTE)
     await rig.broker().clear()
-    assert not await rig.exists(NOTE)
+    assert not await rig.exists(NOTE), "clearing takes notes along"
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"\xff\x00",
-        b"[]",
-        b'{"v": 2, "survived": {}}',
-        b'{"survived": {}}',
-        b'{"v": 1}',
-        b'{"v": 1, "survived": [1]}',
-        b'{"v": 1, "survived": {"a": 0}}',
-        b'{"v": 1, "survived": {"a": true}}',
-        b'{"v": 1, "survived": {"a": "3"}}',
-        b'{"v": 1, "survived": {"a": 3}}' + b" " * 200_000,
-    ],
-    ids=lambda body: body[:40].decode("ascii", "replace"),
-)
-async def test_a_note_that_is_none_is_ignored(
-    rig: Rig, caplog: pytest.LogCaptureFixture, body: bytes
-) -> None:
+NO_NOTES = [
+    b"",
+    b"\xff\x00",
+    b"[]",
+    b'{"v": 2, "survived": {}}',
+    b'{"survived": {}}',
+    b'{"v": 1}',
+    b'{"v": 1, "survived": [1]}',
+    b'{"v": 1, "survived": {"a": 0}}',
+    b'{"v": 1, "survived": {"a": true}}',
+    b'{"v": 1, "survived": {"a": "3"}}',
+    b'{"v": 1, "survived": {"a": 3}}' + b" " * 200_000,
+]
+
+
+async def test_a_note_that_is_none_is_ignored(rig: RabbitRig, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "prefactor_rabbitmq")
     await rig.publish(BACKLOG)
     await _hand_over(rig, 3)
-    async with rig.channel() as channel:
-        await channel.basic_publish(body, routing_key=f"{rig.prefix}.{NOTE}")
-    owner, messages = await _owner(rig.consuming())
-    assert owner.isolated
-    assert names(messages) == BACKLOG[:1]
-    assert await owner.read(10, 1 << 20) == []
-    await owner.release()
-    assert _said(caplog, "is ignored") == 1
+    for ignored, body in enumerate(NO_NOTES, 1):
+        async with rig.channel() as channel:
+            await channel.basic_publish(body, routing_key=f"{rig.prefix}.{NOTE}")
+        owner, messages = await _owner(rig.consuming())
+        assert owner.isolated, body[:40]
+        assert names(messages) == BACKLOG[:1]
+        assert await owner.read(10, 1 << 20) == []
+        await owner.release()
+        assert _said(caplog, "is ignored") == ignored, body[:40]
     await _hand_over_one(rig)  # by now there is a sound one
-    assert _said(caplog, "is ignored") == 1
+    assert _said(caplog, "is ignored") == len(NO_NOTES)
 
 
 async def test_a_broker_that_refuses_the_note_keeps_nobody_from_handing_over(
-    rig: Rig, caplog: pytest.LogCaptureFixture
+    rig: RabbitRig, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "prefactor_rabbitmq")
     await rig.publish(BACKLOG)

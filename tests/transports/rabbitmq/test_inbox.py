@@ -1,6 +1,5 @@
 """What is acknowledged, and how."""
 
-import pytest
 from aiormq.abc import DeliveredMessage
 from pamqp import commands
 from pamqp.common import FieldTable
@@ -32,9 +31,10 @@ def _receipt(message: Message) -> Receipt:
     return message.receipt
 
 
-@pytest.mark.parametrize(
-    ("steps", "expected"),
-    [
+def test_only_what_is_settled_is_covered() -> None:
+    steps: list[list[int]]
+    expected: list[list[tuple[int, bool]]]
+    for steps, expected in (
         ([[1, 2, 3]], [[(3, True)]]),
         ([[1, 2, 3, 4, 5]], [[(5, True)]]),
         ([[2, 3]], [[(2, False), (3, False)]]),
@@ -42,15 +42,11 @@ def _receipt(message: Message) -> Receipt:
         ([[2], [1, 3]], [[(2, False)], [(3, True)]]),
         ([[1, 3]], [[(1, True), (3, False)]]),
         ([[1], [1]], [[(1, True)], []]),
-    ],
-)
-def test_only_what_is_settled_is_covered(
-    steps: list[list[int]], expected: list[list[tuple[int, bool]]]
-) -> None:
-    inbox = _inbox()
-    _add(inbox, *range(1, 6))
-    receipts = {_receipt(message).tag: _receipt(message) for message in inbox.take(5, 100)}
-    assert [inbox.settle(receipts[tag] for tag in step) for step in steps] == expected
+    ):
+        inbox = _inbox()
+        _add(inbox, *range(1, 6))
+        receipts = {_receipt(message).tag: _receipt(message) for message in inbox.take(5, 100)}
+        assert [inbox.settle(receipts[tag] for tag in step) for step in steps] == expected, steps
 
 
 def test_bytes_and_ages_are_those_of_what_is_unsettled() -> None:

@@ -13,35 +13,29 @@ from prefactor_redis.link import Link
 from prefactor_redis.script import Script
 from prefactor_redis.target import Access, Address
 from tests.support.brokers.redis_server import RedisServer
-from tests.transports.redis.conftest import Ends
+from tests.transports.redis.rig import RedisRig
 
 MakeServer = Callable[..., RedisServer]
-MakeEnds = Callable[[str], Ends]
+MakeRig = Callable[[str], RedisRig]
 GOOD = {"maxmemory_policy": "noeviction", "aof_enabled": "1", "redis_version": "7.0.15", "role": "master"}
 
 
-async def test_a_good_server(redis_server: RedisServer, ends_at: MakeEnds) -> None:
-    ends = ends_at(redis_server.url)
-    assert await ends.broker().check() == []
-    assert await asyncio.to_thread(redis_server.command, "DBSIZE") == 0  # looking leaves nothing behind
-
-
 async def test_settings_that_lose_are_said_once_and_loudly(
-    make_redis_server: MakeServer, ends_at: MakeEnds, caplog: pytest.LogCaptureFixture
+    make_redis_server: MakeServer, rig_at: MakeRig, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = await asyncio.to_thread(make_redis_server, "appendonly no", "maxmemory-policy allkeys-lru")
-    ends = ends_at(server.url)
-    eviction, persistence = await ends.broker().check()
+    rig = rig_at(server.url)
+    eviction, persistence = await rig.broker().check()
     assert "allkeys-lru" in eviction
     assert "appendonly is no" in persistence
-    consumer = ends.consuming()
+    consumer = rig.consuming()
     await consumer.partitions()
     await consumer.partitions()
     said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert said == [eviction, persistence]
 
 
-async def test_permissions(make_redis_server: MakeServer, ends_at: MakeEnds) -> None:
+async def test_permissions(make_redis_server: MakeServer, rig_at: MakeRig) -> None:
     server = await asyncio.to_thread(make_redis_server)
     for user in (
         ["full", "on", ">pw", "~*", "+@all", "&*"],
@@ -54,7 +48,7 @@ async def test_permissions(make_redis_server: MakeServer, ends_at: MakeEnds) -> 
     host = server.url.removeprefix("redis://")
 
     async def check(user: str) -> str:
-        return "\n".join(await ends_at(f"redis://{user}:pw@{host}").broker().check())
+        return "\n".join(await rig_at(f"redis://{user}:pw@{host}").broker().check())
 
     assert await check("full") == ""
     some = await check("some")
@@ -69,12 +63,14 @@ async def test_permissions(make_redis_server: MakeServer, ends_at: MakeEnds) -> 
     assert "pw" not in some
 
 
-async def test_the_user_that_is_just_enough(make_redis_server: MakeServer, ends_at: MakeEnds) -> None:
+async def test_the_user_that_is_just_enough(make_redis_server: MakeServer, rig_at: MakeRig) -> None:
     server = await asyncio.to_thread(make_redis_server)
+    assert await rig_at(server.url).broker().check() == []
+    assert await asyncio.to_thread(server.command, "DBSIZE") == 0  # looking leaves nothing behind
     host = server.url.removeprefix("redis://")
-    ends = ends_at(f"redis://enough:pw@{host}")
+    rig = rig_at(f"redis://enough:pw@{host}")
     commands = sorted({"+" + name for name in commands_of_scripts() - {"pubsub"}})
-    user = ["enough", "on", ">pw", f"~{{{ends.prefix}*", f"&{{{ends.prefix}*", *commands]
+    user = ["enough", "on", ">pw", f"~{{{rig.prefix}*", f"&{{{rig.prefix}*", *commands]
     # Those that are sent outside of scripts, and by the driver.
     user += [
         "+pubsub|numsub",
@@ -88,7 +84,7 @@ async def test_the_user_that_is_just_enough(make_redis_server: MakeServer, ends_
         "+client",
     ]
     await asyncio.to_thread(server.command, "ACL", "SETUSER", *user)
-    assert await ends.broker().check() == []
+    assert await rig.broker().check() == []
 
 
 def commands_of_scripts() -> set[str]:
@@ -108,23 +104,18 @@ def test_all_commands_of_scripts_are_checked() -> None:
     assert commands_of_scripts() - checked == {"info"}  # whose lack is said in other words
 
 
-@pytest.mark.parametrize(
-    ("fact", "replicas", "says"),
-    [
+def test_facts() -> None:
+    for fact, replicas, says in (
         ({"redis_version": "6.2.14"}, 0, "needs to be 7.0"),
         ({"connected_slaves": "1"}, 2, "replicas=2"),
         ({"role": "slave"}, 0, "is a replica"),
         ({"loading": "1"}, 0, "loading"),
-    ],
-)
-def test_what_else_is_wrong(fact: dict[str, str], replicas: int, says: str) -> None:
-    (problem,) = Facts(GOOD | fact).others(replicas)
-    assert says in problem
-
-
-@pytest.mark.parametrize("version", ["7.0.0", "7.4.1", "8.0.2", "10.0", "255.255.255", "unknown"])
-def test_versions_that_will_do(version: str) -> None:
-    assert Facts(GOOD | {"redis_version": version}).others(0) == []
+    ):
+        problems = Facts(GOOD | fact).others(replicas)
+        assert len(problems) == 1, fact
+        assert says in problems[0]
+    for version in ("7.0.0", "7.4.1", "8.0.2", "10.0", "255.255.255", "unknown"):
+        assert Facts(GOOD | {"redis_version": version}).others(0) == [], version
 
 
 def test_messages_name_the_scheme_where_it_is_tls() -> None:

@@ -1,190 +1,264 @@
-"""Crashes are told from what only looks like one, and the latter is forgiven once its owner is back."""
+"""Crashes are told from what only looks like one: outages are nobody's, and are forgiven afterwards."""
 
 import asyncio
-from collections.abc import Callable
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
 
 from prefactor_core.broker.driver import ConsumingEnd, Partition
 from tests.support.brokers.proxy import Proxy
 from tests.support.brokers.redis_cluster import RedisCluster
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.brokers.sentinel import RedisSentinel
-from tests.transports.redis.children import child
-from tests.transports.redis.conftest import Ends, eventually, held_against, owned, persistently, read
+from tests.transports.redis.rig import RedisRig, command
+from tests.transports.rig import eventually, is_isolated, names, own, persistently, read
 
-MakeEnds = Callable[[str], Ends]
+MakeRig = Callable[[str], RedisRig]
+Outage = Callable[[RedisServer], AbstractAsyncContextManager[None]]
 OPTIONS = "lease=1&timeout=0.5"
+OUTAGES = 9
+_ROOT = Path(__file__).parents[3]
 
 
-async def command(server: RedisServer, *words: str) -> object:
-    return await asyncio.to_thread(server.command, *words)
+class Child:
+    """A ``worker_process`` that runs."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def says(self, word: str) -> bool:
+        """Wait for a word, and return what comes with it: whether the operation may be handled."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(60):
+            said, allowed = json.loads(await self.process.stdout.readline())
+        assert said == word
+        return bool(allowed)
+
+    async def goes_on(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+        await self.process.stdin.drain()
 
 
-async def killed_while_handling(url: str) -> bool:
-    """Kill an owner in the middle of an operation; return whether it was allowed to handle it."""
-    async with child(url) as owner:
-        return await owner.says("begun")
+@asynccontextmanager
+async def child(rig: RedisRig, lease: int) -> AsyncIterator[Child]:
+    """Start an owner of partition 0 in a process of its own, and kill it."""
+    url = f"{rig.url}?prefix={rig.prefix}&lease={lease}"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.transports.redis.worker_process", url),
+        cwd=_ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield Child(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
 
 
-def is_isolated(partition: Partition) -> bool:
-    return partition.isolated
+@asynccontextmanager
+async def frozen(server: RedisServer) -> AsyncIterator[None]:
+    server.freeze()
+    try:
+        yield
+    finally:
+        server.thaw()
 
 
-async def blamed(server: RedisServer, ends: Ends, times: int) -> None:
+@asynccontextmanager
+async def stopped(server: RedisServer) -> AsyncIterator[None]:
+    await asyncio.to_thread(server.kill)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(server.start)
+
+
+async def begun(partition: Partition) -> bool:
+    """Begin its one operation; return whether it may be handled, and is not to be dead-lettered."""
+    (message,) = await read(partition, 1)
+    return await partition.begin(message)
+
+
+async def blamed(rig: RedisRig, times: int) -> None:
     """Have owners that nobody hears of any more lose partition 0."""
     for _ in range(times):
-        await owned(ends.consuming("lease=600"))
-        tag = f"{{{ends.prefix}:0}}"
-        await command(server, "HSET", f"{tag}:owner", "channel", "nobody's")
-        await command(server, "DEL", f"{tag}:lease")
+        await own(rig.consuming("lease=600"))
+        await rig.crash()
 
 
-async def returned(worker: ConsumingEnd) -> None:
-    async def once() -> None:
-        await worker.fleet()
-
-    await persistently(once)
-
-
-async def test_what_kills_its_owners(redis_server: RedisServer, ends_at: MakeEnds) -> None:
-    ends = ends_at(redis_server.url)
-    publisher = ends.publishing()
-    await publisher.partitions()
-    await publisher.publish(0, [b"poison"])
-    url = f"{ends.url}?prefix={ends.prefix}&lease=1"
-    for crashes in range(3):
-        assert len((await held_against(redis_server, ends.prefix))[1]) == max(0, crashes - 1)
-        assert await killed_while_handling(url)
-    for _ in range(3):  # from now on each attempt is recorded
-        assert await killed_while_handling(url)
-    partition = await owned(ends.consuming(OPTIONS))
-    assert partition.isolated
-    (poison,) = await read(partition, 1)
-    assert await partition.attempts(poison) == 3
-    assert not await partition.begin(poison)
-    assert await partition.attempts(poison) == 3
-    assert await partition.dead_letter([(poison, b"record")]) == []
-    assert not is_isolated(partition)
-    await partition.release()
-    assert len([letter async for letter in ends.dead_letters().read()]) == 1
-    assert await held_against(redis_server, ends.prefix) == ({}, {})
-
-
-async def test_an_owner_that_is_cut_off_is_forgiven_when_it_returns(
-    redis_server: RedisServer, ends_at: MakeEnds
+@pytest.mark.parametrize("outage", [frozen, stopped])
+async def test_outages_of_the_server_longer_than_a_lease_are_nobodys_crash(
+    own_redis: RedisRig, redis_server: RedisServer, outage: Outage
 ) -> None:
-    ends = ends_at(redis_server.url)
-    await ends.publishing().publish(0, [b"1"])
-    await blamed(redis_server, ends, 3)
-    async with Proxy.before(redis_server.url) as proxy:
-        worker = Ends(proxy.url(ends.url), ends.prefix).consuming(OPTIONS)
+    await own_redis.publish("1")
+    workers = [own_redis.consuming(OPTIONS) for _ in range(2)]
+    clock = asyncio.get_running_loop().time
+    partition = await own(workers[0])
+    assert await begun(partition)
+    for number in range(1, OUTAGES + 1):
+        async with outage(redis_server):
+            over = clock() + 1.1
+            await eventually(lambda partition=partition: not partition.held, "the lease is over")  # type: ignore[misc]
+            await partition.release()  # which cannot be told
+            await asyncio.sleep(max(0.0, over - clock()))  # the broker ends it later than its owner
+        await persistently(workers[number % 2].fleet)
+        partition = await own(workers[number % 2])
+        assert await begun(partition), f"dead-lettered after {number} outages"
+        await persistently(workers[(number + 1) % 2].fleet)  # the owner is back
+    await partition.release()
+    assert await own_redis.held_against() == ({}, {})
+    assert not (await own(workers[0])).isolated
+
+
+async def test_outages_of_a_worker_are_not_held_against_what_it_handled(own_redis: RedisRig) -> None:
+    await own_redis.publish("1")
+    successor = own_redis.consuming(OPTIONS)
+    async with child(own_redis, lease=1) as worker:
+        for number in range(OUTAGES):
+            assert await worker.says("begun"), f"dead-lettered after {number} outages"
+            worker.process.send_signal(signal.SIGSTOP)
+            partition = await own(successor)
+            assert await begun(partition), f"dead-lettered after {number} outages"
+            worker.process.send_signal(signal.SIGCONT)
+            await worker.says("back")
+            await partition.release()
+            assert await own_redis.held_against() == ({}, {})
+            await worker.goes_on()
+        await worker.says("begun")
+
+
+async def test_an_owner_that_is_cut_off_is_forgiven_when_it_returns(own_redis: RedisRig) -> None:
+    await own_redis.publish("1")
+    await blamed(own_redis, 3)
+    async with Proxy.before(own_redis.url) as proxy:
+        worker = own_redis.broker(OPTIONS, url=proxy.url(own_redis.url)).consuming()
         try:
-            partition = await owned(worker)
+            partition = await own(worker)
             (message,) = await read(partition, 1)
             assert await partition.begin(message)
-            proxy.refuse()
-            await proxy.reset()
-            successor = await owned(ends.consuming(OPTIONS))
+            successor = await _cut_off(own_redis, proxy)
             assert await successor.attempts(message) == 1
-            assert len((await held_against(redis_server, ends.prefix))[1]) == 4
+            assert len((await own_redis.held_against())[1]) == 4
             await eventually(lambda: not partition.held, "the lease is over")
             await partition.release()  # which cannot be told
             await proxy.normal()
-            await returned(worker)
+            await persistently(worker.fleet)
             assert await successor.attempts(message) == 0
-            attempts, blame = await held_against(redis_server, ends.prefix)
+            attempts, blame = await own_redis.held_against()
             assert (attempts, len(blame)) == ({}, 3)
             assert is_isolated(successor)  # for the other three
         finally:
             await worker.disconnect()
 
 
-async def test_isolation_ends_with_the_blame_that_began_it(
-    redis_server: RedisServer, ends_at: MakeEnds
-) -> None:
-    ends = ends_at(redis_server.url)
-    await ends.publishing().publish(0, [b"1", b"2"])
-    await blamed(redis_server, ends, 2)
-    async with Proxy.before(redis_server.url) as proxy:
-        worker = Ends(proxy.url(ends.url), ends.prefix).consuming(OPTIONS)
+async def test_isolation_ends_with_the_blame_that_began_it(own_redis: RedisRig) -> None:
+    await own_redis.publish("12")
+    await blamed(own_redis, 2)
+    async with Proxy.before(own_redis.url) as proxy:
+        worker = own_redis.broker(OPTIONS, url=proxy.url(own_redis.url)).consuming()
         try:
-            await read(await owned(worker), 2)
-            proxy.refuse()
-            await proxy.reset()
-            successor = await owned(ends.consuming(OPTIONS))
+            await read(await own(worker), 2)
+            successor = await _cut_off(own_redis, proxy)
             assert is_isolated(successor)
             await proxy.normal()
-            await returned(worker)
+            await persistently(worker.fleet)
             await successor.settle(await read(successor, 1))
             assert not is_isolated(successor)
         finally:
             await worker.disconnect()
 
 
-async def test_a_restart_that_a_lease_outlives(redis_server: RedisServer, ends_at: MakeEnds) -> None:
-    ends = ends_at(redis_server.url)
-    await ends.publishing().publish(0, [b"1"])
-    owner = f"{{{ends.prefix}:0}}:owner"
-    async with child(f"{ends.url}?prefix={ends.prefix}&lease=2") as worker:
+async def _cut_off(rig: RedisRig, proxy: Proxy) -> Partition:
+    """Cut the owner behind the proxy off, and succeed it."""
+    proxy.refuse()
+    await proxy.reset()
+    return await own(rig.consuming(OPTIONS))
+
+
+async def test_a_restart_that_a_lease_outlives(own_redis: RedisRig, redis_server: RedisServer) -> None:
+    await own_redis.publish("1")
+    async with child(own_redis, lease=2) as worker:
         assert await worker.says("begun")
         await asyncio.to_thread(redis_server.kill)
         await asyncio.to_thread(redis_server.start)
-        here = redis_server.command("INFO", "server")["run_id"]
-        await eventually(lambda: redis_server.command("HGET", owner, "run_id") == here, "it is renewed")
+        await _renewed(redis_server, own_redis)
     # It is dead now, and the restart before does not hide it.
-    await owned(ends.consuming(OPTIONS))
-    assert len((await held_against(redis_server, ends.prefix))[1]) == 1
+    await own(own_redis.consuming(OPTIONS))
+    assert len((await own_redis.held_against())[1]) == 1
 
 
-async def failed_over(ends: Ends, kill: Callable[[], object], server: RedisServer, options: str) -> None:
-    """Lose the server under an owner, and be its successor at ``server``, which takes over."""
-    publisher, other = ends.publishing("timeout=2&replicas=1"), ends.consuming(options)
-    worker = ends.consuming(options)
+async def _renewed(server: RedisServer, rig: RedisRig) -> None:
+    """Wait until the owner has renewed its lease at a server that has not given it."""
+    here, owner = server.command("INFO", "server")["run_id"], rig.key("owner")
+    await eventually(lambda: server.command("HGET", owner, "run_id") == here, "it is renewed")
+
+
+async def failed_over(rig: RedisRig, kill: Callable[[], object], replica: RedisServer) -> None:
+    """Lose the server under an owner, and be its successor at the replica, which takes over."""
+    publisher, consumer = rig.publishing("timeout=2&replicas=1"), rig.consuming("timeout=2&lease=2")
+    await consumer.partitions()
     await persistently(lambda: publisher.publish(0, [b"1"]))
-    await read(await owned(worker), 1)
+    partition = await own(consumer)
+    assert names(await read(partition, 1)) == ["1"]
     await asyncio.to_thread(kill)
+    alone = rig.publishing("timeout=2")  # its replica is gone, too
+    assert await persistently(lambda: alone.publish(0, [b"2"])) > 0
+    other = rig.consuming("timeout=2&lease=2")
 
-    async def take_over() -> None:
-        await owned(other)
+    await persistently(lambda: _take_over(other))
+    assert await command(replica, "HEXISTS", rig.key("owner"), "run_id") == 1
+    held_against = [await command(replica, "HGETALL", rig.key(name)) for name in ("attempts", "blame")]
+    assert held_against == [{}, {}]
+    await partition.release()
+    await other.disconnect()
+    await persistently(lambda: _take_over(consumer))
 
-    await persistently(take_over, 30)
-    owner = f"{{{ends.prefix}:0}}:owner"
-    assert await command(server, "HEXISTS", owner, "run_id") == 1
-    assert await held_against(server, ends.prefix) == ({}, {})
+
+async def _take_over(end: ConsumingEnd) -> None:
+    assert names(await read(await own(end), 2)) == ["1", "2"]
 
 
-async def test_a_node_of_a_cluster_that_is_lost(redis_cluster: RedisCluster, ends_at: MakeEnds) -> None:
-    nodes = ",".join(f"127.0.0.1:{node.port}" for node in redis_cluster.nodes)
-    ends = ends_at(f"redis+cluster://{nodes}")
-    key = f"{{{ends.prefix}:0}}:operations"
+async def test_a_node_of_a_cluster_that_is_lost(redis_cluster: RedisCluster, rig_at: MakeRig) -> None:
+    nodes = ",".join(f"127.0.0.1:{node.port}" for node in redis_cluster.nodes)  # whichever dies, others know
+    rig = rig_at(f"redis+cluster://{nodes}")
+    assert await rig.broker("replicas=1").check() == []
+    key = rig.key("operations")
     replica = await asyncio.to_thread(lambda: redis_cluster.replica_of(redis_cluster.master_of(key)))
-    await failed_over(ends, lambda: redis_cluster.kill_master_of(key), replica, "timeout=2&lease=1")
+    await failed_over(rig, lambda: redis_cluster.kill_master_of(key), replica)
 
 
-async def test_a_master_behind_sentinels_that_is_lost(
-    redis_sentinel: RedisSentinel, ends_at: MakeEnds
-) -> None:
-    master = await asyncio.to_thread(redis_sentinel.master)
-    (replica,) = (server for server in redis_sentinel.servers if server is not master)
-    ends = ends_at(redis_sentinel.url)
-    await failed_over(ends, redis_sentinel.kill_master, replica, "timeout=2&lease=1")
+async def test_a_master_behind_sentinels_that_is_lost(redis_sentinel: RedisSentinel, rig_at: MakeRig) -> None:
+    replica = await _replica(redis_sentinel)
+    await failed_over(rig_at(redis_sentinel.url), redis_sentinel.kill_master, replica)
 
 
 async def test_an_owner_whose_lease_outlives_its_server(
-    redis_sentinel: RedisSentinel, ends_at: MakeEnds
+    redis_sentinel: RedisSentinel, rig_at: MakeRig
 ) -> None:
-    master = await asyncio.to_thread(redis_sentinel.master)
-    (replica,) = (server for server in redis_sentinel.servers if server is not master)
-    here = replica.command("INFO", "server")["run_id"]
-    ends = ends_at(redis_sentinel.url)
-    publisher, worker = ends.publishing("timeout=2&replicas=1"), ends.consuming("timeout=2&lease=12")
+    replica = await _replica(redis_sentinel)
+    rig = rig_at(redis_sentinel.url)
+    publisher, worker = rig.publishing("timeout=2&replicas=1"), rig.consuming("timeout=2&lease=12")
     await persistently(lambda: publisher.publish(0, [b"1"]))
-    partition = await owned(worker)
-    tag = f"{{{ends.prefix}:0}}"
-    await eventually(lambda: replica.command("EXISTS", f"{tag}:lease") == 1, "the replica has the lease")
+    partition = await own(worker)
+    await eventually(lambda: replica.command("EXISTS", rig.key("lease")) == 1, "the replica has the lease")
     await asyncio.to_thread(redis_sentinel.kill_master)
-    await eventually(lambda: redis_sentinel.master() is replica, "the replica takes over", 20)
-    await returned(worker)
-    await eventually(lambda: replica.command("HGET", f"{tag}:owner", "run_id") == here, "it is renewed")
+    await eventually(lambda: redis_sentinel.master() is replica, "the replica takes over")
+    await persistently(worker.fleet)
+    await _renewed(replica, rig)
     assert partition.held
-    channel = replica.command("HGET", f"{tag}:owner", "channel")
+    channel = replica.command("HGET", rig.key("owner"), "channel")
     assert replica.command("PUBSUB", "NUMSUB", channel) == [channel, 1]
+
+
+async def _replica(servers: RedisSentinel) -> RedisServer:
+    master = await asyncio.to_thread(servers.master)
+    (replica,) = (server for server in servers.servers if server is not master)
+    return replica

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -14,9 +14,8 @@ from prefactor_redis.servers import servers_of
 from prefactor_redis.target import Target, read_target
 from tests.support.brokers.proxy import Proxy
 from tests.support.brokers.redis_server import RedisServer
-from tests.transports.redis.conftest import Ends, eventually, held_against, owned, read
-
-MakeEnds = Callable[[str], Ends]
+from tests.transports.redis.rig import RedisRig
+from tests.transports.rig import eventually, own, read
 
 
 @asynccontextmanager
@@ -38,7 +37,7 @@ def subscribers(server: RedisServer) -> int:
     return int(count)
 
 
-async def test_a_subscription_that_is_cut_is_renewed(redis_server: RedisServer) -> None:
+async def test_a_subscription_is_renewed_after_cuts_and_a_restart(redis_server: RedisServer) -> None:
     async with shown(redis_server.url) as (presence, target):
         assert subscribers(redis_server) == 1
         for _ in range(3):
@@ -46,18 +45,14 @@ async def test_a_subscription_that_is_cut_is_renewed(redis_server: RedisServer) 
             await eventually(lambda: subscribers(redis_server) == 1, "it is there again")
         assert await presence.ensure(target.addresses[0])
         assert subscribers(redis_server) == 1
-    await eventually(lambda: subscribers(redis_server) == 0, "it is gone")
-
-
-async def test_a_server_that_was_restarted_is_subscribed_at_again(redis_server: RedisServer) -> None:
-    async with shown(redis_server.url) as (presence, target):
         await asyncio.to_thread(redis_server.kill)
         with pytest.raises(BrokerError):  # once it is noticed
             for _ in range(100):
                 await presence.ensure(target.addresses[0])
                 await asyncio.sleep(0.05)
         await asyncio.to_thread(redis_server.start)
-        await eventually(lambda: subscribers(redis_server) == 1, "it is there again")
+        await eventually(lambda: subscribers(redis_server) == 1, "it is there after the restart")
+    await eventually(lambda: subscribers(redis_server) == 0, "it is gone")
 
 
 async def test_a_connection_that_carries_nothing_is_replaced(redis_server: RedisServer) -> None:
@@ -83,21 +78,19 @@ async def test_a_slow_server_does_not_miss_anybody(redis_server: RedisServer) ->
 
 
 async def test_a_user_without_channels(
-    redis_server: RedisServer, ends_at: MakeEnds, caplog: pytest.LogCaptureFixture
+    own_redis: RedisRig, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     redis_server.command("ACL", "SETUSER", "some", "on", ">pw", "~*", "+@all", "resetchannels")
-    host = redis_server.url.removeprefix("redis://")
-    ends = ends_at(f"redis://some:pw@{host}")
-    await ends.publishing().publish(0, [b"1"])
-    owner, successor = ends.consuming("lease=1"), ends.consuming("lease=1")
+    url = redis_server.url.replace("redis://", "redis://some:pw@")
+    await own_redis.publishing(url=url).publish(0, [b"1"])
+    owner, successor = (own_redis.consuming("lease=1", url=url) for _ in range(2))
     await owner.partitions()
-    await owned(owner, 1)
-    await read(await owned(owner), 1)
-    said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(said) == 1
-    assert "ACL SETUSER" in said[0]
-    await asyncio.to_thread(redis_server.command, "DEL", f"{{{ends.prefix}:0}}:lease")
-    await owned(successor)  # it counts, as nobody can say that it must not
-    assert len((await held_against(redis_server, ends.prefix))[1]) == 1
+    await own(owner, 1)
+    await read(await own(owner), 1)
+    (said,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert "ACL SETUSER" in said
+    await own_redis.end_lease()
+    await own(successor)  # it counts, as nobody can say that it must not
+    assert len((await own_redis.held_against())[1]) == 1
     await owner.disconnect()
-    assert await held_against(redis_server, ends.prefix) == ({}, {})
+    assert await own_redis.held_against() == ({}, {})

@@ -9,9 +9,8 @@ from prefactor_redis.target import Access, Address, read_target
 SECRET = "hunter2"
 
 
-@pytest.mark.parametrize(
-    ("url", "kind", "addresses", "access", "service"),
-    [
+def test_what_a_url_names() -> None:
+    for url, kind, addresses, access, service in (
         ("redis://host", "server", [("host", 6379)], Access(), ""),
         ("redis://host:7000/3", "server", [("host", 7000)], Access(database=3), ""),
         ("redis://host/", "server", [("host", 6379)], Access(), ""),
@@ -21,24 +20,12 @@ SECRET = "hunter2"
         ("redis://[::1]:7", "server", [("::1", 7)], Access(), ""),
         ("redis+cluster://a:1,b,c:3", "cluster", [("a", 1), ("b", 6379), ("c", 3)], Access(), ""),
         ("redis+cluster://u:p@a:1,b:2", "cluster", [("a", 1), ("b", 2)], Access("u", "p"), ""),
-        (
-            "redis+sentinel://a:1,b,c:3/main/2",
-            "sentinel",
-            [("a", 1), ("b", 26379), ("c", 3)],
-            Access(database=2),
-            "main",
-        ),
+        ("redis+sentinel://a:1,b/m/2", "sentinel", [("a", 1), ("b", 26379)], Access(database=2), "m"),
         ("redis+sentinel://:p@a/main", "sentinel", [("a", 26379)], Access(password="p"), "main"),
-    ],
-)
-def test_what_a_url_names(
-    url: str, kind: str, addresses: list[tuple[str, int]], access: Access, service: str
-) -> None:
-    target = read_target(url)
-    assert target.kind == kind
-    assert target.addresses == tuple(Address(*address) for address in addresses)
-    assert target.access == access
-    assert target.service == service
+    ):
+        target = read_target(url)
+        named = (target.kind, target.addresses, target.access, target.service)
+        assert named == (kind, tuple(Address(*address) for address in addresses), access, service), url
 
 
 def test_options() -> None:
@@ -48,9 +35,8 @@ def test_options() -> None:
     assert read_target("redis://h").options.lease == 15
 
 
-@pytest.mark.parametrize(
-    ("url", "named"),
-    [
+def test_what_is_wrong_with_a_url(subtests: pytest.Subtests) -> None:
+    for url, named in (
         ("redis://", "host is missing"),
         ("redis:///0", "host is missing"),
         (f"redis://:{SECRET}@/0", "host is missing"),
@@ -71,25 +57,22 @@ def test_options() -> None:
         (f"redis://:{SECRET}@host?lease=0.5", "option lease"),
         (f"redis://:{SECRET}@host?replicas=-1", "option replicas"),
         (f"redis://:{SECRET}@host?lease=5&lease={SECRET}", "twice"),
-    ],
-)
-def test_what_is_wrong_with_a_url(url: str, named: str) -> None:
-    with pytest.raises(TransportError, match=named) as raised:
-        RedisBroker(url)
-    assert SECRET not in str(raised.value)
+    ):
+        with subtests.test(url=url):
+            with pytest.raises(TransportError, match=named) as raised:
+                RedisBroker(url)
+            assert SECRET not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("url", "name"),
-    [
+def test_names_hold_no_credentials() -> None:
+    for url, name in (
         (f"redis://me:{SECRET}@host/2?prefix=p", "redis://host:6379/2?prefix=p"),
         (f"rediss://:{SECRET}@host", "rediss://host:6379?prefix=prefactor"),
         (f"redis+cluster://me:{SECRET}@a:1,b:2", "redis+cluster://a:1,b:2?prefix=prefactor"),
         (f"redis+sentinel://:{SECRET}@a/main/3", "redis+sentinel://a:26379/main/3?prefix=prefactor"),
-    ],
-)
-def test_names_hold_no_credentials(url: str, name: str) -> None:
-    assert RedisBroker(url).name == name
-    shown = repr(read_target(url))
-    assert SECRET not in shown
-    assert "'me'" not in shown
+    ):
+        assert RedisBroker(url).name == name
+        shown = repr(read_target(url))
+        assert SECRET not in shown
+        assert "'me'" not in shown, url
+    assert "hidden" not in repr(Access("hidden", "hidden"))

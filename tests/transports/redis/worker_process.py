@@ -8,9 +8,8 @@ import asyncio
 import json
 import sys
 
-from prefactor_core.broker.driver import ConsumingEnd, Partition
-from prefactor_core.exceptions import BrokerError
 from prefactor_redis.broker import RedisBroker
+from tests.transports.rig import own, until
 
 
 def say(word: str, *, allowed: bool = True) -> None:
@@ -18,38 +17,17 @@ def say(word: str, *, allowed: bool = True) -> None:
     sys.stdout.flush()
 
 
-async def owned(end: ConsumingEnd) -> Partition:
-    while True:
-        try:
-            await end.fleet()
-            partition = await end.acquire(0, 100)
-        except BrokerError:
-            partition = None
-        if partition is not None:
-            return partition
-        await asyncio.sleep(0.02)
-
-
-async def told(end: ConsumingEnd) -> None:
-    while True:
-        try:
-            await end.fleet()
-        except BrokerError:
-            await asyncio.sleep(0.05)
-        else:
-            return
-
-
 async def main(url: str) -> None:
     end = RedisBroker(url).consuming()
     while True:
-        partition = await owned(end)
+        await until(end.fleet, "a fleet")
+        partition = await own(end)
         (message,) = await partition.read(1, 1_000)
         say("begun", allowed=await partition.begin(message))
         while partition.held:
             await asyncio.sleep(0.02)
         await partition.release()
-        await told(end)
+        await until(end.fleet, "the broker to be told")
         say("back")
         await asyncio.to_thread(sys.stdin.readline)
 
