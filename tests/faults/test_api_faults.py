@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from prefactor_core import OperationType, PrefactorTelemetryFailureError
-from tests.integration.load import Load, check_everything, client_for, run_load
+from tests.integration.load import VERSION, Load, check_everything, delivering, new_instance, run_load
 from tests.support.emulator import running_emulator
-from tests.support.recording import Comparison, RecordingQueue, compare
+from tests.support.recording import Comparison, compare
 
 ALONE = [
     "latency:ms=5,jitter_ms=30",
@@ -33,7 +33,6 @@ MIXED = [
     ("away:rate=0.1", "latency:ms=10,jitter_ms=20", "lost-reply:rate=0.1,part=0.5", "forget-keys:rate=0.1"),
     ("html-errors:rate=0.1,status=403", "slow-body:rate=0.2,bytes=500,ms=1", "error:rate=0.1"),
 ]
-VERSION = {"name": "faults", "external_identifier": "1"}
 
 
 def options(*faults: str, seed: int = 1) -> list[str]:
@@ -59,10 +58,11 @@ async def test_without_deduplication_the_same_load_is_found_doubled(tmp_path: Pa
 
 
 async def test_what_is_rejected_is_set_aside_and_the_rest_arrives(tmp_path: Path) -> None:
-    async with running_emulator(tmp_path, *options("reject:schema=t:by-hand,status=422")) as emulator:
-        queue = RecordingQueue()
-        client = client_for(emulator.url, queue)
-        await client.initialize()
+    async with delivering(tmp_path, *options("reject:schema=t:by-hand,status=422")) as (
+        emulator,
+        client,
+        queue,
+    ):
         load = Load()
         for _ in range(4):
             async with client.create_agent_instance(agent_version=VERSION) as instance:
@@ -81,10 +81,7 @@ async def test_what_is_rejected_is_set_aside_and_the_rest_arrives(tmp_path: Path
 
 async def test_a_rejected_registration_takes_its_instance_along_and_no_other(tmp_path: Path) -> None:
     faults = options("reject:type=agent_instances/register,count=1,status=422")
-    async with running_emulator(tmp_path, *faults) as emulator:
-        queue = RecordingQueue()
-        client = client_for(emulator.url, queue)
-        await client.initialize()
+    async with delivering(tmp_path, *faults) as (emulator, client, queue):
         for _ in range(10):
             async with client.create_agent_instance(agent_version=VERSION) as instance:
                 await Load().turn(instance)
@@ -97,11 +94,12 @@ async def test_a_rejected_registration_takes_its_instance_along_and_no_other(tmp
 
 
 async def test_terminated_instances_hear_of_it_and_the_others_go_on(tmp_path: Path) -> None:
-    async with running_emulator(tmp_path, *options("terminate:rate=0.5,reason=enough")) as emulator:
-        queue = RecordingQueue()
-        client = client_for(emulator.url, queue)
-        await client.initialize()
-        handles = [await client.create_agent_instance(agent_version=VERSION) for _ in range(20)]
+    async with delivering(tmp_path, *options("terminate:rate=0.5,reason=enough")) as (
+        emulator,
+        client,
+        queue,
+    ):
+        handles = [await new_instance(client) for _ in range(20)]
         for handle in handles:
             await Load().turn(handle)
         assert await client.flush(30)
@@ -124,11 +122,8 @@ async def test_terminated_instances_hear_of_it_and_the_others_go_on(tmp_path: Pa
 
 
 async def test_a_token_that_nobody_takes_ends_delivery_and_drops_are_counted(tmp_path: Path) -> None:
-    async with running_emulator(tmp_path, *options("bad-token:status=401")) as emulator:
-        queue = RecordingQueue()
-        client = client_for(emulator.url, queue)
-        await client.initialize()
-        await client.create_agent_instance(agent_version=VERSION)
+    async with delivering(tmp_path, *options("bad-token:status=401")) as (emulator, client, queue):
+        await new_instance(client)
         with pytest.raises(PrefactorTelemetryFailureError) as caught:
             await client.close()
         assert caught.value.dropped_operations == len(queue.puts) == 1

@@ -1,6 +1,6 @@
 """Replies that are far too large, and large ones that are right: what they cost a sender's process.
 
-The bound on memory is generous; the figures are shown with -rP.
+The bound on memory is generous.
 """
 
 import asyncio
@@ -41,7 +41,6 @@ async def test_memory_stays_flat_and_the_log_quiet(role: str, kind: str) -> None
     async with large_api(HOSTILE[kind]) as (api, url):
         report, log = await run_sender(role, url, SECONDS)
         connections = api.connections
-    sys.stdout.write(f"{role}, {kind}: {report}, {connections} connections, said: {log}\n")
     assert connections > 1
     assert report["delivered"] == 0
     assert report["grown_mib"] < MOST_MIB
@@ -53,7 +52,6 @@ async def test_a_reply_that_echoes_25_mb_settles_everything_at_once(payload: str
     async with large_api(payload=ECHOED[payload]) as (api, url):
         report, log = await run_sender("worker", url, 30)
         requests = api.requests
-    sys.stdout.write(f"25 MB of {payload}: {report}, requests of {requests} operations, said: {log}\n")
     assert report["delivered"] == 250
     assert requests == [250]
     assert report["grown_mib"] < MOST_MIB

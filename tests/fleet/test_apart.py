@@ -4,8 +4,6 @@
 """
 
 import asyncio
-import sys
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -13,7 +11,7 @@ import pytest
 
 from prefactor_core import Operation
 from prefactor_core.broker.queue import BrokerQueue
-from tests.fleet.test_rejections import key_of
+from tests.fleet.scenario import effect_keys, key_of, keys_of
 from tests.support.fleet import Fleet, until
 from tests.support.lives import rejected, whole
 from tests.support.watched_api import watched_api
@@ -41,10 +39,6 @@ async def put(queue: BrokerQueue, lives: Sequence[Sequence[Operation]], pace: fl
     return keys_of([one for life in lives for one in life])
 
 
-def keys_of(operations: Sequence[Operation]) -> set[str]:
-    return {one.idempotency_key or "" for one in operations}
-
-
 @asynccontextmanager
 async def publishing(fleet: Fleet) -> AsyncIterator[BrokerQueue]:
     """A queue to put in, for the length of an ``async with``."""
@@ -54,10 +48,6 @@ async def publishing(fleet: Fleet) -> AsyncIterator[BrokerQueue]:
     finally:
         await queue.close()
         await queue.disconnect()
-
-
-async def done(fleet: Fleet) -> set[str]:
-    return {effect["key"] for effect in await fleet.emulator.effects()}
 
 
 async def ready(fleet: Fleet, *options: str) -> Probed:
@@ -78,7 +68,7 @@ async def test_good_instances_go_on_beside_many_bad_ones(
     kept = keys_of([one for life in good for one in life])
 
     async def all_good() -> bool:
-        return kept <= await done(fleet)
+        return kept <= await effect_keys(fleet)
 
     async def all_bad() -> bool:
         return len(await dead_letters(fleet)) >= len(lost)
@@ -88,17 +78,12 @@ async def test_good_instances_go_on_beside_many_bad_ones(
         async with publishing(fleet) as queue:
             await asyncio.gather(put(queue, bad), put(queue, good, 0.1))
             assert await queue.flush(30)
-        began = time.monotonic()
         await until(all_good, BEHIND_SECONDS, "the good ones are done")
-        behind = time.monotonic() - began
         await until(all_bad, 60, "the bad ones are dead letters")
         letters = await dead_letters(fleet)
         owners = {one.idempotency_key or "": one.instance_id or "" for life in bad for one in life}
         mean = api.answers(owners).total() / BAD
-    # Figures, not timed tests: shown with -rP.
-    sys.stdout.write(f"the good ones were done {behind:.1f} s after their last put; ")
-    sys.stdout.write(f"{mean:.1f} requests for a bad one\n")
-    assert await done(fleet) == kept | valid
+    assert await effect_keys(fleet) == kept | valid
     assert {key_of(letter) for letter in letters} == lost
     # What is valid, the bulk request that finds it out, and one more; some for what breaks off meanwhile.
     assert mean <= requests
@@ -128,16 +113,13 @@ async def test_when_everything_is_rejected_few_are_lost_and_the_rest_waits(fleet
     await set_faults(fleet.emulator)
 
     async def accounted_for() -> bool:
-        return len(await done(fleet)) + len(await dead_letters(fleet)) >= len(keys)
+        return len(await effect_keys(fleet)) + len(await dead_letters(fleet)) >= len(keys)
 
     await until(accounted_for, 60, "what waited is delivered")
     in_the_end = await dead_letters(fleet)
-    # Figures, not timed tests: shown with -rP.
     rejections = sum(letter.reply is not None for letter in letters)
-    sys.stdout.write(f"{len(letters)} dead letters, of them {rejections} with a reply, then {rate:.1f} ")
-    sys.stdout.write(f"rejections/s; {len(in_the_end)} dead letters in the end\n")
     assert rejections <= REJECTIONS
     assert rate <= REQUESTS_PER_SECOND
     # What was in flight when it was mended may still be rejected, with its dependents.
     assert len(in_the_end) <= (REJECTIONS + 4) * OPERATIONS
-    assert await done(fleet) == keys - {key_of(letter) for letter in in_the_end}
+    assert await effect_keys(fleet) == keys - {key_of(letter) for letter in in_the_end}

@@ -1,7 +1,6 @@
 """What somebody else puts on a broker beside good operations: it is set aside, and speaks to nobody."""
 
 import re
-import sys
 from typing import Any, Final
 
 import pytest
@@ -10,7 +9,8 @@ from pydantic_core import from_json, to_json
 from prefactor_core.broker.envelope import Envelope, encode
 from prefactor_core.broker.partitions import partition_of
 from prefactor_core.identifiers import PfidFactory
-from tests.support.fleet import Fleet, until
+from tests.fleet.scenario import published
+from tests.support.fleet import Fleet
 from tests.support.operations import finish_span
 from tests.support.watching import dead_letters
 
@@ -51,9 +51,7 @@ def hostile(instance: str, number: int, change: dict[str, Any]) -> bytes:
 @pytest.mark.timeout(180)
 async def test_good_operations_are_delivered_beside_hostile_ones(fleet: Fleet) -> None:
     ids = PfidFactory()
-    agent = await fleet.agent("--instances", "6", "--tasks", "6", "--spans", "6")
-    await fleet.report(agent)
-    puts = fleet.puts()
+    puts = await published(fleet, await fleet.agent("--instances", "6", "--tasks", "6", "--spans", "6"))
     queue = fleet.queue()
     end = queue.broker.publishing()
     try:
@@ -65,16 +63,8 @@ async def test_good_operations_are_delivered_beside_hostile_ones(fleet: Fleet) -
     finally:
         await end.disconnect()
         await queue.disconnect()
-    worker = await fleet.worker("--drain")
-    try:
-        await until(lambda: worker.process.returncode is not None, 60, "the worker never has done")
-    finally:
-        log = worker.log
-        forged = [line for line in log.splitlines() if not LINE.fullmatch(line)]
-        said = log.count("UnicodeEncodeError")
-        sys.stdout.write(f"{len(forged)} lines are not the worker's own; UnicodeEncodeError {said}\n")
-    assert worker.process.returncode == 0, log
-    assert not forged
+    log = (await fleet.drain()).log
+    assert [line for line in log.splitlines() if not LINE.fullmatch(line)] == []
     assert FORGED not in log
     assert "UnicodeEncodeError" not in log
     figures = fleet.figures()

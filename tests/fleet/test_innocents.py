@@ -8,7 +8,6 @@ an operation's fault. A single partition makes it hard: its first operation is i
 
 import asyncio
 import signal
-import sys
 import uuid
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -16,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from prefactor_emulator import verify
 from prefactor_emulator.model import OperationType
-from prefactor_emulator.verify_files import read_effects, read_puts
-from tests.fleet.test_poison import ATTEMPTS, KILLED, short, stopped, supervised
+from prefactor_emulator.verify_files import read_puts
+from tests.fleet.scenario import check, nothing_waits, published, stop
+from tests.fleet.test_poison import check_killed, short, supervised
 from tests.support.brokers.rabbitmq_server import RabbitServer
 from tests.support.brokers.redis_server import RedisServer
-from tests.support.fleet import Figures, Fleet, running_fleet, until
+from tests.support.fleet import Fleet, running_fleet, until
 from tests.support.watching import FULL, Probed, dead_letters, fault_hits, probed_worker, set_faults
 
 OUTAGES = 9
@@ -50,8 +49,7 @@ pytestmark = [
 async def publish(fleet: Fleet) -> None:
     """Have an agent put everything, and end."""
     count = ("--instances", str(INSTANCES), "--tasks", str(INSTANCES), "--spans", str(SPANS))
-    report = await fleet.report(await fleet.agent(*count))
-    assert (report["delivered"], report["left"], report["dropped"]) == (OPERATIONS, 0, {})
+    assert await published(fleet, await fleet.agent(*count)) == OPERATIONS
 
 
 async def owned(worker: Probed, good: Callable[[float], bool]) -> bool:
@@ -68,15 +66,10 @@ async def has_begun(fleet: Fleet, worker: Probed) -> None:
     await asyncio.sleep(BEGUN_SECONDS)
 
 
-async def check(fleet: Fleet) -> None:
+async def check_all(fleet: Fleet) -> None:
     """Nothing is a dead letter, and everything has its one effect in its order."""
-    letters = await dead_letters(fleet)
-    figures = fleet.figures()
-    # Figures, not timed tests: shown with -rP.
-    reasons = sorted({letter.reason for letter in letters})
-    sys.stdout.write(f"{len(letters)} dead letters {reasons}, {figures}\n")
-    assert letters == []
-    assert figures == Figures(OPERATIONS, lost=0, doubled=0, out_of_order=0, unexpected=0)
+    assert [letter.reason for letter in await dead_letters(fleet)] == []
+    check(fleet, OPERATIONS)
 
 
 async def killed_in_the_outage(fleet: Fleet, outages: int) -> None:
@@ -103,7 +96,7 @@ async def test_workers_killed_while_the_api_is_unavailable(
         await publish(fleet)
         await killed_in_the_outage(fleet, OUTAGES)
         await fleet.drain()
-        await check(fleet)
+        await check_all(fleet)
 
 
 async def test_an_outage_does_not_hide_what_crashes_its_workers(
@@ -115,16 +108,9 @@ async def test_an_outage_does_not_hide_what_crashes_its_workers(
         puts = list(read_puts(str(fleet._puts[0])))
         poison = next(put for put in puts[100:] if put.type is OperationType.FINISH_SPAN)
         await killed_in_the_outage(fleet, 2)
-        worker, deaths = await supervised(fleet, poison.key, OPERATIONS)
-        await stopped(worker.child)
-        (letter,) = await dead_letters(fleet)
-        found = verify.compare(puts, read_effects(str(fleet.emulator.database)))
-    sys.stdout.write(f"killed {len(deaths)} workers, at {deaths} of {OPERATIONS} effects\n")
-    envelope = letter.read()
-    assert envelope is not None
-    assert envelope.operation.idempotency_key == poison.key
-    assert (letter.reason, letter.attempts) == (KILLED, ATTEMPTS)
-    assert (found.lost, found.doubled, found.out_of_order, found.unexpected) == (1, 0, 0, 0)
+        worker, _ = await supervised(fleet, poison.key, OPERATIONS)
+        await stop(worker.child)
+        await check_killed(fleet, poison.key, OPERATIONS)
 
 
 # -- one worker, which never ends
@@ -141,8 +127,8 @@ async def survives(fleet: Fleet, outage: Outage, outages: int = OUTAGES) -> None
     await has_begun(fleet, worker)
     await set_faults(fleet.emulator)
     await until(lambda: drained(fleet), DRAIN_SECONDS, "everything is delivered, or a dead letter")
-    await stopped(worker.child)
-    await check(fleet)
+    await stop(worker.child)
+    await check_all(fleet)
 
 
 async def drained(fleet: Fleet) -> bool:
@@ -150,17 +136,8 @@ async def drained(fleet: Fleet) -> bool:
     effects = await fleet.effects()
     if effects >= OPERATIONS:
         return True
-    queue = fleet.queue()
-    try:
-        # A broker may count only what no worker has read yet, so that alone tells too little.
-        return await queue.depth() == 0 and effects + len(await dead_letters(fleet)) >= OPERATIONS
-    finally:
-        await queue.disconnect()
-
-
-def with_lease(server: RedisServer, partitions: int) -> str:
-    prefix = f"innocents-{uuid.uuid4().hex[:8]}"
-    return f"{server.url}?prefix={prefix}&lease={LEASE_SECONDS:.0f}&partitions={partitions}"
+    # A broker may count only what no worker has read yet, so that alone tells too little.
+    return await nothing_waits(fleet) and effects + len(await dead_letters(fleet)) >= OPERATIONS
 
 
 async def lost_everything(worker: Probed) -> None:
@@ -168,8 +145,9 @@ async def lost_everything(worker: Probed) -> None:
     await until(lambda: owned(worker, lambda number: number == 0), 30, "it notices")
 
 
-async def test_redis_frozen_longer_than_the_lease(
-    redis_server: RedisServer, tmp_path: Path, partitions: int
+@pytest.mark.parametrize("outage", ["frozen", "restarted", "frozen worker"])
+async def test_redis_or_its_worker_gone_longer_than_the_lease(
+    redis_server: RedisServer, tmp_path: Path, partitions: int, outage: str
 ) -> None:
     async def frozen(worker: Probed) -> None:
         redis_server.freeze()
@@ -177,31 +155,26 @@ async def test_redis_frozen_longer_than_the_lease(
         await asyncio.sleep(LEASE_SECONDS)
         redis_server.thaw()
 
-    async with running_fleet(with_lease(redis_server, partitions), tmp_path) as fleet:
-        await survives(fleet, frozen)
-
-
-async def test_redis_restarted(redis_server: RedisServer, tmp_path: Path, partitions: int) -> None:
     async def restarted(worker: Probed) -> None:
         await asyncio.to_thread(redis_server.kill)
         await lost_everything(worker)
         await asyncio.sleep(LEASE_SECONDS)
         await asyncio.to_thread(redis_server.start)
 
-    async with running_fleet(with_lease(redis_server, partitions), tmp_path) as fleet:
-        await survives(fleet, restarted)
-
-
-async def test_a_worker_frozen_longer_than_its_lease(
-    redis_server: RedisServer, tmp_path: Path, partitions: int
-) -> None:
-    async def frozen(worker: Probed) -> None:
+    async def frozen_worker(worker: Probed) -> None:
         worker.child.signal(signal.SIGSTOP)
         await asyncio.sleep(2 * LEASE_SECONDS)
         worker.child.signal(signal.SIGCONT)
 
-    async with running_fleet(with_lease(redis_server, partitions), tmp_path) as fleet:
-        await survives(fleet, frozen)
+    outages: dict[str, Outage] = {
+        "frozen": frozen,
+        "restarted": restarted,
+        "frozen worker": frozen_worker,
+    }
+    prefix = f"innocents-{uuid.uuid4().hex[:8]}"
+    url = f"{redis_server.url}?prefix={prefix}&lease={LEASE_SECONDS:.0f}&partitions={partitions}"
+    async with running_fleet(url, tmp_path) as fleet:
+        await survives(fleet, outages[outage])
 
 
 async def test_rabbitmq_restarted(rabbit_server: RabbitServer, tmp_path: Path, partitions: int) -> None:

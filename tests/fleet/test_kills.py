@@ -4,15 +4,14 @@
 """
 
 import asyncio
-import signal
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.support.fleet import Child, Figures, Fleet, running_fleet, until
+from tests.fleet.scenario import check, published, stop, takes_effect
+from tests.support.fleet import Child, Fleet, running_fleet, until
 from tests.support.watching import FULL, dead_letters, on_redis
 
 FAULTS = ("lost-reply:rate=0.03", "error:rate=0.03,status=500", "throttle:rate=0.01,retry_after=1")
@@ -58,12 +57,11 @@ def says(worker: Child, words: str) -> bool:
     return words in worker.log
 
 
-async def killed_over_and_over(fleet: Fleet, size: Size) -> list[float]:
-    """Have agents put everything, and both workers killed meanwhile; return the share done at each kill."""
+async def killed_over_and_over(fleet: Fleet, size: Size) -> None:
+    """Have agents put everything, and both workers killed meanwhile."""
     half = ("--instances", str(size.instances // 2), "--tasks", "50", "--spans", str(size.spans))
     agents = [await fleet.agent(*half, "--pace", str(size.pace)) for _ in range(2)]
     workers = [await start_worker(fleet) for _ in range(2)]
-    shares: list[float] = []
     done = 0
     for kill in range(2 * size.kills):
         victim = workers[kill % 2]
@@ -72,34 +70,23 @@ async def killed_over_and_over(fleet: Fleet, size: Size) -> list[float]:
         await until(partial(fleet.effects_are, goal), 60, f"work goes on after {done}")
         await victim.kill()
         done = await fleet.effects()
-        shares.append(round(done / size.operations, 2))
         workers[kill % 2] = await start_worker(fleet)
     for agent in agents:
-        report = await fleet.report(agent, 300)
-        assert (report["delivered"], report["left"], report["dropped"]) == (size.operations // 2, 0, {})
-    await until(lambda: fleet.effects_are(size.operations), 120, "everything takes effect")
+        assert await published(fleet, agent, 300) == size.operations // 2
+    await takes_effect(fleet, size.operations, 120)
     for worker in workers:
         await until(partial(says, worker, "takes from"), 20, "it listens to signals")
-        worker.signal(signal.SIGTERM)
-    for worker in workers:
-        assert await worker.ended(30) == 0, worker.log
+    await stop(*workers)
     await fleet.drain()
-    return shares
 
 
 @pytest.mark.timeout(600 if FULL else 120)
 async def test_killed_over_and_over_at_a_faulty_api(transport_url: str, tmp_path: Path) -> None:
     size = FULL_SIZE if FULL else USUAL_SIZE
-    began = asyncio.get_running_loop().time()
     async with running_fleet(transport_url, tmp_path, *faults()) as fleet, asyncio.timeout(WITHIN):
-        shares = await killed_over_and_over(fleet, size)
-        figures = fleet.figures()
-        dead = await dead_letters(fleet)
-    seconds = asyncio.get_running_loop().time() - began
-    # Figures, not timed tests: shown with -rP.
-    sys.stdout.write(f"{figures}, {seconds:.0f} s, killed with these shares done: {shares}\n")
-    assert dead == []
-    assert figures == Figures(size.operations, lost=0, doubled=0, out_of_order=0, unexpected=0)
+        await killed_over_and_over(fleet, size)
+        assert await dead_letters(fleet) == []
+        check(fleet, size.operations)
 
 
 @on_redis

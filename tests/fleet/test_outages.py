@@ -4,8 +4,6 @@
 """
 
 import asyncio
-import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -14,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fleet import TOKEN, Child, Figures, Fleet, running_fleet, until
+from tests.fleet.scenario import check, published, stop, takes_effect
+from tests.support.fleet import TOKEN, Child, Fleet, running_fleet, until
 from tests.support.watching import (
     FULL,
     Probed,
@@ -51,16 +50,12 @@ async def wait(fleet: Fleet, probed: Probed) -> None:
     assert await fleet.effects() == before
 
 
-async def check(fleet: Fleet, agent: Child, probed: Probed) -> int:
-    """Everything takes effect once and in order, and nothing was given up; return how much that was."""
-    report = await fleet.report(agent, OUTAGE_SECONDS + 60)
-    assert (report["left"], report["dropped"]) == (0, {})
-    await until(lambda: fleet.effects_are(report["put"]), 60, "the backlog is drained")
-    probed.child.signal(signal.SIGTERM)
-    assert await probed.child.ended(30) == 0, probed.child.log
+async def check_all(fleet: Fleet, puts: int, probed: Probed) -> None:
+    """Everything takes effect once and in order, and nothing was given up."""
+    await takes_effect(fleet, puts)
+    await stop(probed.child)
     assert await dead_letters(fleet) == []
-    assert fleet.figures() == Figures(report["put"], lost=0, doubled=0, out_of_order=0, unexpected=0)
-    return int(report["put"])
+    check(fleet, puts)
 
 
 def lines(probed: Probed, words: str) -> int:
@@ -70,7 +65,7 @@ def lines(probed: Probed, words: str) -> int:
 async def test_the_api_unavailable_for_a_while(fleet: Fleet) -> None:
     agent = await start_agent(fleet)
     probed = await probed_worker(fleet)
-    await until(lambda: fleet.effects_are(500), 30, "the worker works")
+    await takes_effect(fleet, 500)
     before = probed.resident_mib
     await fleet.emulator.kill()
     await until(lambda: probed.answers("/readyz", 503), 20, "it notices")
@@ -80,17 +75,10 @@ async def test_the_api_unavailable_for_a_while(fleet: Fleet) -> None:
     # It is probed with pauses of 10 s at most.
     await until(lambda: probed.answers("/readyz", 200), 20, "it goes on by itself")
     await until(lambda: probed.metric_is("prefactor_api_unavailable", lambda away: away == 0), 10)
-    report = await fleet.report(agent, OUTAGE_SECONDS + 60)
-    await until(lambda: fleet.effects_are(report["put"]), 60, "the backlog is drained")
-    after = probed.resident_mib
-    # Figures, not timed tests: shown with -rP.
-    sys.stdout.write(f"{report['put']} operations; MiB before, during, after: ")
-    sys.stdout.write(f"{before:.1f}, {during:.1f}, {after:.1f}\n")
-    assert max(during, after) < before + GROWTH_MIB
-    probed.child.signal(signal.SIGTERM)
-    assert await probed.child.ended(30) == 0, probed.child.log
-    assert await dead_letters(fleet) == []
-    assert fleet.figures() == Figures(report["put"], lost=0, doubled=0, out_of_order=0, unexpected=0)
+    puts = await published(fleet, agent, OUTAGE_SECONDS + 60)
+    await takes_effect(fleet, puts)
+    assert max(during, probed.resident_mib) < before + GROWTH_MIB
+    await check_all(fleet, puts, probed)
     assert (lines(probed, "the API is unavailable"), lines(probed, "the API is back")) == (1, 1)
 
 
@@ -108,7 +96,7 @@ async def test_the_token_refused_for_a_while(transport_url: str, tmp_path: Path)
     async with fleet_with_a_token(transport_url, tmp_path) as (fleet, file):
         agent = await start_agent(fleet)
         probed = await probed_worker(fleet, "--api-token-file", str(file), PREFACTOR_API_TOKEN="")
-        await until(lambda: fleet.effects_are(500), 30, "the worker works")
+        await takes_effect(fleet, 500)
         await until(lambda: probed.answers("/readyz", 200), 20, "it is ready")
         file.write_text("revoked-token\n")
         await until(lambda: probed.answers("/readyz", 503), 20, "it notices")
@@ -119,7 +107,7 @@ async def test_the_token_refused_for_a_while(transport_url: str, tmp_path: Path)
         file.write_text(f"{TOKEN}\n")
         await until(lambda: probed.answers("/readyz", 200), 20, "it goes on by itself")
         assert await probed.metric("prefactor_api_token_refused") == 0
-        await check(fleet, agent, probed)
+        await check_all(fleet, await published(fleet, agent, OUTAGE_SECONDS + 60), probed)
         assert (lines(probed, "refuses the token"), lines(probed, "the API is back")) == (1, 1)
         assert "revoked-token" not in probed.child.log
         assert TOKEN not in probed.child.log
@@ -133,10 +121,10 @@ async def test_a_token_that_is_bad_from_the_start(transport_url: str, tmp_path: 
         await until(lambda: probed.answers("/readyz", 503), 20, "it says so before there is anything to send")
         await until(lambda: probed.metric_is("prefactor_api_token_refused", lambda refused: refused == 1))
         file.write_text(f"{TOKEN}\n")
-        report = await fleet.report(await fleet.agent("--instances", "5", "--spans", "4"))
-        await until(lambda: fleet.effects_are(report["put"]), 30, "it goes on by itself")
-        await until(lambda: probed.answers("/readyz", 200), 10)
-        assert fleet.figures() == Figures(report["put"], lost=0, doubled=0, out_of_order=0, unexpected=0)
+        puts = await published(fleet, await fleet.agent("--instances", "5", "--spans", "4"))
+        await takes_effect(fleet, puts)
+        await until(lambda: probed.answers("/readyz", 200), 20, "it goes on by itself")
+        check(fleet, puts)
 
 
 @on_redis
@@ -144,15 +132,16 @@ async def test_one_429_slows_the_whole_worker(fleet: Fleet) -> None:
     """All instances wait for as long as one request was told to."""
     agent = await fleet.agent("--instances", "60", "--tasks", "60", "--spans", "80", "--pace", "0.2")
     probed = await probed_worker(fleet)
-    await until(lambda: fleet.effects_are(500), 30, "the worker works")
+    await takes_effect(fleet, 500)
     await set_faults(fleet.emulator, "throttle:retry_after=4,count=1")
     await until(
         lambda: probed.metric_is("prefactor_api_paused_seconds", lambda left: left > 0), 10, "it is told"
     )
     assert await probed.answers("/healthz", 200)
-    total = await check(fleet, agent, probed)
+    puts = await published(fleet, agent)
+    await check_all(fleet, puts, probed)
     times = [datetime.fromisoformat(effect["at"]).timestamp() for effect in await fleet.emulator.effects()]
-    assert len(times) == total
+    assert len(times) == puts
     # What was under way at that moment still took effect, and then nothing did.
     assert 3 < max(later - earlier for earlier, later in pairwise(times)) < 10
     assert lines(probed, "the API is unavailable") == 0

@@ -1,24 +1,20 @@
 """An operation that kills its worker each time is set aside with what depends on it; others are delivered."""
 
 import asyncio
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from prefactor_core import Operation, PrefactorCoreClient, PrefactorCoreConfig, SchemaRegistry
-from prefactor_core.broker.buffer import BufferBounds
 from prefactor_core.broker.dead_letter import StoredDeadLetter
 from prefactor_core.broker.dead_letters import Selection
-from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.identifiers import PfidFactory
 from prefactor_core.operations import OperationType as Kind
-from prefactor_emulator import verify
 from prefactor_emulator.model import OperationType
-from prefactor_emulator.verify_files import read_effects, read_puts
-from tests.support.fleet import TOKEN, Child, Fleet, running_fleet, until
+from prefactor_emulator.verify_files import read_puts
+from tests.fleet.scenario import Notes, key_of, keys_of, published, stop, takes_effect
+from tests.support.fleet import TOKEN, Figures, Fleet, running_fleet, until
 from tests.support.poisoned_worker import DEATH
 from tests.support.ports import free_port
 from tests.support.watching import Probed, dead_letters, fault_hits, set_faults
@@ -75,9 +71,16 @@ async def supervised(fleet: Fleet, key: str, operations: int) -> tuple[Probed, l
     return worker, deaths
 
 
-async def stopped(worker: Child) -> None:
-    worker.signal(signal.SIGTERM)
-    assert await worker.ended(20) == 0, worker.log
+async def check_killed(fleet: Fleet, key: str, operations: int) -> None:
+    """The poison operation, and it alone, is a dead letter; everything else took effect."""
+    (letter,) = await dead_letters(fleet)
+    assert reasons([letter]) == {key: (KILLED, ATTEMPTS, None)}
+    assert fleet.figures() == Figures(operations, lost=1, doubled=0, out_of_order=0, unexpected=0)
+
+
+def reasons(records: list[StoredDeadLetter]) -> dict[str, tuple[str, int, str | None]]:
+    """Return reason, attempts and reply of each letter, by key."""
+    return {key_of(record): (record.reason, record.attempts, record.reply) for record in records}
 
 
 async def test_a_poison_is_dead_lettered_and_its_neighbours_are_delivered(
@@ -86,54 +89,18 @@ async def test_a_poison_is_dead_lettered_and_its_neighbours_are_delivered(
     async with running_fleet(short(transport_url), tmp_path) as fleet, asyncio.timeout(100):
         agent = await fleet.agent("--instances", "24", "--tasks", "24", "--spans", "24")
         operations = 24 * (3 + 2 * 24)
-        await fleet.report(agent)
+        await published(fleet, agent)
         # The end of a span: nothing depends on it.
         puts = list(read_puts(str(fleet._puts[0])))
         poison = next(put for put in puts[100:] if put.type is OperationType.FINISH_SPAN)
         worker, deaths = await supervised(fleet, poison.key, operations)
-        await stopped(worker.child)
-        letters = await dead_letters(fleet)
-        found = verify.compare(
-            list(read_puts(str(fleet._puts[0]))), read_effects(str(fleet.emulator.database))
-        )
-    # Figures, not timed tests: shown with -rP.
-    sys.stdout.write(f"killed {len(deaths)} workers, at {deaths} of {operations} effects; {letters}\n")
-    (letter,) = letters
-    envelope = letter.read()
-    assert envelope is not None
-    assert envelope.operation.idempotency_key == poison.key
-    assert (letter.reason, letter.attempts) == (KILLED, ATTEMPTS)
+        await stop(worker.child)
+        await check_killed(fleet, poison.key, operations)
     # A crash with progress since the last one does not count.
-    assert CRASHES + ATTEMPTS <= len(deaths) <= CRASHES + ATTEMPTS + 3
-    assert (found.lost, found.doubled, found.out_of_order, found.unexpected) == (1, 0, 0, 0)
+    assert CRASHES + ATTEMPTS <= len(deaths) <= CRASHES + ATTEMPTS + 3, deaths
 
 
 # -- what depends on a poison
-
-
-class Notes(BrokerQueue):
-    """A queue that remembers every put."""
-
-    def __init__(self, queue: BrokerQueue) -> None:
-        super().__init__(queue.broker, BufferBounds(100_000, 64 * 1024 * 1024))
-        self.operations: list[Operation] = []
-
-    async def put(self, item: Operation) -> None:
-        await super().put(item)
-        self.operations.append(item)
-
-    def under(self, schema: str) -> list[Operation]:
-        """Return what the spans of a schema and those below them put, the first create first."""
-        spans: set[object] = set()
-        found: list[Operation] = []
-        for one in self.operations:
-            if one.type is Kind.CREATE_SPAN and (
-                one.payload["schema_name"] == schema or one.payload.get("parent_span_id") in spans
-            ):
-                spans.add(one.span_id)
-            if one.span_id in spans:
-                found.append(one)
-        return found
 
 
 async def work(fleet: Fleet, notes: Notes, lost: str) -> None:
@@ -159,32 +126,10 @@ async def work(fleet: Fleet, notes: Notes, lost: str) -> None:
         assert await client.flush(20)
 
 
-def keys(operations: list[Operation]) -> set[str]:
-    return {one.idempotency_key or "" for one in operations}
-
-
-def reasons(records: list[StoredDeadLetter]) -> dict[str, tuple[str, int, str | None]]:
-    """Return reason, attempts and reply of each letter, by key."""
-    found = {}
-    for record in records:
-        envelope = record.read()
-        assert envelope is not None
-        found[envelope.operation.idempotency_key or ""] = (record.reason, record.attempts, record.reply)
-    return found
-
-
-def figures(fleet: Fleet, notes: Notes) -> verify.Comparison:
-    puts = [
-        verify.Put(one.instance_id or "", verify.PUT_TYPES[one.type.value], one.idempotency_key or "")
-        for one in notes.operations
-    ]
-    return verify.compare(puts, read_effects(str(fleet.emulator.database)))
-
-
 Doomed = Callable[[Notes, str], list[Operation]]
 DOOMED: dict[str, Doomed] = {
     "create of a span": lambda notes, _: notes.under("top"),
-    "registration": lambda notes, lost: [one for one in notes.operations if one.instance_id == lost],
+    "registration": lambda notes, lost: notes.of(lost),
 }
 """What is lost, the poison first."""
 
@@ -195,10 +140,10 @@ async def test_what_depends_on_a_poison_is_set_aside_unsent_and_can_be_replayed(
 ) -> None:
     async with running_fleet(short(transport_url), tmp_path) as fleet, asyncio.timeout(110):
         lost = PfidFactory().new()
-        notes = Notes(fleet.queue())
+        notes = Notes(fleet)
         await work(fleet, notes, lost)
         poison, *followers = DOOMED[what](notes, lost)
-        doomed = keys([poison, *followers])
+        doomed = keys_of([poison, *followers])
         assert len(followers) == (5 if what == "create of a span" else 1 + SPANS + 6)
         # They do nothing but count requests that hold what must not be sent; only the lost have finishes.
         counters = ["latency:ms=1,schema=below", "latency:ms=1,type=agent_spans/finish"]
@@ -209,10 +154,10 @@ async def test_what_depends_on_a_poison_is_set_aside_unsent_and_can_be_replayed(
         worker, deaths = await supervised(fleet, poison.idempotency_key or "", len(notes.operations))
         letters = reasons(await dead_letters(fleet))
         assert letters.pop(poison.idempotency_key or "") == (KILLED, ATTEMPTS, None)
-        assert letters == dict.fromkeys(keys(followers), (FOLLOWS, 0, None))
-        assert CRASHES + ATTEMPTS <= len(deaths) <= CRASHES + ATTEMPTS + 3
+        assert letters == dict.fromkeys(keys_of(followers), (FOLLOWS, 0, None))
+        assert CRASHES + ATTEMPTS <= len(deaths) <= CRASHES + ATTEMPTS + 3, deaths
         assert await fault_hits(fleet.emulator) == [0] * len(counters)
-        found = figures(fleet, notes)
+        found = notes.compared(fleet)
         assert (found.lost, found.doubled, found.out_of_order) == (len(doomed), 0, 0)
         name = "prefactor_operations_dead_lettered_total"
         await until(lambda: worker.metric_is(name, lambda dead: dead == len(doomed)), 10, "each counted once")
@@ -226,9 +171,9 @@ async def test_what_depends_on_a_poison_is_set_aside_unsent_and_can_be_replayed(
         replay = await queue.dead_letters.replay(Selection())
         assert (replay.replayed, replay.unreadable) == (len(doomed), 0)
         await queue.disconnect()
-        await until(lambda: fleet.effects_are(len(notes.operations)), 30, "what was replayed")
+        await takes_effect(fleet, len(notes.operations))
         assert all(hits > 0 for hits in await fault_hits(fleet.emulator))
-        await stopped(worker.child)
+        await stop(worker.child)
         assert await dead_letters(fleet) == []
-        found = figures(fleet, notes)
+        found = notes.compared(fleet)
         assert (found.lost, found.doubled, found.unexpected) == (0, 0, 0)

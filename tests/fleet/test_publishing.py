@@ -1,8 +1,6 @@
 """What happens to brokers while agents publish, and what agents notice of it: nothing."""
 
 import asyncio
-import signal
-import sys
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,10 +13,11 @@ import pytest
 import redis
 
 from prefactor_core import PrefactorCoreClient, PrefactorCoreConfig, SchemaRegistry
+from tests.fleet.scenario import backlog, check, published, stop, takes_effect
 from tests.support.brokers.proxy import Proxy
 from tests.support.brokers.rabbitmq_server import RabbitServer
 from tests.support.brokers.redis_server import RedisServer
-from tests.support.fleet import Child, Figures, Fleet, running_fleet, until
+from tests.support.fleet import Fleet, running_fleet, until
 
 PACED = ("--instances", "40", "--spans", "40", "--pace", "0.2")
 
@@ -81,28 +80,15 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         yield Site(broker, fleet, prefix)
 
 
-async def check(fleet: Fleet, agent_report: dict[str, Any]) -> None:
-    """Everything that was put is confirmed, and takes effect once and in order."""
-    # Figures, not timed tests: shown with -rP.
-    sys.stdout.write(f"agent calls: p50 {agent_report['p50_us']} us, p99 {agent_report['p99_us']} us\n")
-    assert (agent_report["left"], agent_report["dropped"]) == (0, {}), agent_report
+async def drained(fleet: Fleet, puts: int) -> None:
+    """Everything that was put takes effect once and in order."""
     await fleet.drain()
-    figures = fleet.figures()
-    assert figures == Figures(agent_report["put"], lost=0, doubled=0, out_of_order=0, unexpected=0)
+    check(fleet, puts)
 
 
 async def more_effects(fleet: Fleet, more: int) -> None:
     """Wait for so many more effects."""
-    await all_effects(fleet, await fleet.effects() + more)
-
-
-async def all_effects(fleet: Fleet, number: int, worker: Child | None = None) -> None:
-    """Wait for so many effects."""
-    try:
-        await until(lambda: fleet.effects_are(number), 40, f"{number} effects")
-    except AssertionError as error:
-        error.add_note(worker.log if worker is not None else "")
-        raise
+    await takes_effect(fleet, await fleet.effects() + more)
 
 
 @asynccontextmanager
@@ -110,25 +96,24 @@ async def working(fleet: Fleet) -> AsyncIterator[None]:
     """A worker for the length of an ``async with``."""
     worker = await fleet.worker()
     yield
-    worker.signal(signal.SIGTERM)
-    assert await worker.ended(30) == 0, worker.log
+    await stop(worker)
 
 
 async def test_a_broker_restarted_under_load(site: Site) -> None:
     agent = await site.fleet.agent(*PACED)
     async with working(site.fleet):
-        await until(lambda: site.fleet.effects_are(200))
+        await takes_effect(site.fleet, 200)
         await site.restart()
         await more_effects(site.fleet, 200)
-        report = await site.fleet.report(agent)
-    await check(site.fleet, report)
+        puts = await published(site.fleet, agent)
+    await drained(site.fleet, puts)
 
 
 async def test_connections_reset_swallowed_and_refused(site: Site) -> None:
     async with Proxy.before(site.broker.url) as proxy:
         agent = await site.fleet.agent(*PACED, "--pace", "0.3", url=proxy.url(site.fleet.url))
         async with working(site.fleet):
-            await until(lambda: site.fleet.effects_are(200))
+            await takes_effect(site.fleet, 200)
             for _ in range(3):
                 await proxy.reset()
                 await more_effects(site.fleet, 50)
@@ -137,8 +122,8 @@ async def test_connections_reset_swallowed_and_refused(site: Site) -> None:
             await until(lambda: proxy.open_connections == 0)
             await proxy.normal()
             await more_effects(site.fleet, 50)
-            report = await site.fleet.report(agent)
-        await check(site.fleet, report)
+            puts = await published(site.fleet, agent)
+        await drained(site.fleet, puts)
 
 
 async def test_memory_full_and_then_drained(site: Site) -> None:
@@ -151,17 +136,13 @@ async def test_memory_full_and_then_drained(site: Site) -> None:
     noticed.touch()
     async with working(site.fleet):
         await site.relieve()
-        report = await site.fleet.report(agent)
-    await check(site.fleet, report)
+        puts = await published(site.fleet, agent)
+    await drained(site.fleet, puts)
 
 
 async def waiting(fleet: Fleet, number: int) -> bool:
     """Whether so many operations wait at the broker."""
-    queue = fleet.queue()
-    try:
-        return await queue.depth() >= number
-    finally:
-        await queue.disconnect()
+    return await backlog(fleet) >= number
 
 
 async def test_streams_and_queues_deleted(site: Site) -> None:
@@ -180,9 +161,8 @@ async def test_streams_and_queues_deleted(site: Site) -> None:
                 ):
                     pass
             assert await client.flush(30)
-            await all_effects(site.fleet, (round_ + 1) * 20 * 5, worker)
+            await takes_effect(site.fleet, (round_ + 1) * 20 * 5)
             await site.delete_all()
-    worker.signal(signal.SIGTERM)
-    assert await worker.ended(30) == 0, worker.log
+    await stop(worker)
     assert await site.fleet.effects() == 3 * 20 * 5
     assert "ERROR" in worker.log, "operations may have been lost with what was deleted"

@@ -2,16 +2,15 @@
 
 import asyncio
 import re
-import signal
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.fleet.scenario import check, published, stop, takes_effect
 from tests.support.brokers.rabbitmq_server import RabbitServer
 from tests.support.brokers.redis_server import RedisServer
-from tests.support.fleet import Child, Figures, Fleet, running_fleet, until
+from tests.support.fleet import Child, Fleet, running_fleet, until
 
 RESTARTS = 5
 MOST_LINES = 12 * RESTARTS
@@ -37,16 +36,6 @@ def kinds(log: str) -> Counter[str]:
     return Counter(re.sub(r"0x[0-9a-f]+|\d+(\.\d+)*", "N", line)[:150] for line in lines)
 
 
-def tell(name: str, log: str) -> tuple[int, int]:
-    """Print what a process logged; return its lines and tracebacks."""
-    lines, tracebacks = len(log.splitlines()), log.count("Traceback (most recent call last)")
-    # Figures, not timed tests: shown with -rP.
-    sys.stdout.write(f"{name}: {lines} lines, {tracebacks} tracebacks\n")
-    for kind, count in kinds(log).most_common(25):
-        sys.stdout.write(f"    {count:5d}  {kind}\n")
-    return lines, tracebacks
-
-
 async def has_caught_up(fleet: Fleet) -> bool:
     """Whether what is not delivered yet is only what is under way: the last outage is over for all."""
     # By lines: the last may not be all in the file yet.
@@ -65,11 +54,6 @@ async def restart(server: RedisServer | RabbitServer, fleet: Fleet, agent: Child
     await until(lambda: agent.log.count("is back") > told, 60, "the agent says that it is back")
 
 
-async def stop(worker: Child) -> None:
-    worker.signal(signal.SIGTERM)
-    assert await worker.ended(40) == 0, worker.log
-
-
 async def test_five_restarts_make_a_few_lines(server: RedisServer | RabbitServer, tmp_path: Path) -> None:
     options = "prefix=quiet&lease=3" if isinstance(server, RedisServer) else "prefix=quiet&heartbeat=2"
     enough = tmp_path / "enough"
@@ -83,15 +67,10 @@ async def test_five_restarts_make_a_few_lines(server: RedisServer | RabbitServer
             await restart(server, fleet, agent)
         await until(lambda: has_caught_up(fleet), 60, "all goes on after the last restart")
         enough.touch()
-        report = await fleet.report(agent)
-        assert (report["left"], report["dropped"]) == (0, {})
-        await until(lambda: fleet.effects_are(report["put"]), 60, "the backlog is drained")
-        for worker in workers:
-            await stop(worker)
-        assert fleet.figures() == Figures(report["put"], lost=0, doubled=0, out_of_order=0, unexpected=0)
-        sys.stdout.write(f"{report['put']} operations, {RESTARTS} restarts\n")
-        logs = {"worker 1": workers[0].log, "worker 2": workers[1].log, "agent": agent.log}
-        figures = {name: tell(name, log) for name, log in logs.items()}
-        for name, (lines, tracebacks) in figures.items():
-            assert lines <= MOST_LINES, name
-            assert tracebacks == 0, name
+        puts = await published(fleet, agent)
+        await takes_effect(fleet, puts)
+        await stop(*workers, within=40)
+        check(fleet, puts)
+        for name, child in {"worker 1": workers[0], "worker 2": workers[1], "agent": agent}.items():
+            assert len(child.log.splitlines()) <= MOST_LINES, (name, kinds(child.log).most_common(25))
+            assert "Traceback (most recent call last)" not in child.log, name

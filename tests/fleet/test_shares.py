@@ -2,11 +2,11 @@
 
 import json
 import re
-import signal
 from pathlib import Path
 from typing import Any
 
-from tests.support.fleet import TOKEN, Child, Figures, Fleet, running_fleet, until
+from tests.fleet.scenario import check, published, stop, takes_effect
+from tests.support.fleet import TOKEN, Child, Fleet, running_fleet, until
 from tests.support.watching import probed_worker
 from tests.worker.commands import command
 
@@ -26,27 +26,24 @@ def settled(worker: Child) -> int:
     return int(found[1]) + int(found[2])
 
 
+async def share(*workers: Child, partitions: list[int]) -> None:
+    """Wait until workers own so many partitions."""
+    await until(lambda: [owned(one) for one in workers] == partitions, 40, f"{partitions} partitions")
+
+
 async def test_one_four_two(fleet: Fleet) -> None:
     agent = await fleet.agent("--instances", "60", "--spans", "60", "--pace", "0.15")
     workers = [await fleet.worker()]
-    await until(lambda: owned(workers[0]) == PARTITIONS, 20, "the first worker takes all")
+    await share(*workers, partitions=[PARTITIONS])
     workers += [await fleet.worker() for _ in range(3)]
-    await until(lambda: [owned(worker) for worker in workers] == [4, 4, 4, 4], 30, "four workers share")
-    for leaver in workers[1:3]:
-        leaver.signal(signal.SIGTERM)
-    for leaver in workers[1:3]:
-        assert await leaver.ended(20) == 0, leaver.log
-    stayed = [workers[0], workers[3]]
-    await until(lambda: [owned(worker) for worker in stayed] == [8, 8], 30, "two workers share")
-    report = await fleet.report(agent)
-    assert report["left"] == 0
-    await until(lambda: fleet.effects_are(report["put"]), 30, "everything takes effect")
-    for worker in stayed:
-        worker.signal(signal.SIGTERM)
-        assert await worker.ended(20) == 0, worker.log
-    assert fleet.figures() == Figures(report["put"], lost=0, doubled=0, out_of_order=0, unexpected=0)
-    # Each operation was taken off the broker by exactly one of them.
-    assert sum(settled(worker) for worker in workers) == report["put"]
+    await share(*workers, partitions=[4, 4, 4, 4])
+    await stop(*workers[1:3])
+    await share(workers[0], workers[3], partitions=[8, 8])
+    puts = await published(fleet, agent)
+    await takes_effect(fleet, puts)
+    await stop(workers[0], workers[3])
+    check(fleet, puts)
+    assert sum(map(settled, workers)) == puts, "each was taken off the broker by exactly one of them"
 
 
 async def total(fleet: Fleet) -> dict[str, Any]:
@@ -64,29 +61,23 @@ async def test_a_worker_whose_token_is_refused_stands_aside(transport_url: str, 
         agent = await fleet.agent("--instances", "40", "--spans", "60", "--pace", "0.2")
         probed = await probed_worker(fleet, "--api-token-file", str(file), PREFACTOR_API_TOKEN="")
         refused, good = probed.child, await fleet.worker()
-        await until(lambda: [owned(refused), owned(good)] == [8, 8], 30, "two workers share")
+        await share(refused, good, partitions=[8, 8])
         file.write_text("revoked-token")
-        await until(lambda: [owned(refused), owned(good)] == [0, PARTITIONS], 40, "the other takes all")
+        await share(refused, good, partitions=[0, PARTITIONS])
         found = await total(fleet)
         assert (found["standing_aside"], found["owned"]) == (1, PARTITIONS)
-        assert await probed.ask("/readyz") == (
-            503,
-            "the API refuses the token; this worker stands aside\n",
-        )
-        report = await fleet.report(agent)
-        await until(lambda: fleet.effects_are(report["put"]), 60, "everything takes effect")
+        assert await probed.ask("/readyz") == (503, "the API refuses the token; this worker stands aside\n")
+        await takes_effect(fleet, await published(fleet, agent))
         assert [owned(refused), owned(good)] == [0, PARTITIONS]
 
         file.write_text(TOKEN)
-        await until(lambda: [owned(refused), owned(good)] == [8, 8], 40, "it takes part again")
+        await share(refused, good, partitions=[8, 8])
         await until(lambda: probed.answers("/readyz", 200), 20, "it is ready")
         assert (await total(fleet))["standing_aside"] == 0
         assert refused.log.count("standing aside from") == 1
         assert refused.log.count("the API refuses the token") == 1
-        await fleet.report(await fleet.agent("--instances", "20", "--spans", "5"))
-        await until(lambda: fleet.effects_are(fleet.puts()), 30, "both deliver")
-        for worker in (refused, good):
-            worker.signal(signal.SIGTERM)
-            assert await worker.ended(20) == 0, worker.log
+        await published(fleet, await fleet.agent("--instances", "20", "--spans", "5"))
+        await takes_effect(fleet, fleet.puts())
+        await stop(refused, good)
         assert settled(refused) > 0
-        assert fleet.figures() == Figures(fleet.puts(), lost=0, doubled=0, out_of_order=0, unexpected=0)
+        check(fleet, fleet.puts())

@@ -6,15 +6,15 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-import pytest
-
+from tests.fleet.scenario import check, published, stop, takes_effect
 from tests.support.brokers.redis_server import RedisServer
-from tests.support.fleet import Child, Figures, Fleet, running_fleet, until
+from tests.support.fleet import Child, Fleet, running_fleet, until
 from tests.support.ports import free_port
 from tests.support.processes import catches, exit_status, taking_in_orphans
 from tests.support.watching import Probed, on_redis, probed_worker, set_faults
@@ -63,22 +63,14 @@ WRONG = {
 }
 
 
-@contextmanager
-def taken_port() -> Iterator[int]:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        yield server.getsockname()[1]
-
-
 async def test_a_wrong_setting_is_one_line_and_status_2() -> None:
     side_by_side = asyncio.Semaphore(3)  # each is a process, which takes a second to start
 
-    async def outcome(name: str, wrong: Wrong) -> tuple[str, Done]:
+    async def outcome(wrong: Wrong) -> Done:
         async with side_by_side:
-            return name, await command("run", *wrong.options, **{**GIVEN, **wrong.variables})
+            return await command("run", *wrong.options, **{**GIVEN, **wrong.variables})
 
-    for name, done in await asyncio.gather(*(outcome(name, wrong) for name, wrong in WRONG.items())):
+    for name, done in zip(WRONG, await asyncio.gather(*map(outcome, WRONG.values())), strict=True):
         assert (done.status, done.output) == (2, ""), name
         assert re.fullmatch(r"prefactor-worker: [^\n]+\n", done.errors), (name, done.errors)
         assert WRONG[name].words in done.errors, name
@@ -87,7 +79,8 @@ async def test_a_wrong_setting_is_one_line_and_status_2() -> None:
 
 
 async def test_a_taken_port_is_one_line_and_status_2() -> None:
-    with taken_port() as port:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
         options = ("--metrics-host", "127.0.0.1", "--metrics-port", str(port))
         done = await command("run", *options, **GIVEN)
     assert done.status == 2
@@ -110,18 +103,18 @@ async def test_help_and_the_readme_name_every_variable() -> None:
 
 @on_redis
 async def test_probes_and_metrics_answer(fleet: Fleet) -> None:
-    report = await fleet.report(await fleet.agent("--instances", "5", "--spans", "4"))
+    puts = await published(fleet, await fleet.agent("--instances", "5", "--spans", "4"))
     probed = await probed_worker(fleet)
-    await until(lambda: fleet.effects_are(report["put"]), 30)
+    await takes_effect(fleet, puts)
     await until(lambda: probed.answers("/readyz", 200), 20)
     assert await probed.ask("/readyz") == (200, "ready\n")
     await until(lambda: probed.metric_is("prefactor_operations_held", lambda held: held == 0), 10)
     assert await probed.ask("/healthz") == (200, "nothing to do\n")
     assert (await probed.ask("/elsewhere"))[0] == 404
-    assert await probed.metric("prefactor_operations_settled_total") == report["put"]
+    assert await probed.metric("prefactor_operations_settled_total") == puts
     assert await probed.metric("prefactor_operations_settled_total", type="create_span") == 5 * 4
     assert await probed.metric("prefactor_partitions_owned") == 16
-    assert await probed.metric("prefactor_delivery_seconds_count") == report["put"]
+    assert await probed.metric("prefactor_delivery_seconds_count") == puts
     _, text = await probed.ask("/metrics")
     table = README.read_text().partition("## Metrics")[2].partition("\n## ")[0]
     for name in re.findall(r"^\| `(prefactor_[a-z_]+)`", table, re.MULTILINE):
@@ -136,8 +129,7 @@ async def test_a_broker_that_is_away_is_waited_for(tmp_path: Path) -> None:
         assert await probed.answers("/healthz", 200)
         assert await probed.answers("/readyz", 503)
         await until(lambda: probed.metric_is("prefactor_broker_unavailable", lambda away: away == 1), 10)
-        probed.child.signal(signal.SIGTERM)
-        assert await probed.child.ended(10) == 0, probed.child.log
+        await stop(probed.child)
 
 
 async def test_drain_of_nothing_ends_at_once(fleet: Fleet) -> None:
@@ -160,7 +152,7 @@ async def test_json_lines_hold_no_secrets(
         await until(lambda: "the API is unavailable" in worker.log, 20)
         await fleet.emulator.start()
         await until(lambda: "the API is back" in worker.log, 20)
-        await fleet.report(agent)
+        await published(fleet, agent)
         await asyncio.to_thread(server.kill)
         await until(lambda: "is unavailable" in worker.log.partition("the API is back")[2], 30)
         worker.signal(signal.SIGTERM)
@@ -174,70 +166,65 @@ async def test_json_lines_hold_no_secrets(
         assert secret not in worker.log
 
 
-@on_redis
-async def test_several_processes_run_and_stop_as_one(fleet: Fleet) -> None:
-    agent = await fleet.agent("--instances", "40", "--spans", "24", "--pace", "0.4")
-    port = free_port()
-    head = await fleet.worker(
-        *("--processes", "2", "--metrics-host", "127.0.0.1", "--metrics-port", str(port)),
-        *("--log-format", "json"),
-    )
+@asynccontextmanager
+async def several(fleet: Fleet, number: int, *options: str) -> AsyncIterator[Child]:
+    """A worker of several processes that has begun to deliver; whatever is left of it is killed."""
+    head = await fleet.worker("--processes", str(number), "--log-format", "json", *options)
     try:
-        await until(lambda: len(processes(head)) == 2, 20, "two workers")
-        await until(lambda: fleet.effects_are(200), 30)
-        crashed, _ = processes(head)
-        os.kill(crashed, signal.SIGKILL)
-        await until(lambda: "starting it again" in head.log, 10)
-        await until(lambda: len(processes(head)) == 3, 20, "a third in place of the first")
-        # Their ports are this one and the next, where that was free.
-        await until(lambda: Probed(head, port).answers("/healthz", 200), 10)
-        report = await fleet.report(agent)
-        await until(lambda: fleet.effects_are(report["put"]), 60)
-        head.signal(signal.SIGTERM)
-        assert await head.ended(40) == 0, head.log
-        assert head.log.count("stopped: ") == 2
-        assert not any(map(is_alive, processes(head)))
+        await until(lambda: len(processes(head)) == number, 30, f"{number} workers")
+        await takes_effect(fleet, 200)
+        yield head
     finally:
         for process in processes(head):
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-    assert fleet.figures() == Figures(report["put"], lost=0, doubled=0, out_of_order=0, unexpected=0)
 
 
 @on_redis
-async def test_workers_whose_first_process_is_killed_stop_in_good_order(fleet: Fleet) -> None:
+async def test_several_processes_run_and_stop_as_one(fleet: Fleet) -> None:
     agent = await fleet.agent("--instances", "40", "--spans", "24", "--pace", "0.4")
-    head = await fleet.worker("--processes", "3", "--grace", str(GRACE), "--log-format", "json")
+    port = free_port()
+    async with several(fleet, 2, "--metrics-host", "127.0.0.1", "--metrics-port", str(port)) as head:
+        os.kill(processes(head)[0], signal.SIGKILL)
+        await until(lambda: "starting it again" in head.log, 10)
+        await until(lambda: len(processes(head)) == 3, 20, "a third in place of the first")
+        # Their ports are this one and the next, where that was free.
+        await until(lambda: Probed(head, port).answers("/healthz", 200), 10)
+        puts = await published(fleet, agent)
+        await takes_effect(fleet, puts)
+        await stop(head, within=40)
+        assert head.log.count("stopped: ") == 2
+        assert not any(map(is_alive, processes(head)))
+    check(fleet, puts)
+
+
+@on_redis
+async def test_workers_whose_first_process_is_killed_stop_cleanly(fleet: Fleet) -> None:
+    agent = await fleet.agent("--instances", "40", "--spans", "24", "--pace", "0.4")
     with taking_in_orphans():
-        try:
-            await until(lambda: len(processes(head)) == 3, 30, "three workers")
-            await until(lambda: fleet.effects_are(200), 30)
+        async with several(fleet, 3, "--grace", str(GRACE)) as head:
             head.signal(signal.SIGKILL)
             for process in processes(head):
                 assert await exit_status(process, GRACE) == 0, head.log
-        finally:
-            for process in processes(head):
-                with suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
     queue = fleet.queue()
     owners = [state.owner for state in await queue.consumer.states()]
     await queue.disconnect()
     assert owners == [None] * 16, "all partitions were given back"
     assert head.log.count("the first process is gone: finishing what is in flight") == 3
     assert head.log.count("stopped: ") == 3
-    report = await fleet.report(agent)
+    puts = await published(fleet, agent)
     await fleet.drain()
-    assert fleet.figures() == Figures(report["put"], lost=0, doubled=0, out_of_order=0, unexpected=0)
+    check(fleet, puts)
 
 
 @on_redis
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_stop_before_anything_was_begun_is_a_good_end(fleet: Fleet, number: signal.Signals) -> None:
-    worker = await fleet.worker()
-    await until(lambda: catches(worker.process.pid, signal.SIGTERM), 20, "it can be stopped")
-    worker.signal(number)
-    assert await worker.ended(10) == 0
-    assert worker.log == "", "it had not come as far as that"
+async def test_a_stop_before_anything_was_begun_is_a_good_end(fleet: Fleet) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        worker = await fleet.worker()
+        await until(partial(catches, worker.process.pid, signal.SIGTERM), 20, "it can be stopped")
+        worker.signal(number)
+        assert await worker.ended(10) == 0, number
+        assert worker.log == "", f"{number!r}: it had not come as far as that"
 
 
 def is_alive(process: int) -> bool:

@@ -2,20 +2,26 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from prefactor_core import (
     AgentInstanceHandle,
     HttpClientConfig,
     PrefactorCoreClient,
     PrefactorCoreConfig,
+    PrefactorTelemetryFailureError,
     QueueConfig,
     SchemaRegistry,
 )
-from tests.support.emulator import Emulator
+from tests.support.emulator import Emulator, running_emulator
+from tests.support.ports import free_port
 from tests.support.recording import Comparison, RecordingQueue, compare
 
-SPANS_PER_TURN = 10
+VERSION = {"name": "load", "external_identifier": "1"}
 
 
 class DeliberateError(Exception):
@@ -102,6 +108,43 @@ def client_for(
     )
 
 
+def nowhere() -> str:
+    """Return the URL of an API that is not there."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+async def new_instance(client: PrefactorCoreClient) -> AgentInstanceHandle:
+    """Register an instance."""
+    return await client.create_agent_instance(agent_version=VERSION)
+
+
+@asynccontextmanager
+async def delivering(
+    folder: Path, *options: str
+) -> AsyncIterator[tuple[Emulator, PrefactorCoreClient, RecordingQueue]]:
+    """An emulator with these options, and an initialised client of it; the test closes the client."""
+    async with running_emulator(folder, *options) as emulator:
+        queue = RecordingQueue()
+        client = client_for(emulator.url, queue)
+        await client.initialize()
+        try:
+            yield emulator, client, queue
+        finally:
+            with suppress(PrefactorTelemetryFailureError):
+                await client.close(timeout=0)
+
+
+async def close_and_compare(
+    emulator: Emulator, client: PrefactorCoreClient, queue: RecordingQueue
+) -> list[dict[str, Any]]:
+    """Close a client: everything that was put took effect, once and in order. Return the effects."""
+    summary = await client.close(timeout=60)
+    assert summary.complete, summary
+    effects = await emulator.effects()
+    assert compare(queue.puts, effects) == Comparison(0, 0, 0)
+    return effects
+
+
 async def run_load(emulator: Emulator, instances: int, tasks: int, turns: int) -> tuple[RecordingQueue, Load]:
     """Run tasks that take turns on every instance, and close the client."""
     queue = RecordingQueue()
@@ -111,7 +154,7 @@ async def run_load(emulator: Emulator, instances: int, tasks: int, turns: int) -
     handles = []
     for number in range(instances):
         handle = await client.create_agent_instance(
-            agent_version={"name": "load", "external_identifier": "1"},
+            agent_version=VERSION,
             external_identifier=f"load-{number}",
         )
         await handle.start()

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,14 +19,12 @@ from prefactor_core import (
     PrefactorCoreConfig,
 )
 from prefactor_core.plugins import create_queue
-from tests.integration.load import client_for, registry
+from tests.integration.load import VERSION, client_for, new_instance, nowhere, registry
 from tests.support.emulator import Emulator, running_emulator
-from tests.support.ports import free_port
 
 # Cancelled in its first step of connecting, anyio (below httpx) leaves a coroutine that was never awaited.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine 'connect_tcp:RuntimeWarning")
 
-VERSION: Final = {"name": "dropped", "external_identifier": "1"}
 DROPPED: Final = "a client was dropped without close(), so it was closed with"
 ENDED: Final = "ended without close()"
 _DEADLINE: Final = 60.0
@@ -72,7 +71,7 @@ def lines(caplog: pytest.LogCaptureFixture, beginning: str) -> list[str]:
 async def used(client: PrefactorCoreClient) -> AgentInstanceHandle:
     """Initialise a client and put three operations with it."""
     await client.initialize()
-    instance = await client.create_agent_instance(agent_version=VERSION)
+    instance = await new_instance(client)
     await instance.start()
     await instance.finish()
     return instance
@@ -87,18 +86,9 @@ async def test_two_hundred_dropped_clients_leave_nothing(
         before = usage()
         for _ in range(200):
             await used(client_for(emulator.url))
-        peak = usage()
-        came_back = await until(back_at(before))
-        after = usage()
-        warnings = lines(caplog, DROPPED)
-        effects = await emulator.effects()
-        print(  # noqa: T201 -- a figure, shown with -rP
-            f"tasks and descriptors: {before} before, {peak} with 200 clients, {after} after; "
-            f"{len(warnings)} warnings, {len(effects)} effects"
-        )
-        assert came_back
-        assert warnings == [f"{DROPPED} 3 of 3 operations delivered"] * 200
-        assert len(effects) == 600
+        assert await until(back_at(before)), (before, usage())
+        assert lines(caplog, DROPPED) == [f"{DROPPED} 3 of 3 operations delivered"] * 200
+        assert len(await emulator.effects()) == 600
 
 
 @pytest.mark.timeout(300)
@@ -114,15 +104,12 @@ async def test_two_hundred_clients_that_are_held_go_on(
         gc.collect()
         held = usage()
         for client in clients:
-            await client.create_agent_instance(agent_version=VERSION)
+            await new_instance(client)
         summaries = [await client.close() for client in clients]
         del client, clients
-        came_back = await until(back_at(before))
-        figures = f"{before} before, {held} with 200 clients, {usage()} after close()"
-        print(f"tasks and descriptors: {figures}")  # noqa: T201 -- shown with -rP
         assert held[0] > before[0] + 200
         assert {summary.delivered for summary in summaries} == {4}
-        assert came_back
+        assert await until(back_at(before)), (before, usage())
         assert len(await emulator.effects()) == 800
         assert "without close()" not in caplog.text
 
@@ -146,20 +133,12 @@ async def test_dropped_clients_of_a_broker_leave_nothing(
     for client in clients:
         await used(client)
         assert await client.flush(_DEADLINE)  # it has connected
-    peak = usage()
     for client in clients:
-        await client.create_agent_instance(agent_version=VERSION)
+        await new_instance(client)
     del client, clients
-    came_back = await until(back_at(before))
-    warnings = lines(caplog, DROPPED)
-    depth = await depth_of(broker_url)
-    print(  # noqa: T201 -- a figure, shown with -rP
-        f"tasks and descriptors: {before} before, {peak} with clients, {usage()} after; "
-        f"{len(warnings)} warnings, {depth} operations at the broker"
-    )
-    assert came_back
-    assert warnings == [f"{DROPPED} 4 of 4 operations delivered"] * 20
-    assert depth == 80
+    assert await until(back_at(before)), (before, usage())
+    assert lines(caplog, DROPPED) == [f"{DROPPED} 4 of 4 operations delivered"] * 20
+    assert await depth_of(broker_url) == 80
 
 
 async def depth_of(url: str) -> int:
@@ -173,70 +152,51 @@ async def depth_of(url: str) -> int:
 # -- what keeps a client
 
 
-async def _its_handle(client: PrefactorCoreClient) -> Any:
-    return await client.create_agent_instance(agent_version=VERSION)
+async def _handle(client: PrefactorCoreClient) -> Callable[[], Awaitable[Any]]:
+    return (await new_instance(client)).finish
 
 
-async def _its_scope(client: PrefactorCoreClient) -> Any:
-    instance = await client.create_agent_instance(agent_version=VERSION)
-    return instance.span("t:outer")
+async def _scope(client: PrefactorCoreClient) -> Callable[[], Awaitable[Any]]:
+    scope = (await new_instance(client)).span("t:outer")
+
+    async def use() -> None:
+        async with scope as span:
+            await span.start()
+
+    return use
 
 
-async def _its_span(client: PrefactorCoreClient) -> Any:
-    instance = await client.create_agent_instance(agent_version=VERSION)
-    return await instance.span("t:outer").__aenter__()
+async def _span(client: PrefactorCoreClient) -> Callable[[], Awaitable[Any]]:
+    span = await (await new_instance(client)).span("t:outer").__aenter__()
+    return span.finish
 
 
-async def _its_managers(client: PrefactorCoreClient) -> Any:
-    return client.instance_manager
-
-
-async def _by_handle(held: Any) -> None:
-    await held.finish()
-
-
-async def _by_scope(held: Any) -> None:
-    async with held as span:
-        await span.start()
-
-
-async def _by_manager(held: Any) -> None:
-    await held.register(None, VERSION, {"external_identifier": "1", "span_schemas": {}})
+async def _manager(client: PrefactorCoreClient) -> Callable[[], Awaitable[Any]]:
+    schemas = {"external_identifier": "1", "span_schemas": {}}
+    return partial(client.instance_manager.register, None, VERSION, schemas)
 
 
 @pytest.mark.usefixtures("no_collector")
-@pytest.mark.parametrize(
-    ("hold", "use"),
-    [
-        (_its_handle, _by_handle),
-        (_its_scope, _by_scope),
-        (_its_span, _by_handle),
-        (_its_managers, _by_manager),
-    ],
-    ids=["handle", "scope", "span", "manager"],
-)
-async def test_what_is_held_of_a_client_keeps_it(
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    hold: Callable[[PrefactorCoreClient], Awaitable[Any]],
-    use: Callable[[Any], Awaitable[None]],
-) -> None:
+async def test_what_is_held_of_a_client_keeps_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with running_emulator(tmp_path) as emulator:
-        client = client_for(emulator.url)
-        await client.initialize()
-        held = await hold(client)
-        del client
-        gc.collect()
-        await asyncio.sleep(0.1)
-        assert "without close()" not in caplog.text
-        effects_before = len(await emulator.effects())
-        await use(held)
-        del held
-        assert await until(lambda: "without close()" in caplog.text)
-        (line,) = lines(caplog, DROPPED)
-        effects = await emulator.effects()
-        assert line == f"{DROPPED} {len(effects)} of {len(effects)} operations delivered"
-        assert len(effects) > effects_before
+        for hold in (_handle, _scope, _span, _manager):
+            caplog.clear()
+            before = len(await emulator.effects())
+            client = client_for(emulator.url)
+            await client.initialize()
+            use = await hold(client)
+            del client
+            gc.collect()
+            await asyncio.sleep(0.1)
+            assert "without close()" not in caplog.text, hold
+            held = len(await emulator.effects())
+            await use()
+            del use
+            assert await until(lambda: "without close()" in caplog.text), hold
+            (line,) = lines(caplog, DROPPED)
+            effects = len(await emulator.effects())
+            assert line == f"{DROPPED} {effects - before} of {effects - before} operations delivered", hold
+            assert effects > held, hold
 
 
 @pytest.mark.usefixtures("no_collector")
@@ -259,7 +219,7 @@ async def test_the_context_in_which_a_client_was_initialised_does_not_keep_it(
 
 async def test_what_cannot_be_delivered_in_time_is_told(caplog: pytest.LogCaptureFixture) -> None:
     before = usage()
-    client = client_for(f"http://127.0.0.1:{free_port()}")
+    client = client_for(nowhere())
     client._config.close_timeout = 0.3
     await used(client)
     del client
@@ -270,15 +230,15 @@ async def test_what_cannot_be_delivered_in_time_is_told(caplog: pytest.LogCaptur
 
 async def test_a_put_that_never_gets_room_does_not_keep_a_client(caplog: pytest.LogCaptureFixture) -> None:
     before = usage()
-    client = client_for(f"http://127.0.0.1:{free_port()}")
+    client = client_for(nowhere())
     client._config.close_timeout = 0.3
     client._config.buffer_policy = "block"
     client._config.buffer_operations = 1
     await client.initialize()
-    await client.create_agent_instance(agent_version=VERSION)
+    await new_instance(client)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
-            await client.create_agent_instance(agent_version=VERSION)
+            await new_instance(client)
     del client
     assert await until(back_at(before))
     (line,) = lines(caplog, DROPPED)
@@ -329,7 +289,7 @@ def test_a_client_that_is_dropped_as_its_loop_ends_is_told_of_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def agent(turns: int) -> None:
-        await used(client_for(f"http://127.0.0.1:{free_port()}"))
+        await used(client_for(nowhere()))
         for _ in range(turns):
             await asyncio.sleep(0)
 
@@ -339,8 +299,7 @@ def test_a_client_that_is_dropped_as_its_loop_ends_is_told_of_once(
         asyncio.run(agent(turns))
         gc.collect()
         told.append(lines(caplog, ENDED) + lines(caplog, DROPPED))
-    print(*told, sep="\n")  # noqa: T201 -- figures, shown with -rP
-    assert [len(one) for one in told] == [1] * 8
+    assert [len(one) for one in told] == [1] * 8, told
     assert told[0] == [f"{ENDED}: 3 operations are undelivered"]
     assert "0 of 3 operations delivered" in told[-1][0]
 
@@ -348,7 +307,7 @@ def test_a_client_that_is_dropped_as_its_loop_ends_is_told_of_once(
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_client_that_is_dropped_after_its_loop_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.new_event_loop()
-    client = client_for(f"http://127.0.0.1:{free_port()}")
+    client = client_for(nowhere())
     loop.run_until_complete(used(client))
     loop.close()  # and its tasks are what they are
     assert "without close()" not in caplog.text

@@ -21,17 +21,16 @@ from prefactor_core import (
     WrongEventLoopError,
 )
 from prefactor_core.plugins import create_queue
-from tests.integration.load import client_for, registry
+from tests.integration.load import client_for, close_and_compare, new_instance, nowhere, registry
 from tests.integration.test_dropped_clients import lines, until
 from tests.support.emulator import running_emulator
 from tests.support.ending_program import ENDINGS
 from tests.support.ports import free_port
-from tests.support.recording import Comparison, RecordingQueue, compare
+from tests.support.recording import RecordingQueue
 
 # Cancelled in its first step of connecting, anyio (below httpx) leaves a coroutine that was never awaited.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine 'connect_tcp:RuntimeWarning")
 
-VERSION = {"name": "endings", "external_identifier": "1"}
 ENDED = "ended without close(): 2 operations are undelivered"
 CLOSED = "closed with 0 of 2 operations delivered"
 _AT_ONCE = 2
@@ -72,32 +71,25 @@ async def ends_of(*arguments: str, endings: list[str] | None = None) -> dict[str
     turns = asyncio.Semaphore(_AT_ONCE)
     names = endings or list(ENDINGS)
     ends = await asyncio.gather(*(end_of(turns, arguments[0], name, *arguments[1:]) for name in names))
-    found = dict(zip(names, ends, strict=True))
-    for name, end in found.items():
-        print(f"{name:18} {end.status:4} {end.said}")  # noqa: T201 -- a figure, shown with -rP
-    return found
+    return dict(zip(names, ends, strict=True))
 
 
-def nowhere(scheme: str) -> str:
+def broker_nowhere(scheme: str) -> str:
     return "memory://" if scheme == "memory" else f"{scheme}://127.0.0.1:{free_port()}"
 
 
-@pytest.mark.parametrize("pause", ["0", "0.3"])
+@pytest.mark.timeout(300)  # three times seven processes
 @pytest.mark.parametrize("scheme", ["memory", "redis", "amqp"])
-async def test_however_a_process_ends_it_says_once_what_is_lost(scheme: str, pause: str) -> None:
-    ends = await ends_of(nowhere(scheme), "2", "--pause", pause, "--api", f"http://127.0.0.1:{free_port()}")
+async def test_however_a_process_ends_or_leaves_its_client_it_says_once_what_is_lost(scheme: str) -> None:
+    api = ("--api", nowhere())
+    for pause in ("0", "0.3"):
+        ends = await ends_of(broker_nowhere(scheme), "2", "--pause", pause, *api)
+        assert {name: len(end.said) for name, end in ends.items()} == dict.fromkeys(ENDINGS, 1), pause
+        assert all(end.said[0].endswith(ENDED) for end in ends.values()), (pause, ends)
+        assert [name for name, end in ends.items() if end.status == 0] == ["return"], pause
+    ends = await ends_of(broker_nowhere(scheme), "2", "--pause", "0.3", "--entered", *api)
     assert {name: len(end.said) for name, end in ends.items()} == dict.fromkeys(ENDINGS, 1)
-    assert all(end.said[0].endswith(ENDED) for end in ends.values())
-    assert [name for name, end in ends.items() if end.status == 0] == ["return"]
-
-
-@pytest.mark.parametrize("scheme", ["memory", "redis", "amqp"])
-async def test_however_a_client_is_left_it_says_once_what_is_lost(scheme: str) -> None:
-    ends = await ends_of(
-        nowhere(scheme), "2", "--pause", "0.3", "--entered", "--api", f"http://127.0.0.1:{free_port()}"
-    )
-    assert {name: len(end.said) for name, end in ends.items()} == dict.fromkeys(ENDINGS, 1)
-    assert all(CLOSED in end.said[0] for end in ends.values())
+    assert all(CLOSED in end.said[0] for end in ends.values()), ends
 
 
 async def test_a_process_says_nothing_where_nothing_is_lost(tmp_path: Path) -> None:
@@ -139,7 +131,7 @@ def test_an_executor_by_itself_speaks_of_stop(caplog: pytest.LogCaptureFixture) 
 
 
 def test_a_publisher_by_itself_speaks_of_disconnect(caplog: pytest.LogCaptureFixture) -> None:
-    url = nowhere("redis")
+    url = broker_nowhere("redis")
 
     async def use(operations: list[Operation]) -> None:
         queue = create_queue(url, PrefactorCoreConfig())
@@ -149,9 +141,9 @@ def test_a_publisher_by_itself_speaks_of_disconnect(caplog: pytest.LogCaptureFix
     source = RecordingQueue()
 
     async def fill() -> None:
-        async with client_for(f"http://127.0.0.1:{free_port()}", source) as client:
+        async with client_for(nowhere(), source) as client:
             client._config.close_timeout = 0
-            await client.create_agent_instance(agent_version=VERSION)
+            await new_instance(client)
 
     asyncio.run(fill())
     caplog.clear()
@@ -170,7 +162,7 @@ def descriptors() -> int:
 
 async def used(client: PrefactorCoreClient, *, flush: bool) -> None:
     await client.initialize()
-    instance = await client.create_agent_instance(agent_version=VERSION)
+    instance = await new_instance(client)
     await instance.start()
     if flush:
         assert await client.flush(30)
@@ -194,7 +186,6 @@ async def test_a_client_goes_on_in_the_next_event_loop_fifty_times(
         before, after = await asyncio.to_thread(rounds)
         said = lines(caplog, "ended without close(): 1 operations are undelivered")
         effects = await emulator.effects()
-        print(f"descriptors: {before} after 1 round, {after} after 50; {len(effects)} effects")  # noqa: T201
         assert after <= before
         assert len(said) == 50
         assert len(effects) == 100
@@ -229,25 +220,34 @@ def test_so_does_a_client_of_a_broker(
         asyncio.run(flushed())
     after = descriptors()
     depth = asyncio.run(last())
-    print(f"descriptors: {before} after 1 round, {after} after 49; {depth} operations")  # noqa: T201
     assert after <= before
     assert depth == 150
     assert "without close()" not in caplog.text
 
 
-def test_closing_it_in_the_next_event_loop_tells_what_was_left(caplog: pytest.LogCaptureFixture) -> None:
-    client = client_for(f"http://127.0.0.1:{free_port()}")
+def test_in_the_next_event_loop_calls_are_refused_and_closing_tells_what_was_left(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = client_for(nowhere())
     asyncio.run(used(client, flush=False))
+
+    async def call() -> None:
+        await new_instance(client)
+
+    with pytest.raises(WrongEventLoopError, match="initialize"):
+        asyncio.run(call())
     for _ in range(2):
         summary = asyncio.run(client.close())
         assert (summary.put, summary.delivered, summary.left) == (3, 0, 3)
+    with pytest.raises(ClientClosedError):
+        asyncio.run(call())
     assert [line for line in caplog.messages if "operations" in line] == [
         "ended without close(): 3 operations are undelivered"
     ]
 
 
 def test_a_client_that_is_left_in_the_midst_of_closing_can_be_closed() -> None:
-    client = client_for(f"http://127.0.0.1:{free_port()}")
+    client = client_for(nowhere())
     closing: list[asyncio.Task[object]] = []
 
     async def leave() -> None:
@@ -260,33 +260,16 @@ def test_a_client_that_is_left_in_the_midst_of_closing_can_be_closed() -> None:
     assert asyncio.run(client.close()).left == 3
 
 
-def test_calls_from_the_next_event_loop_say_what_to_do() -> None:
-    client = client_for(f"http://127.0.0.1:{free_port()}")
-    asyncio.run(used(client, flush=False))
-
-    async def call() -> None:
-        await client.create_agent_instance(agent_version=VERSION)
-
-    with pytest.raises(WrongEventLoopError, match="initialize"):
-        asyncio.run(call())
-    asyncio.run(client.close())
-    with pytest.raises(ClientClosedError):
-        asyncio.run(call())
-
-
 async def test_a_queue_of_the_users_goes_on_where_it_was(tmp_path: Path) -> None:
     queue = RecordingQueue()
-    client = client_for(f"http://127.0.0.1:{free_port()}", queue)
+    client = client_for(nowhere(), queue)
     await asyncio.to_thread(asyncio.run, used(client, flush=False))
     assert queue.size() == 3
     async with running_emulator(tmp_path) as emulator:
         assert client._config.http_config is not None
         client._config.http_config = client._config.http_config.model_copy(update={"api_url": emulator.url})
         await used(client, flush=True)
-        summary = await client.close()
-        assert summary.complete
-        assert summary.put == 6
-        assert compare(queue.puts, await emulator.effects()) == Comparison(0, 0, 0)
+        assert len(await close_and_compare(emulator, client, queue)) == 6
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -311,19 +294,18 @@ async def test_nor_does_it_matter_that_the_loop_was_closed_on_running_tasks(
         assert lines(caplog, "ended") == []
         await used(client, flush=True)
         assert lines(caplog, "ended") == ["ended without close(): 3 operations are undelivered"]
-        assert (await client.close()).complete
-        assert compare(queue.puts, await emulator.effects()) == Comparison(0, 0, 0)
+        await close_and_compare(emulator, client, queue)
         gc.collect()
 
     other = RecordingQueue()
-    client = client_for(f"http://127.0.0.1:{free_port()}", other)
+    client = client_for(nowhere(), other)
     queue = other
     await asyncio.to_thread(leave, close=True)
     gc.collect()
 
 
 async def test_a_loop_that_is_alive_is_still_the_only_one() -> None:
-    client = client_for(f"http://127.0.0.1:{free_port()}")
+    client = client_for(nowhere())
     await client.initialize()
 
     def elsewhere() -> None:
@@ -360,7 +342,7 @@ def _failed(client: PrefactorCoreClient) -> bool:
 
 
 async def test_an_initialize_that_is_cancelled_leaves_nothing() -> None:
-    client = client_for(f"http://127.0.0.1:{free_port()}")
+    client = client_for(nowhere())
     initialising = asyncio.create_task(client.initialize())
     await asyncio.sleep(0)
     initialising.cancel()
@@ -429,20 +411,19 @@ async def _errors_of(program: str, status: int) -> str:
     return errors.decode()
 
 
-@pytest.mark.parametrize("run", [_STOPPED, _IN_A_THREAD], ids=["stopped", "in a thread"])
-async def test_a_client_held_until_the_interpreter_exits_says_what_is_lost(run: str) -> None:
+@pytest.mark.parametrize(
+    "run",
+    [_STOPPED, _IN_A_THREAD, _DROPPED, _DROPPED + "loop.close()"],
+    ids=["held, loop stopped", "held, loop in a thread", "dropped", "dropped, loop closed"],
+)
+async def test_a_client_held_or_dropped_until_the_interpreter_exits_says_what_is_lost(run: str) -> None:
     assert (await _errors_of(run, 0)).count(ENDED) == 1
 
 
-@pytest.mark.parametrize("then", ["", "loop.close()"])
-async def test_a_client_that_is_dropped_as_its_loop_ends_says_what_is_lost(then: str) -> None:
-    assert (await _errors_of(_DROPPED + then, 0)).count(ENDED) == 1
-
-
 @pytest.mark.parametrize("transport", ["memory://", "redis://127.0.0.1:9/0"])
-@pytest.mark.parametrize("dropped", [True, False])
-async def test_a_fork_says_nothing_of_its_parents_client(transport: str, *, dropped: bool) -> None:
+async def test_a_fork_says_nothing_of_its_parents_client(transport: str) -> None:
     of_transport = f"client._config = client._config.model_copy(update={{'transport_url': {transport!r}}})\n"
-    errors = await _errors_of(of_transport + _FORKED.format(dropped=dropped), 3)
-    assert "undelivered" not in errors
-    assert "has not confirmed" not in errors
+    for dropped in (True, False):
+        errors = await _errors_of(of_transport + _FORKED.format(dropped=dropped), 3)
+        assert "undelivered" not in errors, dropped
+        assert "has not confirmed" not in errors, dropped

@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 
 from prefactor_core import CloseSummary, OperationType
-from tests.integration.load import Load, client_for, count
-from tests.support.emulator import Emulator, running_emulator
-from tests.support.ports import free_port
+from tests.integration.load import VERSION, Load, client_for, close_and_compare, count, delivering, nowhere
+from tests.support.emulator import Emulator
 from tests.support.recording import Comparison, RecordingQueue, compare
 
-VERSION = {"name": "outage", "external_identifier": "1"}
 OUTAGE_SECONDS = float(os.environ.get("PREFACTOR_TEST_OUTAGE_SECONDS", "3"))
 
 
@@ -29,9 +27,8 @@ async def put_instances(queue: RecordingQueue, url: str, instances: int) -> Clos
 
 async def test_close_returns_in_time_and_says_what_was_left(caplog: pytest.LogCaptureFixture) -> None:
     queue = RecordingQueue()
-    url = f"http://127.0.0.1:{free_port()}"
-    async with asyncio.timeout(3):
-        summary = await put_instances(queue, url, instances=5)
+    async with asyncio.timeout(30):
+        summary = await put_instances(queue, nowhere(), instances=5)
     puts = 5 * (3 + 2 * 10)
     assert summary == CloseSummary(put=puts, delivered=0, dead_lettered=0, dropped={}, left=puts)
     assert f"closed with 0 of {puts} operations delivered" in caplog.text
@@ -39,10 +36,7 @@ async def test_close_returns_in_time_and_says_what_was_left(caplog: pytest.LogCa
 
 
 async def test_an_outage_in_the_middle_costs_no_operation_and_no_retry(tmp_path: Path) -> None:
-    async with running_emulator(tmp_path) as emulator:
-        queue = RecordingQueue()
-        client = client_for(emulator.url, queue)
-        await client.initialize()
+    async with delivering(tmp_path) as (emulator, client, queue):
         async with client.create_agent_instance(agent_version=VERSION) as instance:
             await instance.start()
             load = Load()
@@ -56,10 +50,7 @@ async def test_an_outage_in_the_middle_costs_no_operation_and_no_retry(tmp_path:
             assert queue.dead_lettered == 0
             await emulator.start()
             await load.turn(instance)
-        summary = await client.close(timeout=60)
-        assert summary.complete, summary
-        effects = await emulator.effects()
-        assert compare(queue.puts, effects) == Comparison(0, 0, 0)
+        effects = await close_and_compare(emulator, client, queue)
         assert count(effects)["agent_spans/create"] == 22 * 10
 
 
@@ -105,18 +96,10 @@ async def test_a_full_buffer_drops_whole_causal_chains_and_counts_them(tmp_path:
 
 
 async def test_the_client_goes_on_when_the_api_is_away_at_the_start(tmp_path: Path) -> None:
-    emulator = Emulator(tmp_path / "emulator.db")
-    await emulator.start()
-    await emulator.kill()
-    queue = RecordingQueue()
-    client = client_for(emulator.url, queue)
-    await client.initialize()
-    async with client.create_agent_instance(agent_version=VERSION) as instance:
-        await instance.start()
-        await Load().turn(instance)
-    await emulator.start()
-    try:
-        assert (await client.close(timeout=30)).complete
-        assert compare(queue.puts, await emulator.effects()) == Comparison(0, 0, 0)
-    finally:
+    async with delivering(tmp_path) as (emulator, client, queue):
         await emulator.kill()
+        async with client.create_agent_instance(agent_version=VERSION) as instance:
+            await instance.start()
+            await Load().turn(instance)
+        await emulator.start()
+        await close_and_compare(emulator, client, queue)

@@ -10,23 +10,18 @@ import httpx
 import pytest
 
 from prefactor_core import (
-    ClientNotInitializedError,
+    AgentInstanceHandle,
     HttpClientConfig,
     InvalidInputError,
     PrefactorCoreClient,
     PrefactorCoreConfig,
-    PrefactorTelemetryFailureError,
     PrefactorTerminatedError,
     SchemaRegistry,
     warn_missing_adaptor_config,
 )
 from prefactor_core.identifiers import PfidFactory
-from tests.integration.load import client_for, registry
+from tests.integration.load import close_and_compare, delivering, new_instance, registry
 from tests.support.emulator import Emulator, running_emulator
-from tests.support.ports import free_port
-from tests.support.recording import Comparison, RecordingQueue, compare
-
-VERSION = {"name": "surface", "external_identifier": "1"}
 
 
 async def terminate(emulator: Emulator, instance_id: str, reason: str) -> None:
@@ -58,12 +53,9 @@ async def test_qualities_are_recorded_repeated_and_removed(tmp_path: Path) -> No
     schemas = SchemaRegistry()
     schemas.register("t:outer", {"type": "object"})
     schemas.register_quality_schema("accuracy", {"type": "object"}, title="Accuracy")
-    async with running_emulator(tmp_path) as emulator:
-        queue = RecordingQueue()
-        client = client_for(emulator.url, queue)
+    async with delivering(tmp_path) as (emulator, client, queue):
         client._config.schema_registry = schemas
-        await client.initialize()
-        instance = await client.create_agent_instance(agent_version=VERSION)
+        instance = await new_instance(client)
         await instance.start()
         for score in (0.5, 0.9, 0.5):
             await instance.record_quality("accuracy", {"score": score})
@@ -73,30 +65,11 @@ async def test_qualities_are_recorded_repeated_and_removed(tmp_path: Path) -> No
         assert found == {"accuracy": {"score": 0.5}, "other": {"x": 1}}
         await instance.record_quality("other", None)
         await instance.finish()
-        assert (await client.close()).complete
+        await close_and_compare(emulator, client, queue)
         assert (await emulator.instance(instance.id))["quality"] == {"accuracy": {"score": 0.5}}
-        assert compare(queue.puts, await emulator.effects()) == Comparison(0, 0, 0)
         keys = [operation.idempotency_key or "" for operation in queue.puts]
         assert len(set(keys)) == len(keys)
         assert all(8 <= len(key) <= 64 for key in keys)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "field"),
-    [
-        (("no-id", "accuracy", {}), "instance_id"),
-        ((PfidFactory().new(), "", {}), "name"),
-        ((PfidFactory().new(), "accuracy", {"x": float("nan")}), "payload.x"),
-        ((PfidFactory().new(), "accuracy", [1]), "payload"),
-    ],
-)
-async def test_a_bad_quality_is_refused(arguments: tuple[str, str, Any], field: str) -> None:
-    client = client_for(f"http://127.0.0.1:{free_port()}")
-    await client.initialize()
-    with pytest.raises(InvalidInputError) as caught:
-        await client.record_quality(*arguments)
-    assert caught.value.field == field
-    assert (await client.close(timeout=0)).put == 0
 
 
 # -- termination
@@ -109,8 +82,8 @@ async def test_the_next_reply_tells_the_agent_to_stop_and_the_others_go_on(
     async with running_emulator(tmp_path, *options) as emulator:
         client = polling_client(emulator.url, 0)
         await client.initialize()
-        first = await client.create_agent_instance(agent_version=VERSION)
-        second = await client.create_agent_instance(agent_version=VERSION)
+        first = await new_instance(client)
+        second = await new_instance(client)
         for instance in (first, second):
             await instance.start()
         assert await client.flush(10)
@@ -133,19 +106,40 @@ async def test_the_next_reply_tells_the_agent_to_stop_and_the_others_go_on(
         assert first.terminated
 
 
-async def test_without_a_reply_the_poll_tells(tmp_path: Path) -> None:
-    async with running_emulator(tmp_path) as emulator:
-        client = polling_client(emulator.url, 0.2)
-        await client.initialize()
-        first = await client.create_agent_instance(agent_version=VERSION)
+async def test_without_a_reply_the_poll_tells_and_ends_with_the_instance(tmp_path: Path) -> None:
+    async with (
+        running_emulator(tmp_path) as emulator,
+        polling_client(emulator.url, 0.1) as client,
+        polling_client(emulator.url, 0) as other,
+    ):
+        first, second = await new_instance(client), await new_instance(client)
         await first.start()
-        second = await client.create_agent_instance(agent_version=VERSION)
         await second.start()
         assert await client.flush(10)
         await terminate(emulator, first.id, "while it thinks")
         await until(lambda: first.terminated)
         assert not second.terminated
-        await client.close()
+        # An instance that another process finished is not polled for ever.
+        assert second.id in client.termination_monitor.running()
+        await AgentInstanceHandle(second.id, other).finish()
+        await until(lambda: second.id not in client.termination_monitor.running())
+
+
+async def test_a_handle_made_by_hand_hears_of_the_termination(tmp_path: Path) -> None:
+    async with (
+        running_emulator(tmp_path) as emulator,
+        polling_client(emulator.url, 0) as owner,
+        polling_client(emulator.url, 0) as other,
+    ):
+        instance = await new_instance(owner)
+        await instance.start()
+        assert await owner.flush(10)
+        handle = AgentInstanceHandle(instance.id, other)
+        assert not handle.terminated
+        await terminate(emulator, instance.id, "enough")
+        async with handle.span("t:outer"):
+            pass
+        await until(lambda: handle.terminated)
 
 
 async def test_the_clients_monitor_speaks_for_the_current_instance_from_any_thread(tmp_path: Path) -> None:
@@ -155,7 +149,7 @@ async def test_the_clients_monitor_speaks_for_the_current_instance_from_any_thre
         assert not get_event().is_set()
         await client.initialize()
         for name in ("one", "two"):
-            instance = await client.create_agent_instance(agent_version=VERSION)
+            instance = await new_instance(client)
             await instance.start()
             assert not get_event().is_set()
             assert await client.flush(10)
@@ -175,18 +169,14 @@ async def test_the_clients_monitor_speaks_for_the_current_instance_from_any_thre
 
 
 async def test_stats_always_add_up(tmp_path: Path) -> None:
-    async with running_emulator(tmp_path, "--fault", "latency:ms=20") as emulator:
-        client = client_for(emulator.url)
-        with pytest.raises(ClientNotInitializedError):
-            client.stats()
-        await client.initialize()
+    async with delivering(tmp_path, "--fault", "latency:ms=20") as (_, client, _):
 
         def check() -> None:
             stats = client.stats()
             gone = stats.delivered + stats.dead_lettered + sum(stats.dropped.values())
             assert stats.put == gone + stats.buffered + stats.sending
 
-        instance = await client.create_agent_instance(agent_version=VERSION)
+        instance = await new_instance(client)
         for _ in range(50):
             async with instance.span("t:outer"):
                 check()
@@ -199,26 +189,6 @@ async def test_stats_always_add_up(tmp_path: Path) -> None:
         assert client.stats().open_spans == 1
         await instance.finish_span(left_open)
         await client.close()
-
-
-async def test_a_flush_that_comes_to_nothing_says_so() -> None:
-    client = client_for(f"http://127.0.0.1:{free_port()}")
-    await client.initialize()
-    assert await client.flush(1)
-    await client.create_agent_instance(agent_version=VERSION)
-    assert not await client.flush(0.05)
-    assert (await client.close(timeout=0)).left == 1
-
-
-async def test_a_flush_raises_a_failure_that_is_final(tmp_path: Path) -> None:
-    async with running_emulator(tmp_path, "--token", "another") as emulator:
-        client = client_for(emulator.url)
-        await client.initialize()
-        await client.create_agent_instance(agent_version=VERSION)
-        with pytest.raises(PrefactorTelemetryFailureError):
-            await client.flush(10)
-        with pytest.raises(PrefactorTelemetryFailureError):
-            await client.close()
 
 
 # -- the environment
@@ -234,6 +204,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPa
 
 
 def test_settings_come_from_the_environment_and_a_file(settings: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert PrefactorCoreConfig.from_env() == PrefactorCoreConfig(), "nothing is set yet"
     (tmp_path / ".env").write_text(
         "PREFACTOR_API_TOKEN=from-file\nPREFACTOR_NUM_WORKERS=7\nPREFACTOR_ELSE=1\nPREFACTOR_MAX_RETRIES=\n"
     )
@@ -253,29 +224,29 @@ def test_settings_come_from_the_environment_and_a_file(settings: pytest.MonkeyPa
     assert without_file.queue_config.num_workers == 3
 
 
-@pytest.mark.usefixtures("settings")
-def test_nothing_set_is_the_default() -> None:
-    assert PrefactorCoreConfig.from_env() == PrefactorCoreConfig()
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
+def test_a_wrong_value_names_its_variable(settings: pytest.MonkeyPatch) -> None:
+    for name, value in (
         ("PREFACTOR_NUM_WORKERS", "many"),
         ("PREFACTOR_NUM_WORKERS", "99"),
         ("PREFACTOR_BUFFER_BYTES", "0"),
         ("PREFACTOR_REQUEST_TIMEOUT", "-1"),
         ("PREFACTOR_API_URL", "ftp://a-host"),
         ("PREFACTOR_API_TOKEN", "secret token\n"),
-    ],
-)
-def test_a_wrong_value_names_its_variable(settings: pytest.MonkeyPatch, name: str, value: str) -> None:
-    settings.setenv("PREFACTOR_API_TOKEN", "a-token")
-    settings.setenv(name, value)
-    with pytest.raises(InvalidInputError) as caught:
-        PrefactorCoreConfig.from_env()
-    assert caught.value.field == name
-    assert "secret token" not in str(caught.value)
+    ):
+        with settings.context() as patch:
+            patch.setenv("PREFACTOR_API_TOKEN", "a-token")
+            patch.setenv(name, value)
+            with pytest.raises(InvalidInputError) as caught:
+                PrefactorCoreConfig.from_env()
+        assert caught.value.field == name, value
+        assert "secret token" not in str(caught.value)
+
+
+def test_a_bad_url_is_refused_without_its_password() -> None:
+    for url in ("http://127.0.0.1:99999", "ftp://user:secret@host", "https://user:secret@", "nonsense"):
+        with pytest.raises(ValueError, match="api_url") as caught:
+            HttpClientConfig(api_url=url, api_token="t")
+        assert "secret" not in str(caught.value)
 
 
 def test_an_integration_that_the_client_was_not_made_for_is_told(caplog: pytest.LogCaptureFixture) -> None:

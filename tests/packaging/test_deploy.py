@@ -82,10 +82,6 @@ def grace_by_default() -> float:
     return float(run_options()["--grace"].default)
 
 
-def known_variables() -> set[str]:
-    return set(VARIABLE.findall(help_of("run")))
-
-
 def documents(path: Path) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(path.read_text()))
 
@@ -93,6 +89,16 @@ def documents(path: Path) -> list[dict[str, Any]]:
 def of_kind(kind: str) -> dict[str, Any]:
     (found,) = [document for document in documents(KUBERNETES) if document["kind"] == kind]
     return found
+
+
+def pod_and_container() -> tuple[dict[str, Any], dict[str, Any]]:
+    pod = of_kind("Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    return pod, container
+
+
+def variables_of(container: dict[str, Any]) -> dict[str, Any]:
+    return {one["name"]: one.get("value") for one in container["env"]}
 
 
 def services() -> dict[str, dict[str, Any]]:
@@ -163,13 +169,14 @@ def panels() -> list[dict[str, Any]]:
 # -- variables and options
 
 
-@pytest.mark.parametrize("path", ARTIFACTS, ids=lambda path: str(path.relative_to(PROJECT)))
-def test_every_variable_is_one_of_the_programs(path: Path) -> None:
-    assert set(VARIABLE.findall(path.read_text())) <= known_variables()
+def test_every_variable_is_one_of_the_programs() -> None:
+    known = set(VARIABLE.findall(help_of("run")))
+    for path in ARTIFACTS:
+        assert set(VARIABLE.findall(path.read_text())) <= known, path
 
 
 def test_every_option_is_one_of_the_programs() -> None:
-    (container,) = of_kind("Deployment")["spec"]["template"]["spec"]["containers"]
+    _, container = pod_and_container()
     commands = [*container["args"], *unit()["ExecStart"].split(), *services()["worker"].get("command", [])]
     given = {word for word in commands if word.startswith("--")}
     assert given == {"--log-format"} <= run_options().keys()
@@ -240,19 +247,14 @@ async def test_the_alerts_ask_for_metrics_that_there_are(samples: dict[str, set[
 
 
 def test_everybody_waits_longer_than_the_worker_takes_to_stop() -> None:
-    pod = of_kind("Deployment")["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    given = {one["name"]: one.get("value") for one in container["env"]}
+    pod, container = pod_and_container()
+    given = variables_of(container)
     assert pod["terminationGracePeriodSeconds"] > float(given["PREFACTOR_GRACE"])
     # Several processes are given five seconds more.
     assert float(unit()["TimeoutStopSec"]) > grace_by_default() + 5
     worker = services()["worker"]
     grace = float(worker["environment"].get("PREFACTOR_GRACE", grace_by_default()))
     assert float(worker["stop_grace_period"].removesuffix("s")) > grace
-
-
-def test_systemd_signals_the_first_process_only() -> None:
-    assert unit()["KillMode"] == "mixed"
 
 
 # -- the image
@@ -269,36 +271,28 @@ def test_the_image_is_what_it_is_said_to_be() -> None:
     (extras,) = re.findall(r"\.whl\)\[([a-z,]+)\]", (WORKER / "Dockerfile").read_text())
     assert set(extras.split(",")) <= project["optional-dependencies"].keys()
     assert instruction("EXPOSE") == run_options()["--metrics-port"].default
-
-
-def test_what_the_image_is_built_from_is_there_and_sent_to_the_builder() -> None:
+    # What it is built from is there, and sent to the builder.
     sent = (PROJECT / ".dockerignore").read_text().splitlines()
-    for kind, rest in instructions():
-        if kind == "COPY" and not rest.startswith("--from"):
-            for source in rest.split()[:-1]:
-                assert (PROJECT / source).exists()
-                assert f"!{source}" in sent
+    copies = [rest for kind, rest in instructions() if kind == "COPY" and not rest.startswith("--from")]
+    for source in [source for rest in copies for source in rest.split()[:-1]]:
+        assert (PROJECT / source).exists()
+        assert f"!{source}" in sent
 
 
-@pytest.mark.parametrize("alive", [True, False])
-def test_the_images_health_check_tells_a_worker_that_stands_still(alive: bool) -> None:
-    health = Health(lambda: 1, Meter(CollectorRegistry()))
-    if not alive:
-        health.ticked_at -= 1_000
+def test_the_images_health_check_tells_a_worker_that_stands_still() -> None:
     check = json.loads(instruction("HEALTHCHECK").partition("CMD ")[2])
     assert run_options()["--metrics-port"].default in check[2]
-    with serving("127.0.0.1", 0, CollectorRegistry(), health) as port:
-        done = subprocess.run(
-            [sys.executable, *check[1:]],
-            capture_output=True,
-            check=False,
-            env={
-                **os.environ,
-                "PREFACTOR_METRICS_PORT": str(port),
-                "http_proxy": "http://127.0.0.1:1",  # what is here needs none
-            },
-        )
-    assert (done.returncode == 0) == alive
+    for alive in (True, False):
+        health = Health(lambda: 1, Meter(CollectorRegistry()))
+        if not alive:
+            health.ticked_at -= 1_000
+        with serving("127.0.0.1", 0, CollectorRegistry(), health) as port:
+            # What is here needs no proxy.
+            more = {"PREFACTOR_METRICS_PORT": str(port), "http_proxy": "http://127.0.0.1:1"}
+            done = subprocess.run(
+                [sys.executable, *check[1:]], capture_output=True, check=False, env={**os.environ, **more}
+            )
+        assert (done.returncode == 0) == alive
 
 
 # -- compose, Kubernetes, systemd
@@ -337,16 +331,15 @@ def test_prometheus_scrapes_the_worker_and_grafana_asks_prometheus() -> None:
     assert inside[shown] == "./worker/deploy/grafana/dashboard.json"
 
 
-def test_the_pod_finds_its_token_and_answers_its_probes() -> None:
-    pod = of_kind("Deployment")["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
+def test_the_pod_finds_its_token_answers_its_probes_and_may_do_little() -> None:
+    pod, container = pod_and_container()
     (mount,) = container["volumeMounts"]
     (volume,) = pod["volumes"]
     (item,) = volume["secret"]["items"]
     assert "subPath" not in mount
     assert volume["name"] == mount["name"]
     assert item["key"] in of_kind("Secret")["stringData"]
-    given = {one["name"]: one.get("value") for one in container["env"]}
+    given = variables_of(container)
     assert given["PREFACTOR_API_TOKEN_FILE"] == f"{mount['mountPath']}/{item['path']}"
     (port,) = container["ports"]
     assert str(port["containerPort"]) == run_options()["--metrics-port"].default
@@ -356,11 +349,7 @@ def test_the_pod_finds_its_token_and_answers_its_probes() -> None:
         "readinessProbe": {"path": "/readyz", "port": port["name"]},
     }
     assert pod["enableServiceLinks"] is False
-
-
-def test_the_pod_may_do_little() -> None:
-    pod = of_kind("Deployment")["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
+    # It may do little.
     assert pod["securityContext"]["runAsNonRoot"] is True
     ids = f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}"
     assert ids == instruction("USER")
@@ -383,11 +372,12 @@ async def test_the_fleet_is_scaled_by_what_waits_up_to_the_partitions(samples: d
     assert of_kind("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == labels
 
 
-def test_systemd_hands_the_token_over_as_a_file() -> None:
+def test_systemd_hands_the_token_over_as_a_file_and_signals_one_process() -> None:
     service = unit()
     name, _, source = service["LoadCredential"].partition(":")
     assert Path(source).is_absolute()
     assert service["Environment"] == f"PREFACTOR_API_TOKEN_FILE=%d/{name}"
+    assert service["KillMode"] == "mixed", "the first process only is signalled"
     assert service["DynamicUser"] == "yes"
     assert service["Restart"] == "on-failure"
     assert service["RestartPreventExitStatus"] == "2"

@@ -158,32 +158,30 @@ async def test_only_a_broker_with_work_and_without_workers(redis_transport: str)
 # -- broken
 
 
-async def test_nothing_listens_at_either() -> None:
-    broker, api = free_port(), free_port()
-    done = await _check(
-        *("--transport", f"redis://me:secret@127.0.0.1:{broker}/"),
-        *("--api-url", f"http://me:secret@127.0.0.1:{api}"),
-        PREFACTOR_API_TOKEN=TOKEN,
+async def test_nothing_listens_or_there_is_no_way_in(amqp_url: str) -> None:
+    api, host = free_port(), amqp_url.rpartition("@")[2]
+    redis, rabbitmq, stranger = await asyncio.gather(
+        _check(
+            *("--transport", f"redis://me:secret@127.0.0.1:{free_port()}/"),
+            *("--api-url", f"http://me:secret@127.0.0.1:{api}"),
+            PREFACTOR_API_TOKEN=TOKEN,
+        ),
+        _check("--transport", f"amqp://127.0.0.1:{free_port()}/"),
+        _check("--transport", f"amqp://nobody:secret@{host}"),
     )
-    assert done.status == 1
-    ((of_broker, why),) = _said(done, "broker")
-    assert of_broker == "problem"
-    assert "cannot be reached" in why
-    ((of_api, reason),) = _said(done, "api")
-    assert of_api == "problem"
-    assert f"http://127.0.0.1:{api} cannot be reached" in reason
-    assert "secret" not in done.output
-
-
-async def test_no_rabbitmq_or_no_way_in(amqp_url: str) -> None:
-    host = amqp_url.rpartition("@")[2]
-    urls = (f"amqp://127.0.0.1:{free_port()}/", f"amqp://nobody:secret@{host}")
-    for done in await asyncio.gather(*(_check("--transport", url) for url in urls)):
+    for done, words in (
+        (redis, "cannot be reached"),
+        (rabbitmq, "Nothing more of it could be checked"),
+        (stranger, "Nothing more of it could be checked"),
+    ):
         assert done.status == 1
         ((level, text),) = _said(done, "broker")
         assert level == "problem"
-        assert "Nothing more of it could be checked" in text
+        assert words in text
         assert "secret" not in done.output
+    ((level, text),) = _said(redis, "api")
+    assert level == "problem"
+    assert f"http://127.0.0.1:{api} cannot be reached" in text
 
 
 async def test_settings_that_lose_operations(make_redis_server: Callable[..., RedisServer]) -> None:
@@ -212,21 +210,23 @@ async def test_something_else_answers(emulator: str) -> None:
     assert "speaks no TLS" in text
 
 
+MISTAKES = {
+    (): "nothing to check: give --transport, or --api-url, or both",
+    ("--transport", "redis://here/?lease=secret"): "Invalid value for --transport: ",
+    ("--api-url", "secret"): "Invalid value for --api-url: ",
+    ("--strict", "--api-url", "http://h"): "--strict is about a broker: give --transport",
+    ("--transport", "redis://h", "--max-age", "5"): "--max-age and --max-backlog are for --strict",
+    ("--transport", "redis://h", "--max-backlog", "5"): "--max-age and --max-backlog are for --strict",
+}
+
+
 async def test_a_mistake_is_told_in_one_line() -> None:
-    nothing, broker, api = await asyncio.gather(
-        command("check"),
-        command("check", "--transport", "redis://here/?lease=secret"),
-        command("check", "--api-url", "secret"),
-    )
-    for done, words in (
-        (nothing, "nothing to check: give --transport, or --api-url, or both"),
-        (broker, "Invalid value for --transport: "),
-        (api, "Invalid value for --api-url: "),
-    ):
-        assert (done.status, done.output) == (2, "")
-        assert words in done.errors
-        assert done.errors.count("\n") == 1
-        assert "secret" not in done.errors
+    done = await asyncio.gather(*(command("check", *arguments) for arguments in MISTAKES))
+    for one, (arguments, words) in zip(done, MISTAKES.items(), strict=True):
+        assert (one.status, one.output) == (2, ""), arguments
+        assert words in one.errors, arguments
+        assert one.errors.count("\n") == 1, arguments
+        assert "secret" not in one.errors, arguments
 
 
 # -- every reply has its words
@@ -242,29 +242,29 @@ def _error(status: int, code: str, message: str = "because") -> Reply:
     return Reply(status, {"status": "error", "code": code, "message": message})
 
 
-@pytest.mark.parametrize(
-    ("reply", "level", "words"),
-    [
-        (Reply(200, {"status": "success", "details": {}}), Level.OK, "takes the token"),
-        (_error(401, "unauthorized"), Level.PROBLEM, "refuses the token: HTTP 401 unauthorized: because"),
-        (_error(403, "forbidden"), Level.PROBLEM, "refuses the token"),
-        (_error(429, "too_many_requests"), Level.WARNING, "fewer requests"),
-        (_error(503, "unavailable"), Level.PROBLEM, "there and in trouble"),
-        (_error(404, "not_found"), Level.PROBLEM, "base URL"),
-        (Reply(200), Level.PROBLEM, "something else answers"),
-        (Reply(200, empty=True), Level.PROBLEM, "something else answers"),
-        (Reply(200, {"hello": "you"}), Level.PROBLEM, "something else answers"),
-        (Reply(301), Level.PROBLEM, "sends elsewhere"),
-        (Reply(401), Level.PROBLEM, "something between here and the API"),
-        (Reply(407), Level.PROBLEM, "proxy"),
-        (Reply(404), Level.PROBLEM, "something else answers"),
-        (Reply(502), Level.PROBLEM, "behind a proxy"),
-    ],
-)
-def test_what_a_reply_means(reply: Reply, level: Level, words: str) -> None:
-    found = _judged(reply)
-    assert found[-1][0] is level
-    assert words in found[-1][1]
+REPLIES = [
+    (Reply(200, {"status": "success", "details": {}}), Level.OK, "takes the token"),
+    (_error(401, "unauthorized"), Level.PROBLEM, "refuses the token: HTTP 401 unauthorized: because"),
+    (_error(403, "forbidden"), Level.PROBLEM, "refuses the token"),
+    (_error(429, "too_many_requests"), Level.WARNING, "fewer requests"),
+    (_error(503, "unavailable"), Level.PROBLEM, "there and in trouble"),
+    (_error(404, "not_found"), Level.PROBLEM, "base URL"),
+    (Reply(200), Level.PROBLEM, "something else answers"),
+    (Reply(200, empty=True), Level.PROBLEM, "something else answers"),
+    (Reply(200, {"hello": "you"}), Level.PROBLEM, "something else answers"),
+    (Reply(301), Level.PROBLEM, "sends elsewhere"),
+    (Reply(401), Level.PROBLEM, "something between here and the API"),
+    (Reply(407), Level.PROBLEM, "proxy"),
+    (Reply(404), Level.PROBLEM, "something else answers"),
+    (Reply(502), Level.PROBLEM, "behind a proxy"),
+]
+
+
+def test_what_a_reply_means() -> None:
+    for reply, level, words in REPLIES:
+        found, text = _judged(reply)[-1]
+        assert found is level, reply
+        assert words in text, reply
 
 
 def test_the_api_may_quote_the_token_and_check_does_not() -> None:
@@ -274,20 +274,18 @@ def test_the_api_may_quote_the_token_and_check_does_not() -> None:
     assert "\x1b" not in text
 
 
-@pytest.mark.parametrize(
-    ("failure", "reached", "words"),
-    [
-        (f"ConnectError: {ssl.SSLCertVerificationError('CERTIFICATE_VERIFY_FAILED')}", False, "certificate"),
+async def test_why_there_was_no_reply() -> None:
+    certificate = ssl.SSLCertVerificationError("CERTIFICATE_VERIFY_FAILED")
+    for failure, reached, words in (
+        (f"ConnectError: {certificate}", False, "certificate"),
         ("ConnectError: [SSL: WRONG_VERSION_NUMBER] wrong version number", False, "no TLS"),
         ("ConnectError: All connection attempts failed", False, "cannot be resolved"),
         ("ReadTimeout", True, "no answer that is HTTP, or none in time"),
-    ],
-)
-async def test_why_there_was_no_reply(failure: str, reached: bool, words: str) -> None:
-    reply = Reply(None, failure=failure, reached=reached)
-    text = await _unreachable("https://me:secret@no-such-name.invalid", reply)
-    assert words in text
-    assert "secret" not in text
+    ):
+        reply = Reply(None, failure=failure, reached=reached)
+        text = await _unreachable("https://me:secret@no-such-name.invalid", reply)
+        assert words in text, failure
+        assert "secret" not in text, failure
 
 
 def test_a_finding_is_one_line() -> None:

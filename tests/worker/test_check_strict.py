@@ -4,8 +4,6 @@ import asyncio
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-import pytest
-
 from prefactor_core.broker.driver import PartitionState
 from prefactor_worker.operate.findings import Findings, Level
 from prefactor_worker.operate.look import Look, Row
@@ -80,21 +78,6 @@ async def test_a_broker_that_is_not_there_is_a_problem() -> None:
     assert done.status == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--strict", "--api-url", "http://h"], "--strict is about a broker: give --transport"),
-        (["--transport", "redis://h", "--max-age", "5"], "--max-age and --max-backlog are for --strict"),
-        (["--transport", "redis://h", "--max-backlog", "5"], "--max-age and --max-backlog are for --strict"),
-    ],
-)
-async def test_a_mistake_is_told(arguments: list[str], words: str) -> None:
-    done = await command("check", *arguments)
-    assert (done.status, done.output) == (2, "")
-    assert words in done.errors
-    assert done.errors.count("\n") == 1
-
-
 def _judged(limits: Limits, *rows: tuple[int, float | None], owner: str | None = "") -> list[Level]:
     findings = Findings("broker")
     looked = [
@@ -105,9 +88,8 @@ def _judged(limits: Limits, *rows: tuple[int, float | None], owner: str | None =
     return [one.level for one in findings.all]
 
 
-@pytest.mark.parametrize(
-    ("limits", "rows", "levels"),
-    [
+def test_the_limits() -> None:
+    for limits, rows, levels in (
         (Limits(), [(0, None), (0, None)], []),
         (Limits(), [(9_999_999, 299.0)], []),
         (Limits(), [(1, 1.0), (1, 301.0)], [Level.PROBLEM]),
@@ -116,14 +98,9 @@ def _judged(limits: Limits, *rows: tuple[int, float | None], owner: str | None =
         (Limits(max_backlog=0), [(1, None)], [Level.PROBLEM]),
         (Limits(max_backlog=0), [(0, None)], []),
         (Limits(max_age=10, max_backlog=5), [(6, 11.0)], [Level.PROBLEM, Level.PROBLEM]),
-    ],
-)
-def test_the_limits(limits: Limits, rows: list[tuple[int, float | None]], levels: list[Level]) -> None:
-    assert _judged(limits, *rows) == levels
-
-
-def test_workers_without_a_partition_are_no_workers() -> None:
-    assert _judged(Limits(), (0, None), owner=None) == [Level.PROBLEM]
+    ):
+        assert _judged(limits, *rows) == levels, (limits, rows)
+    assert _judged(Limits(), (0, None), owner=None) == [Level.PROBLEM], "who owns no partition is no worker"
 
 
 async def test_the_version_is_one_line() -> None:

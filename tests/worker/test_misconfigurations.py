@@ -2,7 +2,6 @@
 
 import asyncio
 import http.server
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,8 @@ Case = tuple[str, str | None, Mapping[str, str]]
 """A URL, words that are expected (``None`` if all is well), and variables."""
 
 _AT_ONCE = 4
+_PERHAPS_TLS = "is the port right, and does it speak TLS (rediss://)?"
+_NO_VHOST = "no virtual host of the name in the URL"
 _NOT_RUNNING = "is it running, and are host and port right?"
 
 
@@ -77,11 +78,7 @@ async def test_rabbitmq(
             (f"amqp://{here}:{free_port()}/", _NOT_RUNNING, {}),
             ("amqp://no-such-host.invalid/", _NOT_RUNNING, {}),
             (f"amqp://guest:secret@{here}:{server.port}/", "does not accept the user and password", {}),
-            (
-                f"amqp://guest:guest@{here}:{server.port}/nowhere",
-                "no virtual host of the name in the URL",
-                {},
-            ),
+            (f"amqp://guest:guest@{here}:{server.port}/nowhere", _NO_VHOST, {}),
             (f"amqp://stranger:pw@{here}:{server.port}/", "does not let this user into the virtual host", {}),
             (f"amqp://{here}:{web_port}/?timeout=3", "did not answer as RabbitMQ does", {}),
             (f"amqp://{here}:{redis_server.port}/?timeout=3", "did not answer as RabbitMQ does", {}),
@@ -112,17 +109,9 @@ async def test_redis(
             ("redis://no-such-host.invalid/", _NOT_RUNNING, {}),
             (f"redis://me:secret@{here}:{server.port}/", "does not accept the user and password", {}),
             (f"redis://{here}:{server.port}/99", "DB index is out of range", {}),
-            (
-                f"redis://{here}:{web_port}/?timeout=3",
-                "is the port right, and does it speak TLS (rediss://)?",
-                {},
-            ),
-            (
-                f"redis://{here}:{rabbit_server.port}/?timeout=3",
-                "is the port right, and does it speak TLS (rediss://)?",
-                {},
-            ),
-            (f"redis://{here}:{tls}/?timeout=3", "is the port right, and does it speak TLS (rediss://)?", {}),
+            (f"redis://{here}:{web_port}/?timeout=3", _PERHAPS_TLS, {}),
+            (f"redis://{here}:{rabbit_server.port}/?timeout=3", _PERHAPS_TLS, {}),
+            (f"redis://{here}:{tls}/?timeout=3", _PERHAPS_TLS, {}),
             (f"rediss://{here}:{server.port}/?timeout=3", "does it speak TLS on this port", {}),
             (f"rediss://{here}:{web_port}/?timeout=3", "TLS on this port", {}),
             (f"rediss://localhost:{tls}/", "not accepted: self-signed certificate", {}),
@@ -160,27 +149,38 @@ except MissingDriverError as error:
 """
 
 
-@pytest.mark.parametrize("words", [["run"], ["check"], ["status"], ["dead-letters", "list"], None])
-@pytest.mark.parametrize(
-    ("url", "drivers", "extra"),
-    [
-        ("redis://h", {"redis", "hiredis"}, "redis"),
-        ("rediss://h", {"redis", "hiredis"}, "redis"),
-        ("amqp://h", {"aio_pika", "aiormq", "pamqp", "yarl"}, "rabbitmq"),
-        ("amqps://h", {"aiormq"}, "rabbitmq"),
-    ],
-    ids=["redis", "rediss", "amqp", "amqps"],
-)
-def test_a_missing_driver(url: str, drivers: set[str], extra: str, words: list[str] | None) -> None:
-    rest = _AGENT.format(url=url) if words is None else _COMMAND.format(url=url, words=words)
-    done = subprocess.run(
-        [sys.executable, "-c", _WITHOUT.format(drivers=drivers) + rest],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PREFACTOR_API_TOKEN": "token"},
+@pytest.mark.timeout(300)  # twenty processes
+async def test_a_missing_driver() -> None:
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def told(url: str, drivers: set[str], extra: str, words: list[str] | None) -> str | None:
+        rest = _AGENT.format(url=url) if words is None else _COMMAND.format(url=url, words=words)
+        async with slots:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", _WITHOUT.format(drivers=drivers) + rest),
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                env={"PREFACTOR_API_TOKEN": "token"},
+            )
+            _, output = await process.communicate()
+        errors = output.decode()
+        right = (
+            f"is not installed: pip install 'prefactor-core[{extra}]'" in errors
+            and errors.count("\n") == 1
+            and process.returncode == (1 if words is None else 2)
+            and errors.startswith("MissingDriverError" if words is None else "prefactor-worker: ")
+        )
+        return None if right else f"{url} {words}: {process.returncode} {errors}"
+
+    drivers_of = {
+        "redis://h": ({"redis", "hiredis"}, "redis"),
+        "rediss://h": ({"redis", "hiredis"}, "redis"),
+        "amqp://h": ({"aio_pika", "aiormq", "pamqp", "yarl"}, "rabbitmq"),
+        "amqps://h": ({"aiormq"}, "rabbitmq"),
+    }
+    commands = (["run"], ["check"], ["status"], ["dead-letters", "list"], None)
+    found = await asyncio.gather(
+        *(told(url, *missing, words) for url, missing in drivers_of.items() for words in commands)
     )
-    assert f"is not installed: pip install 'prefactor-core[{extra}]'" in done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert done.returncode == (1 if words is None else 2)
-    assert done.stderr.startswith("MissingDriverError" if words is None else "prefactor-worker: ")
+    wrong = [one for one in found if one is not None]
+    assert wrong == [], "\n".join(wrong)

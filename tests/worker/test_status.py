@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
 import redis
 from rich.console import Console
 
@@ -157,24 +156,23 @@ async def test_a_reader_that_leaves_is_no_error(redis_transport: str) -> None:
     assert (watch.process.returncode, errors) == (141, b"")
 
 
-async def test_a_broker_that_is_away_is_told_in_one_line() -> None:
-    urls = [f"{scheme}://me:secret@127.0.0.1:{free_port()}/" for scheme in ("redis", "amqp")]
-    for done in await asyncio.gather(*(command("status", "--transport", url) for url in urls)):
-        assert (done.status, done.output) == (1, "")
-        assert done.errors.startswith("prefactor-worker: ")
-        assert done.errors.count("\n") == 1
-        assert "127.0.0.1" in done.errors
-        assert "secret" not in done.errors
-
-
-async def test_a_mistake_is_told_in_one_line() -> None:
-    missing, no_broker = await asyncio.gather(
-        command("status"), command("status", "--transport", "memory://")
-    )
-    for done, words in ((missing, "PREFACTOR_TRANSPORT_URL"), (no_broker, "is no broker")):
-        assert (done.status, done.output) == (2, "")
-        assert words in done.errors
-        assert done.errors.count("\n") == 1
+async def test_an_outage_or_a_mistake_is_told_in_one_line() -> None:
+    away: dict[tuple[str, ...], tuple[int, str]] = {
+        ("--transport", f"{scheme}://me:secret@127.0.0.1:{free_port()}/"): (1, "127.0.0.1")
+        for scheme in ("redis", "amqp")
+    }
+    mistakes: dict[tuple[str, ...], tuple[int, str]] = {
+        (): (2, "PREFACTOR_TRANSPORT_URL"),
+        ("--transport", "memory://"): (2, "is no broker"),
+    }
+    rows = away | mistakes
+    done = await asyncio.gather(*(command("status", *arguments) for arguments in rows))
+    for one, (arguments, (status, words)) in zip(done, rows.items(), strict=True):
+        assert (one.status, one.output) == (status, ""), arguments
+        assert one.errors.startswith("prefactor-worker: "), arguments
+        assert one.errors.count("\n") == 1, arguments
+        assert words in one.errors, arguments
+        assert "secret" not in one.errors, arguments
 
 
 # -- what is shown
@@ -204,26 +202,21 @@ def test_of_many_partitions_the_busiest_are_shown_in_their_order() -> None:
     assert "-125.0" in printed, "the sum is that of all"
 
 
-def test_partitions_without_an_owner_are_pointed_out() -> None:
-    states = [PartitionState(0, 5, 0, None), PartitionState(1, 0, 0, "here:1")]
-    printed = _printed(_look(*states))
+def test_what_is_wrong_is_pointed_out() -> None:
+    printed = _printed(_look(PartitionState(0, 5, 0, None), PartitionState(1, 0, 0, "here:1")))
     assert "1 partition without an owner: what is in there waits." in printed
     assert "1 worker" in printed
-
-
-@pytest.mark.parametrize(
-    ("aside", "words"),
-    [
-        (1, "1 worker stands aside: the API refuses its token."),
-        (3, "3 workers stand aside: the API refuses their token."),
-    ],
-)
-def test_workers_that_stand_aside_are_pointed_out(aside: int, words: str) -> None:
     for look in (_look(PartitionState(0, 5, 0, None)), _look()):
-        refused = replace(look, aside=aside)
-        assert words in _printed(refused)
-        assert as_json("a broker", refused)["total"]["standing_aside"] == aside
         assert "aside" not in _printed(look)
+        for aside, words in (
+            (1, "1 worker stands aside: the API refuses its token."),
+            (3, "3 workers stand aside: the API refuses their token."),
+        ):
+            refused = replace(look, aside=aside)
+            assert words in _printed(refused)
+            assert as_json("a broker", refused)["total"]["standing_aside"] == aside
+    # Names do not speak to the terminal.
+    assert "\x1b" not in _printed(_look(PartitionState(0, 0, 0, "\x1b[31mred")))
 
 
 async def test_who_stands_aside_is_counted(transport_url: str) -> None:
@@ -243,12 +236,6 @@ async def test_who_stands_aside_is_counted(transport_url: str) -> None:
             await asyncio.sleep(0.2)
 
 
-def test_names_do_not_speak_to_the_terminal() -> None:
-    assert "\x1b" not in _printed(_look(PartitionState(0, 0, 0, "\x1b[31mred")))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.4, "0 s"), (59, "59 s"), (90, "1.5 min"), (7200, "2.0 h"), (129_600, "1.5 d")]
-)
-def test_durations_are_short(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+def test_durations_are_short() -> None:
+    seconds = (0.4, 59, 90, 7200, 129_600)
+    assert [duration(one) for one in seconds] == ["0 s", "59 s", "1.5 min", "2.0 h", "1.5 d"]

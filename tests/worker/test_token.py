@@ -29,13 +29,6 @@ def _swap_a_link(file: Path) -> None:
     new.replace(file.parent / "..data")
 
 
-MENDED: dict[str, Callable[[Path], None]] = {
-    "written": _write,
-    "replaced": _replace,
-    "a link exchanged": _swap_a_link,
-}
-
-
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     (tmp_path / "one").mkdir()
@@ -46,11 +39,11 @@ def file(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("how", MENDED)
-def test_a_change_is_seen_by_the_files_state(file: Path, how: str) -> None:
+@pytest.mark.parametrize("mend", [_write, _replace, _swap_a_link])
+def test_a_change_is_seen_by_the_files_state(file: Path, mend: Callable[[Path], None]) -> None:
     token = FileToken(file)
     assert token.current() == "first"
-    MENDED[how](file)
+    mend(file)
     assert token.current() == "second"
 
 

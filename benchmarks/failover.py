@@ -1,6 +1,6 @@
 """How much of what was confirmed is gone after a crash: figures, not a test.
 
-``python -m tests.fleet.measure_failover [ROUNDS]`` publishes operations of 1 KB through the transport to 16
+``python -m benchmarks.failover [ROUNDS]`` publishes operations of 1 KB through the transport to 16
 partitions, as fast as they are confirmed, and kills the server with SIGKILL in the middle. Then everything
 that was confirmed is looked for. Its cases:
 
