@@ -1,13 +1,15 @@
-"""What all tests share."""
+"""What all tests share: brokers, tiers, options."""
 
 import asyncio
 import signal
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 # Imported for pytest, which finds fixtures by their names here: brokers are for every folder of tests.
 from tests.support.brokers.fixtures import (  # noqa: F401
+    SHARED,
     amqp_prefix,
     amqp_url,
     make_rabbit_server,
@@ -24,6 +26,62 @@ from tests.support.brokers.fixtures import (  # noqa: F401
     redis_server,
     redis_url,
 )
+from tests.support.brokers.shared import SharedBrokers
+from tests.support.seeds import Seeds
+from tests.support.tiers import MARKERS, group_of, order_of, tiers_of
+
+hypothesis.settings.register_profile("ci", deadline=None)
+hypothesis.settings.register_profile("dev", deadline=None, max_examples=30)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the simulations."""
+    parser.addoption("--seeds", type=int, help="how many seeds each simulation runs with")
+    parser.addoption("--seed", type=int, help="the one seed that simulations run with")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the tiers, and have the controller of the run own the brokers that its tests share."""
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+    if not config.getoption("--hypothesis-profile", None):
+        hypothesis.settings.load_profile("dev")
+    if not hasattr(config, "workerinput"):
+        config.stash[SHARED] = SharedBrokers()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: object) -> None:
+    """Tell a process of a parallel run where it finds the brokers."""
+    brokers = vars(node)["config"].stash[SHARED]
+    if not brokers.address:
+        brokers.serve()
+    vars(node)["workerinput"]["shared_brokers"] = brokers.address
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the brokers."""
+    if (brokers := config.stash.get(SHARED, None)) is not None:
+        brokers.close()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test with its tiers; in a parallel run, group and order them."""
+    for item in items:
+        for tier in sorted(tiers_of(item)):
+            item.add_marker(tier)
+        if hasattr(config, "workerinput") and (group := group_of(item)):
+            item.add_marker(pytest.mark.xdist_group(group))
+    if hasattr(config, "workerinput"):
+        items.sort(key=order_of)
+
+
+@pytest.fixture
+def seeds(request: pytest.FixtureRequest) -> Seeds:
+    """The seeds of a simulation."""
+    config = request.config
+    return Seeds(request.node.nodeid, config.getoption("--seeds"), config.getoption("--seed"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,27 +2,27 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.emulator.driver import Api, EmulatorProcess, Service
+from tests.emulator.driver import Api, Served, Service
 
 
 @pytest.fixture(scope="session")
-def emulator() -> Iterator[EmulatorProcess]:
-    """One process for all tests that neither end it nor make it misbehave."""
-    with EmulatorProcess() as process:
-        yield process
-        assert process.end() == (0, ""), "the emulator exits cleanly and without a word"
+def emulator() -> Iterator[Served]:
+    """One emulator for all tests that neither end it nor make it misbehave."""
+    served = Served()
+    yield served
+    assert served.end() == [], "the emulator exits without a word"
 
 
 @pytest.fixture(scope="module")
-def faulty() -> Iterator[EmulatorProcess]:
-    """A process of a module's own, which it makes misbehave."""
-    with EmulatorProcess() as process:
-        yield process
-        assert process.end() == (0, ""), "faults make no noise in the log"
+def faulty() -> Iterator[Served]:
+    """An emulator of a module's own, which it makes misbehave."""
+    served = Served()
+    yield served
+    assert served.end() == [], "faults make no noise in the log"
 
 
 @pytest.fixture
-def api(emulator: EmulatorProcess) -> Iterator[Api]:
+def api(emulator: Served) -> Iterator[Api]:
     with emulator.api() as client:
         yield client
 

@@ -20,6 +20,7 @@ from prefactor_emulator.ids import new_id
 from prefactor_emulator.model import JsonObject, Operation, OperationType, Refusal
 from prefactor_emulator.rules import execute
 from prefactor_emulator.store import Store
+from tests.support.emulator import EmulatorThread
 
 NOW = "2026-03-01T10:00:00.000Z"
 EARLIER = "2026-03-01T09:59:00+00:00"
@@ -182,6 +183,13 @@ class Api(httpx.Client):
         return [effect for effect in effects if effect["instance_id"] == instance_id]
 
 
+class Served(EmulatorThread):
+    """An emulator in a thread of the test run."""
+
+    def api(self, token: str | None = None) -> Api:
+        return Api(self.url, token)
+
+
 class EmulatorProcess:
     """A running `prefactor-emulator`."""
 
@@ -207,7 +215,7 @@ class EmulatorProcess:
         """Stop it, and tell its exit status and what it wrote on stderr."""
         if self._ended is None:
             self.process.send_signal(with_signal)
-            _, errors = self.process.communicate(timeout=20)
+            _, errors = self.process.communicate(timeout=60)
             self._ended = (self.process.returncode, errors)
         return self._ended
 
@@ -233,7 +241,7 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
-def eventually(condition: Callable[[], bool], within: float = 10.0) -> None:
+def eventually(condition: Callable[[], bool], within: float = 60.0) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"

@@ -27,7 +27,7 @@ from tests.emulator.driver import (
     REGISTER,
     START,
     Api,
-    EmulatorProcess,
+    Served,
     bulk_item,
     new_key,
     registration,
@@ -44,14 +44,14 @@ BUT_FOR: Any = [CHECKS.get_one("positive_data_acceptance")]
 
 
 @pytest.fixture(scope="module")
-def described() -> Iterator[EmulatorProcess]:
-    with EmulatorProcess("--token", TOKEN) as process:
-        yield process
-        assert process.end() == (0, ""), "no mistake of its own was logged"
+def described() -> Iterator[Served]:
+    served = Served("--token", TOKEN)
+    yield served
+    assert served.end() == [], "no mistake of its own was logged"
 
 
 @pytest.fixture
-def api(described: EmulatorProcess) -> Iterator[Api]:
+def api(described: Served) -> Iterator[Api]:
     with described.api(TOKEN) as client:
         yield client
 
@@ -70,7 +70,7 @@ class Known:
 
 
 @pytest.fixture(scope="module")
-def known(described: EmulatorProcess) -> Known:
+def known(described: Served) -> Known:
     with described.api(TOKEN) as api:
         return Known(api)
 
@@ -84,7 +84,7 @@ def known(described: EmulatorProcess) -> Known:
     suppress_health_check=list(HealthCheck),
 )
 def test_every_answer_is_as_described(
-    case: schemathesis.Case[Any], described: EmulatorProcess, known: Known, data: Any
+    case: schemathesis.Case[Any], described: Served, known: Known, data: Any
 ) -> None:
     _meet(case, known, data)
     case.call_and_validate(
@@ -135,7 +135,7 @@ def _items(known: Known) -> st.SearchStrategy[JsonObject]:
     )
 
 
-def test_the_description_is_served_to_everybody(described: EmulatorProcess) -> None:
+def test_the_description_is_served_to_everybody(described: Served) -> None:
     response = httpx.get(f"{described.url}/openapi.json")
     assert response.headers["content-type"] == "application/json"
     assert response.json() == OPENAPI

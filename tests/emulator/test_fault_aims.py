@@ -17,7 +17,7 @@ from tests.emulator.driver import (
     QUALITY,
     REGISTER,
     Api,
-    EmulatorProcess,
+    Served,
     bulk_item,
     faults,
     new_key,
@@ -31,7 +31,7 @@ OF_REQUESTS = [name for name, kind in FAULT_KINDS.items() if not issubclass(kind
 
 
 @pytest.fixture
-def api(faulty: EmulatorProcess) -> Iterator[Api]:
+def api(faulty: Served) -> Iterator[Api]:
     with faulty.api() as client:
         yield client
 

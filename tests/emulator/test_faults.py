@@ -15,6 +15,7 @@ from tests.emulator.driver import (
     NOW,
     Api,
     EmulatorProcess,
+    Served,
     bulk_item,
     faults,
     new_key,
@@ -23,7 +24,7 @@ from tests.emulator.driver import (
 
 
 @pytest.fixture
-def api(faulty: EmulatorProcess) -> Iterator[Api]:
+def api(faulty: Served) -> Iterator[Api]:
     with faulty.api() as client:
         yield client
 

@@ -12,6 +12,7 @@ from tests.emulator.driver import (
     START,
     Api,
     EmulatorProcess,
+    Served,
     new_key,
     registration,
     span,
@@ -103,7 +104,7 @@ def test_an_instance_through_its_life(api: Api) -> None:
     assert api.get(f"agent_instance/{instance_id}").json() == over
 
 
-def test_reading_an_instance_of_somebody_else_or_of_nobody(emulator: EmulatorProcess, api: Api) -> None:
+def test_reading_an_instance_of_somebody_else_or_of_nobody(emulator: Served, api: Api) -> None:
     instance_id = api.instance()
     with emulator.api() as stranger:
         for missing in (instance_id, new_id(), "nonsense"):

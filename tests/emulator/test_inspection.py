@@ -8,7 +8,7 @@ from tests.emulator.driver import (
     QUALITY,
     REGISTER,
     Api,
-    EmulatorProcess,
+    Served,
     new_key,
     registration,
     span,
@@ -91,7 +91,7 @@ def test_statistics_count_effects_and_requests(api: Api) -> None:
     assert after["effects"]["agent_spans/create"] - before["effects"].get("agent_spans/create", 0) == 1
 
 
-def test_no_token_shows_anywhere(emulator: EmulatorProcess) -> None:
+def test_no_token_shows_anywhere(emulator: Served) -> None:
     with emulator.api("a-very-secret-token") as api:
         instance_id = api.instance()
         for path in (

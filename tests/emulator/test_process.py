@@ -16,6 +16,7 @@ from tests.emulator.driver import (
     CREATE,
     Api,
     EmulatorProcess,
+    Served,
     environment,
     eventually,
     new_key,
@@ -34,8 +35,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_first_line_says_where_it_listens(emulator: EmulatorProcess) -> None:
-    address = emulator.first_line.removeprefix("prefactor-emulator listening on http://127.0.0.1:")
+def test_the_first_line_says_where_it_listens() -> None:
+    with EmulatorProcess() as emulator:
+        address = emulator.first_line.removeprefix("prefactor-emulator listening on http://127.0.0.1:")
     assert address.strip().isdigit()
 
 
@@ -175,7 +177,7 @@ def test_help_names_every_fault() -> None:
     assert all(name in text for name in FAULT_KINDS)
 
 
-def test_two_clients_at_once(emulator: EmulatorProcess) -> None:
+def test_two_clients_at_once(emulator: Served) -> None:
     def work(api: Api) -> None:
         instance_id = api.instance()
         for _ in range(20):

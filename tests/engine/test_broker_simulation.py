@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import pytest
-
 from prefactor_core.broker import publisher, reader
 from prefactor_core.broker.buffer import BufferBounds
 from prefactor_core.broker.queue import BrokerQueue
@@ -21,10 +19,9 @@ from prefactor_core.queue.base import Delivery
 from prefactor_core.queue.executor import TaskExecutor
 from tests.support.fake_broker import FakeBroker, FakeConsumingEnd, Fault, PublishFault, now
 from tests.support.operations import dice, key_of, life, quality
+from tests.support.seeds import Seeds
 from tests.support.virtual_time import run_virtual
 
-_BLOCKS = 12
-_SEEDS_A_BLOCK = 10
 _WEATHER = 90.0
 """Seconds for which things go wrong."""
 _LEASE = 10.0
@@ -257,14 +254,10 @@ def hash_of(name: str, seed: int) -> int:
     return seed * 100 + ord(name)
 
 
-@pytest.mark.parametrize("block", range(_BLOCKS))
-def test_nothing_is_lost_doubled_or_out_of_order(block: int) -> None:
-    for seed in range(block * _SEEDS_A_BLOCK, (block + 1) * _SEEDS_A_BLOCK):
-        try:
-            found = run_virtual(World(seed).run())
-        except Exception as error:
-            raise AssertionError(f"seed {seed}: {error!r}") from error
-        assert found == [], f"seed {seed}"
+def test_nothing_is_lost_doubled_or_out_of_order(seeds: Seeds) -> None:
+    for seed in seeds.up_to(120):
+        with seeds.replayed_by(seed):
+            assert run_virtual(World(seed).run()) == []
 
 
 def test_the_storms_are_storms() -> None:

@@ -11,6 +11,7 @@ from tests.engine.setups import items, put_all
 from tests.engine.virtual import each, virtual
 from tests.support.bench import now
 from tests.support.operations import create, dice, life, quality
+from tests.support.seeds import Seeds
 from tests.support.virtual_time import run_virtual
 
 
@@ -105,9 +106,8 @@ async def test_a_getter_that_is_cancelled_loses_no_wake_up() -> None:
     assert await queue.get() == 2
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_many_getters_putters_and_cancellations_leave_nobody_asleep(seed: int) -> None:
-    async def program() -> None:
+def test_many_getters_putters_and_cancellations_leave_nobody_asleep(seeds: Seeds) -> None:
+    async def program(seed: int) -> None:
         rng = dice(seed)
         queue: InMemoryQueue[int] = InMemoryQueue()
         got: list[int] = []
@@ -131,13 +131,15 @@ def test_many_getters_putters_and_cancellations_leave_nobody_asleep(seed: int) -
                 await asyncio.sleep(rng.choice([0, 0, 0.1]))
         await asyncio.sleep(1)
         waiting = [task for task in tasks if not task.done()]
-        assert not (waiting and queue.size()), f"seed {seed}: an item waits, and so does a getter"
+        assert not (waiting and queue.size()), "an item waits, and so does a getter"
         await queue.close()
         await asyncio.gather(*tasks, return_exceptions=True)
         got += [await queue.get() for _ in range(queue.size())]
-        assert sorted(got) == list(range(puts)), f"seed {seed}"
+        assert sorted(got) == list(range(puts))
 
-    run_virtual(program())
+    for seed in seeds.up_to(50):
+        with seeds.replayed_by(seed):
+            run_virtual(program(seed))
 
 
 @virtual
@@ -203,9 +205,8 @@ async def test_flush_ends_with_any_end_of_the_last_item(end: str) -> None:
     assert await waiting
 
 
-@pytest.mark.parametrize("seed", range(100))
-def test_the_books_are_right_at_every_moment(seed: int) -> None:
-    async def program() -> None:
+def test_the_books_are_right_at_every_moment(seeds: Seeds) -> None:
+    async def program(seed: int) -> None:
         rng = dice(seed)
         queue: InMemoryQueue[object] = InMemoryQueue(
             rng.choice([None, 5, 20]), rng.choice([None, 3_000, 20_000])
@@ -228,14 +229,16 @@ def test_the_books_are_right_at_every_moment(seed: int) -> None:
                 out = []
             elif what < 0.92:
                 await queue.discard()
-            assert balanced(queue), f"seed {seed}"
+            assert balanced(queue)
             assert queue.unsettled == queue.size() + len(out)
         await queue.discard()
         await queue.settle(out)
         assert queue._bytes == queue.unsettled == 0
         assert balanced(queue)
 
-    run_virtual(program())
+    for seed in seeds.up_to(100):
+        with seeds.replayed_by(seed):
+            run_virtual(program(seed))
 
 
 @virtual
@@ -341,9 +344,8 @@ async def test_a_putter_that_is_cancelled_takes_nobodys_room() -> None:
     assert queue.accepted == 2
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_block_with_many_putters_and_getters_leaves_nobody_asleep(seed: int) -> None:
-    async def program() -> None:
+def test_block_with_many_putters_and_getters_leaves_nobody_asleep(seeds: Seeds) -> None:
+    async def program(seed: int) -> None:
         rng = dice(seed)
         queue: InMemoryQueue[int] = InMemoryQueue(rng.choice([1, 3]), policy="block")
         got: list[int] = []
@@ -373,6 +375,8 @@ def test_block_with_many_putters_and_getters_leaves_nobody_asleep(seed: int) -> 
         await queue.close()
         await asyncio.gather(*getters, return_exceptions=True)
         assert sorted(got) == [100 * number + one for number in range(5) for one in range(20)]
-        assert queue.settled == 100, f"seed {seed}"
+        assert queue.settled == 100
 
-    run_virtual(program())
+    for seed in seeds.up_to(30):
+        with seeds.replayed_by(seed):
+            run_virtual(program(seed))

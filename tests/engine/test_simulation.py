@@ -3,17 +3,13 @@
 import asyncio
 import random
 
-import pytest
-
 from prefactor_core.api.replies import Reply
 from prefactor_core.operations import Operation
 from tests.support.bench import Bench, make_bench, running
 from tests.support.fake_api import Chaos, FakeApi, page
 from tests.support.operations import create, dice, finish, finish_span, quality, register, start
+from tests.support.seeds import Seeds
 from tests.support.virtual_time import run_virtual
-
-_BLOCKS = 20
-_SEEDS_A_BLOCK = 10
 
 
 def _lives(rng: random.Random, instances: int, spans: int) -> list[list[Operation]]:
@@ -58,17 +54,19 @@ async def _run(seed: int, api: FakeApi, *, instances: int = 6, spans: int = 4) -
     return bench
 
 
-@pytest.mark.parametrize("block", range(_BLOCKS))
-def test_passing_faults_cost_nothing(block: int) -> None:
-    for seed in range(block * _SEEDS_A_BLOCK, (block + 1) * _SEEDS_A_BLOCK):
-        chaos = Chaos(dice(seed), lost_reply=0.1, error_500=0.1, throttle=0.05)
-        bench = run_virtual(_run(seed, FakeApi(faults=chaos)))
-        assert bench.problems() == [], f"seed {seed}"
-        assert bench.dead == {}, f"seed {seed}"
+def _check(bench: Bench) -> None:
+    assert bench.problems() == []
+    assert bench.dead == {}
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_faults_that_come_and_go_and_then_stop(seed: int) -> None:
+def test_passing_faults_cost_nothing(seeds: Seeds) -> None:
+    for seed in seeds.up_to(200):
+        with seeds.replayed_by(seed):
+            chaos = Chaos(dice(seed), lost_reply=0.1, error_500=0.1, throttle=0.05)
+            _check(run_virtual(_run(seed, FakeApi(faults=chaos))))
+
+
+def test_faults_that_come_and_go_and_then_stop(seeds: Seeds) -> None:
     async def weather(api: FakeApi, rng: random.Random) -> None:
         for _ in range(12):
             await asyncio.sleep(rng.uniform(1, 15))
@@ -85,7 +83,7 @@ def test_faults_that_come_and_go_and_then_stop(seed: int) -> None:
         api.away, api.token, api.no_bulk, api.most_items = False, None, None, None
         api.ping_reply, api.faults = None, None
 
-    async def program() -> Bench:
+    async def program(seed: int) -> Bench:
         rng = dice(seed)
         api = FakeApi(latency=lambda: rng.uniform(0.001, 0.3))
         bench = make_bench(api, latch=False, seed=seed)
@@ -96,16 +94,15 @@ def test_faults_that_come_and_go_and_then_stop(seed: int) -> None:
             await bench.settle(within=300)
         return bench
 
-    bench = run_virtual(program())
-    assert bench.problems() == [], f"seed {seed}"
-    assert bench.dead == {}, f"seed {seed}"
+    for seed in seeds.up_to(40):
+        with seeds.replayed_by(seed):
+            _check(run_virtual(program(seed)))
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_keys_that_expire_in_an_outage(seed: int) -> None:
+def test_keys_that_expire_in_an_outage(seeds: Seeds) -> None:
     """What was done before the keys were forgotten is found out by its id or its state."""
 
-    async def program() -> Bench:
+    async def program(seed: int) -> Bench:
         rng = dice(seed)
         # A quality has only its key, so it is left out here.
         lives = [[one for one in life if "quality" not in one.type.value] for life in _lives(rng, 6, 5)]
@@ -125,16 +122,15 @@ def test_keys_that_expire_in_an_outage(seed: int) -> None:
         assert bench.executor.account.overtaken > 0
         return bench
 
-    bench = run_virtual(program())
-    assert bench.problems() == [], f"seed {seed}"
-    assert bench.dead == {}, f"seed {seed}"
+    for seed in seeds.up_to(10):
+        with seeds.replayed_by(seed):
+            _check(run_virtual(program(seed)))
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_senders_that_are_ended_and_replaced_at_random(seed: int) -> None:
+def test_senders_that_are_ended_and_replaced_at_random(seeds: Seeds) -> None:
     """What the one gives back, the next carries out: once, and in order."""
 
-    async def program() -> list[str]:
+    async def program(seed: int) -> list[str]:
         rng = dice(seed)
         api = FakeApi(latency=lambda: rng.uniform(0.001, 0.5))
         api.faults = Chaos(dice(seed), lost_reply=0.1, error_500=0.1, half_done=0.1)
@@ -153,7 +149,9 @@ def test_senders_that_are_ended_and_replaced_at_random(seed: int) -> None:
             await sender.settle(within=600)
         return bench.problems() + sorted(bench.dead)
 
-    assert run_virtual(program()) == [], f"seed {seed}"
+    for seed in seeds.up_to(30):
+        with seeds.replayed_by(seed):
+            assert run_virtual(program(seed)) == []
 
 
 def test_control_an_api_without_keys_doubles_effects() -> None:

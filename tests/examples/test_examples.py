@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from tests.integrations.story import check_order, outline
+from tests.published.story import check_order, outline
 from tests.support.emulator import Emulator, running_emulator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from prefactor_core import OperationType, PrefactorTelemetryFailureError
-from tests.integration.load import VERSION, Load, check_everything, delivering, new_instance, run_load
+from tests.client.load import VERSION, Load, check_everything, delivering, new_instance, run_load
 from tests.support.emulator import running_emulator
 from tests.support.recording import Comparison, compare
 

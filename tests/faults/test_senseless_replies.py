@@ -9,7 +9,7 @@ import logging
 import pytest
 
 from prefactor_core import HttpClientConfig, PrefactorCoreClient, PrefactorCoreConfig
-from tests.integration.load import VERSION, registry
+from tests.client.load import VERSION, registry
 from tests.support.senseless_api import SENSELESS, senseless_api
 
 SECONDS = 4.0

@@ -1,20 +1,31 @@
-"""The emulator as a child process, and what tests read from it."""
+"""The emulator, in a thread of the test run or as a child process, and what tests read from it."""
 
+import argparse
 import asyncio
+import logging
 import os
+import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
 
-_START_SECONDS = 20.0
+from prefactor_emulator.accounts import Accounts
+from prefactor_emulator.app import Emulator as EmulatorApp
+from prefactor_emulator.connection import BreakableProtocol
+from prefactor_emulator.database import Database
+from prefactor_emulator.server import bind
+
+_START_SECONDS = 60.0
 
 
 class Emulator:
-    """One emulator; its database outlives the process, so it can be killed and started again."""
+    """One emulator as a process; its database outlives it, so it can be killed and started again."""
 
     def __init__(self, database: Path, *options: str) -> None:
         self.database = database
@@ -26,22 +37,15 @@ class Emulator:
     async def start(self) -> None:
         """Start it; a second start takes the same port again."""
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "prefactor_emulator",
-            "--port",
-            str(self._port),
-            "--db",
-            str(self.database),
-            *self._options,
+            *(sys.executable, "-m", "prefactor_emulator", "--port", str(self._port)),
+            *("--db", str(self.database), *self._options),
             stdout=asyncio.subprocess.PIPE,
             env=dict(os.environ),
         )
         assert self._process.stdout is not None
         async with asyncio.timeout(_START_SECONDS):
             line = (await self._process.stdout.readline()).decode()
-        self.url = line.split()[-1]
-        self._port = int(self.url.rsplit(":", 1)[1])
+        self._listens_at(line.split()[-1])
 
     async def kill(self) -> None:
         """End it as a crash would."""
@@ -69,11 +73,136 @@ class Emulator:
             found: dict[str, Any] = reply.raise_for_status().json()
             return found
 
+    def _listens_at(self, url: str) -> None:
+        self.url = url
+        self._port = int(url.rsplit(":", 1)[1])
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+class _Listener(logging.Handler):
+    """Keeps what an emulator's thread logs as it would write it to stderr."""
+
+    def __init__(self, thread: str) -> None:
+        super().__init__(logging.WARNING)
+        self._thread = thread
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.threadName == self._thread:
+            self.said.append(record.getMessage())
+
+
+class EmulatorThread:
+    """The emulator in a thread: as good as a process, and there at once, for tests that do not kill it.
+
+    Args:
+        options: As on its command line.
+    """
+
+    def __init__(self, *options: str) -> None:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--port", type=int, default=0)
+        parser.add_argument("--db", default=":memory:")
+        parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--no-dedup", dest="dedup", action="store_false")
+        for name in ("--token", "--account", "--fault"):
+            parser.add_argument(name, action="append", default=[])
+        self._options = parser.parse_args(options)
+        self._listener = bind("127.0.0.1", self._options.port)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._server: _Server | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"emulator at {self.url}", daemon=True)
+        self._log = _Listener(self._thread.name)
+        logging.getLogger().addHandler(self._log)
+        self._thread.start()
+        if not (self._ready.wait(_START_SECONDS) and self._server):
+            self.end()
+            raise AssertionError("the emulator did not start; its thread has said why")
+
+    def end(self) -> list[str]:
+        """End it at once, whatever it is doing, and return the warnings that it has logged."""
+        if self._server is not None:
+            self._server.force_exit = self._server.should_exit = True
+        self._thread.join(_START_SECONDS)
+        assert not self._thread.is_alive(), "the emulator does not end"
+        logging.getLogger().removeHandler(self._log)
+        return self._log.said
+
+    def _run(self) -> None:
+        options = self._options
+        try:
+            with self._listener, closing(Database(options.db)) as database:
+                emulator = EmulatorApp(
+                    database, Accounts(options.token, options.account), dedup=options.dedup
+                )
+                emulator.faults.activate(options.fault, options.seed)
+                server = _Server(
+                    uvicorn.Config(
+                        emulator,
+                        loop="asyncio",
+                        http=BreakableProtocol,
+                        ws="none",
+                        lifespan="off",
+                        log_config=None,
+                        log_level="warning",
+                        access_log=False,
+                        server_header=False,
+                        timeout_graceful_shutdown=2,
+                    )
+                )
+                self._server = server
+                server.listening = self._ready
+                server.run(sockets=[self._listener])
+        finally:
+            self._ready.set()
+
+
+class _InThread(Emulator):
+    """An emulator that ends as if killed, and starts again, but shares this process."""
+
+    def __init__(self, database: Path, options: Sequence[str]) -> None:
+        super().__init__(database, *options)
+        self._thread: EmulatorThread | None = None
+
+    async def start(self) -> None:
+        options = ["--port", str(self._port), "--db", str(self.database), *self._options]
+        self._thread = await asyncio.to_thread(EmulatorThread, *options)
+        self._listens_at(self._thread.url)
+
+    async def kill(self) -> None:
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.end)
+            self._thread = None
+
 
 @asynccontextmanager
 async def running_emulator(folder: Path, *options: str) -> AsyncIterator[Emulator]:
-    """Start an emulator with a database in ``folder``, and end it."""
-    emulator = Emulator(folder / "emulator.db", *options)
+    """Start an emulator in a thread, with a database in ``folder``, and end it."""
+    async with _running(_InThread(folder / "emulator.db", options)) as emulator:
+        yield emulator
+
+
+@asynccontextmanager
+async def emulator_process(folder: Path, *options: str) -> AsyncIterator[Emulator]:
+    """Start an emulator as a process, with a database in ``folder``, and end it."""
+    async with _running(Emulator(folder / "emulator.db", *options)) as emulator:
+        yield emulator
+
+
+@asynccontextmanager
+async def _running(emulator: Emulator) -> AsyncIterator[Emulator]:
     await emulator.start()
     try:
         yield emulator

@@ -16,7 +16,7 @@ from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.plugins import create_queue
 from prefactor_emulator import verify
 from prefactor_emulator.verify_files import read_effects, read_puts
-from tests.support.emulator import Emulator, running_emulator
+from tests.support.emulator import Emulator, emulator_process
 
 TOKEN = "fleet-token"
 
@@ -60,7 +60,7 @@ class Child:
         self.signal(signal.SIGKILL)
         await self.process.wait()
 
-    async def line(self, within: float = 20.0) -> str:
+    async def line(self, within: float = 90.0) -> str:
         """Return its next line of output."""
         assert self.process.stdout is not None
         async with asyncio.timeout(within):
@@ -85,10 +85,10 @@ class Fleet:
         assert await child.line() == "ready", child.log
         return child
 
-    async def report(self, agent: Child, within: float = 90.0) -> dict[str, Any]:
+    async def report(self, agent: Child, within: float = 180.0) -> dict[str, Any]:
         """Wait for an agent's end and return what it says of itself."""
         line = await agent.line(within)
-        assert await agent.ended(10) == 0, agent.log
+        assert await agent.ended(60) == 0, agent.log
         found: dict[str, Any] = json.loads(line)
         return found
 
@@ -100,7 +100,7 @@ class Fleet:
             environment={"PREFACTOR_API_TOKEN": TOKEN, **environment},
         )
 
-    async def drain(self, within: float = 60.0, *options: str) -> Child:
+    async def drain(self, within: float = 180.0, *options: str) -> Child:
         """Run one worker until nothing is left, and return it."""
         worker = await self.worker("--drain", *options)
         assert await worker.ended(within) == 0, worker.log
@@ -156,7 +156,7 @@ class Fleet:
 @asynccontextmanager
 async def running_fleet(url: str, folder: Path, *emulator_options: str) -> AsyncIterator[Fleet]:
     """Start an emulator, and end it and everything that was started round it."""
-    async with running_emulator(folder, *emulator_options) as emulator:
+    async with emulator_process(folder, *emulator_options) as emulator:
         fleet = Fleet(url, folder, emulator)
         try:
             yield fleet
@@ -164,7 +164,7 @@ async def running_fleet(url: str, folder: Path, *emulator_options: str) -> Async
             await fleet.close()
 
 
-async def until(condition: Callable[[], Any], within: float = 30.0, message: str = "") -> None:
+async def until(condition: Callable[[], Any], within: float = 90.0, message: str = "") -> None:
     """Wait for a condition (or a coroutine function's result) to be true."""
     deadline = asyncio.get_running_loop().time() + within
     while True:

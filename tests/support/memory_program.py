@@ -21,7 +21,7 @@ from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.queue.executor import TaskExecutor
 from prefactor_core.queue.memory import InMemoryQueue
-from tests.integration.load import registry
+from tests.client.load import registry
 from tests.support.operations import finish_span
 from tests.support.processes import status_field
 

@@ -8,7 +8,7 @@ from prefactor_core.broker.driver import Message
 from prefactor_core.exceptions import BrokerError
 from prefactor_rabbitmq.broker import RabbitBroker
 from prefactor_redis.broker import RedisBroker
-from tests.support.brokers.ports import lasting_port
+from tests.support.ports import free_port
 from tests.transports.rig import PLENTY, Rig, names, own, read
 
 AnyRig = Rig[RedisBroker] | Rig[RabbitBroker]
@@ -156,7 +156,7 @@ async def test_looking_makes_nothing(rig: AnyRig) -> None:
 async def test_nobody_there(rig: AnyRig) -> None:
     """Neither at one host nor at the next."""
     scheme = rig.url.partition("://")[0]
-    url = f"{scheme}://127.0.0.1:{lasting_port()}{rig.further_host}/"
+    url = f"{scheme}://127.0.0.1:{free_port()}{rig.further_host}/"
     with pytest.raises(BrokerError, match="cannot be reached; is it running") as raised:
         await rig.publishing(url=url).publish(0, [b"x"])
     assert raised.value.confirmed == 0

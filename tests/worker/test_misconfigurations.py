@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.brokers.ports import lasting_port
 from tests.support.brokers.rabbitmq_server import RabbitServer
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.brokers.tls import make_certificate, rabbitmq_lines, redis_lines
@@ -68,7 +67,7 @@ async def test_rabbitmq(
     tmp_path: Path,
 ) -> None:
     certificate = await asyncio.to_thread(make_certificate, tmp_path, "localhost")
-    tls = lasting_port()
+    tls = free_port()
     server = await asyncio.to_thread(make_rabbit_server, *rabbitmq_lines(certificate, tls))
     await asyncio.to_thread(server.ctl, "add_user", "stranger", "pw")
     here, trusted = "127.0.0.1", {"SSL_CERT_FILE": str(certificate.file)}
@@ -99,7 +98,7 @@ async def test_redis(
     tmp_path: Path,
 ) -> None:
     certificate = await asyncio.to_thread(make_certificate, tmp_path, "localhost")
-    tls = lasting_port()
+    tls = free_port()
     server = await asyncio.to_thread(make_redis_server, *redis_lines(certificate, tls))
     here, trusted = "127.0.0.1", {"SSL_CERT_FILE": str(certificate.file)}
     await _told(

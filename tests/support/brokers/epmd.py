@@ -5,11 +5,11 @@ import shutil
 import socket
 from pathlib import Path
 
-from tests.support.brokers.ports import lasting_port
 from tests.support.brokers.process import ServerProcess
 from tests.support.brokers.waiting import wait_until
+from tests.support.ports import free_port
 
-_START_SECONDS = 10.0
+_START_SECONDS = 60.0
 
 
 class Epmd:
@@ -21,7 +21,7 @@ class Epmd:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.port = lasting_port()
+        self.port = free_port()
         self._process = ServerProcess(folder / "epmd.log")
 
     def start(self) -> None:

@@ -7,7 +7,6 @@ start serve the whole session and are healed before each test: whatever one has 
 
 import asyncio
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,21 +19,16 @@ import redis
 from prefactor_core import PrefactorCoreConfig
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.plugins import create_queue
-from tests.support.brokers.containers import docker_answers, rabbitmq_container, redis_container
 from tests.support.brokers.rabbitmq_cluster import RabbitCluster
-from tests.support.brokers.rabbitmq_server import RabbitServer, rabbitmq_program
+from tests.support.brokers.rabbitmq_server import RabbitServer
 from tests.support.brokers.redis_cluster import RedisCluster
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.brokers.sentinel import RedisSentinel
-from tests.support.brokers.sources import (
-    RABBITMQ,
-    REDIS,
-    Broker,
-    Decision,
-    Source,
-    decide_any,
-    decide_own,
-)
+from tests.support.brokers.shared import SharedBrokers, ask, find_own
+from tests.support.brokers.sources import RABBITMQ, REDIS, Broker, Decision, Source
+
+SHARED = pytest.StashKey[SharedBrokers]()
+"""Where the controller of the run keeps the brokers that its tests share."""
 
 __all__ = [
     "amqp_prefix",
@@ -55,68 +49,37 @@ __all__ = [
 ]
 
 
-def _has_redis() -> bool:
-    return all(shutil.which(name) for name in ("redis-server", "redis-cli"))
-
-
-def _has_rabbitmq() -> bool:
-    return bool(
-        rabbitmq_program("rabbitmq-server") and rabbitmq_program("rabbitmqctl") and shutil.which("epmd")
-    )
-
-
-_PROGRAMS: dict[Broker, Callable[[], bool]] = {REDIS: _has_redis, RABBITMQ: _has_rabbitmq}
-
-
-def _obey(decision: Decision) -> Decision:
+def _obey(decision: Decision) -> str:
     if decision.source is Source.SKIP:
         pytest.skip(decision.text)
     if decision.source is Source.FAIL:
         pytest.fail(decision.text, pytrace=False)
-    return decision
+    return decision.text
 
 
-def _find(broker: Broker) -> Decision:
-    return _obey(decide_any(broker, os.environ, docker_answers, _PROGRAMS[broker]))
+def _find(config: pytest.Config, broker: Broker) -> str:
+    if address := getattr(config, "workerinput", {}).get("shared_brokers"):
+        return _obey(ask(address, broker))
+    return _obey(config.stash[SHARED].find(broker))
 
 
 def _need_programs(broker: Broker) -> None:
-    _obey(decide_own(broker, os.environ, _PROGRAMS[broker]))
+    _obey(find_own(broker))
 
 
 # What tests share.
 
 
 @pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def redis_url(pytestconfig: pytest.Config) -> str:
     """The address of a Redis that nobody may stop, flush or reconfigure."""
-    found = _find(REDIS)
-    if found.source is Source.ENVIRONMENT:
-        yield found.text
-    elif found.source is Source.DOCKER:
-        with redis_container() as url:
-            yield url
-    else:
-        server = RedisServer(tmp_path_factory.mktemp("redis"))
-        server.start()
-        yield server.url
-        server.close()
+    return _find(pytestconfig, REDIS)
 
 
 @pytest.fixture(scope="session")
-def amqp_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def amqp_url(pytestconfig: pytest.Config) -> str:
     """The address of a RabbitMQ that nobody may stop or reconfigure."""
-    found = _find(RABBITMQ)
-    if found.source is Source.ENVIRONMENT:
-        yield found.text
-    elif found.source is Source.DOCKER:
-        with rabbitmq_container() as url:
-            yield url
-    else:
-        server = RabbitServer(tmp_path_factory.mktemp("rabbitmq"))
-        server.start()
-        yield server.url
-        server.close()
+    return _find(pytestconfig, RABBITMQ)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from tests.support.brokers.ports import lasting_port
+from tests.support.ports import free_port
 
 _CHUNK = 65_536
 _TURNS = 3  # of the loop, until a reader in it has a piece: else it finds the next one joined to it
@@ -78,7 +78,7 @@ class Proxy:
     async def start(self) -> None:
         """Listen; on the same port as before, if there was one."""
         if self._listener is None:
-            self.port = self.port or lasting_port()
+            self.port = self.port or free_port()
             self._listener = await asyncio.start_server(self._accept, self.host, self.port)
 
     async def close(self) -> None:

@@ -8,8 +8,8 @@ from tests.support.brokers.rabbitmq_server import CtlError, RabbitServer
 from tests.support.brokers.waiting import wait_until
 
 _NODES = 3
-_SETTLE_SECONDS = 60.0
-_LIST_SECONDS = 10.0  # a frozen leader holds the list up
+_SETTLE_SECONDS = 180.0
+_LIST_SECONDS = 15.0  # a frozen leader holds the list up
 
 
 class RabbitCluster:

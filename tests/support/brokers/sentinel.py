@@ -11,7 +11,7 @@ from tests.support.brokers.waiting import wait_until
 _NAME = "mymaster"
 _SENTINELS = 3
 _QUORUM = 2
-_SETTLE_SECONDS = 30.0
+_SETTLE_SECONDS = 120.0
 
 
 class _Sentinel(RedisServer):

@@ -8,8 +8,8 @@ from aiormq.abc import DeliveredMessage
 
 from prefactor_core.exceptions import BrokerError
 from prefactor_rabbitmq.broker import RabbitBroker
-from tests.support.brokers.ports import lasting_port
 from tests.support.brokers.proxy import Proxy
+from tests.support.ports import free_port
 from tests.transports.rabbitmq.rig import RabbitRig, cut, outlet
 from tests.transports.rig import eventually, names, own, read, until
 
@@ -155,7 +155,7 @@ async def test_a_host_that_never_answers_costs_all_who_wait_one_timeout() -> Non
 
 
 async def test_the_next_host_is_tried(rig: RabbitRig) -> None:
-    url = rig.url.replace("127.0.0.1:", f"127.0.0.1:{lasting_port()},127.0.0.1:")
+    url = rig.url.replace("127.0.0.1:", f"127.0.0.1:{free_port()},127.0.0.1:")
     for _ in range(4):
         end = rig.publishing(url=url)
         await end.publish(0, [b"x"])

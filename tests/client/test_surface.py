@@ -20,7 +20,7 @@ from prefactor_core import (
     warn_missing_adaptor_config,
 )
 from prefactor_core.identifiers import PfidFactory
-from tests.integration.load import close_and_compare, delivering, new_instance, registry
+from tests.client.load import close_and_compare, delivering, new_instance, registry
 from tests.support.emulator import Emulator, running_emulator
 
 

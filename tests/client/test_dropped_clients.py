@@ -19,7 +19,7 @@ from prefactor_core import (
     PrefactorCoreConfig,
 )
 from prefactor_core.plugins import create_queue
-from tests.integration.load import VERSION, client_for, new_instance, nowhere, registry
+from tests.client.load import VERSION, client_for, new_instance, nowhere, registry
 from tests.support.emulator import Emulator, running_emulator
 
 # Cancelled in its first step of connecting, anyio (below httpx) leaves a coroutine that was never awaited.

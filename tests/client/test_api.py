@@ -16,7 +16,7 @@ from prefactor_core import (
     WrongEventLoopError,
 )
 from prefactor_core.operations import Operation
-from tests.integration.load import VERSION, client_for, close_and_compare, delivering, new_instance
+from tests.client.load import VERSION, client_for, close_and_compare, delivering, new_instance
 from tests.support.emulator import running_emulator
 from tests.support.recording import Comparison, RecordingQueue, compare
 

@@ -21,8 +21,8 @@ from prefactor_core import (
     WrongEventLoopError,
 )
 from prefactor_core.plugins import create_queue
-from tests.integration.load import client_for, close_and_compare, new_instance, nowhere, registry
-from tests.integration.test_dropped_clients import lines, until
+from tests.client.load import client_for, close_and_compare, new_instance, nowhere, registry
+from tests.client.test_dropped_clients import lines, until
 from tests.support.emulator import running_emulator
 from tests.support.ending_program import ENDINGS
 from tests.support.ports import free_port
@@ -355,7 +355,7 @@ async def test_an_initialize_that_is_cancelled_leaves_nothing() -> None:
 
 _USE = """
 import asyncio, logging, os, socket, sys, threading
-from tests.integration.load import client_for
+from tests.client.load import client_for
 
 logging.basicConfig(level=logging.WARNING)
 silent = socket.create_server(("127.0.0.1", 0))  # a thread that logs as the interpreter exits could keep it

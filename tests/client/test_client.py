@@ -30,7 +30,7 @@ from prefactor_core import (
 from prefactor_core.identifiers import PfidFactory
 from prefactor_core.operations import Operation
 from prefactor_core.payloads import UNSERIALISABLE_KEY
-from tests.integration.load import VERSION, client_for, new_instance, nowhere
+from tests.client.load import VERSION, client_for, new_instance, nowhere
 from tests.support.recording import RecordingQueue
 
 AN_ID = PfidFactory().new()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.load import check_everything, run_load
+from tests.client.load import check_everything, run_load
 from tests.support.emulator import running_emulator
 
 FAULTS = ("lost-reply:rate=0.1", "error:rate=0.1", "throttle:rate=0.05,retry_after=1")

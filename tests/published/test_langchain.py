@@ -18,7 +18,7 @@ from prefactor_langchain import PrefactorCallbackHandler, PrefactorMiddleware, r
 
 import prefactor_core
 from prefactor_core import PrefactorCoreClient, PrefactorTelemetryFailureError, PrefactorTerminatedError
-from tests.integrations.scripted import (
+from tests.published.scripted import (
     ANSWER,
     TOOL_SCHEMAS,
     agent_with,
@@ -30,8 +30,8 @@ from tests.integrations.scripted import (
     total,
     total_async,
 )
-from tests.integrations.story import CREATE_SPAN, FINISH, FINISH_SPAN, check_order, checked, outline
-from tests.integrations.tap import tapped
+from tests.published.story import CREATE_SPAN, FINISH, FINISH_SPAN, check_order, checked, outline
+from tests.published.tap import tapped
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.recording import RecordingQueue
 

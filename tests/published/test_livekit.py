@@ -25,9 +25,9 @@ from livekit.rtc import EventEmitter
 from prefactor_livekit import PrefactorLiveKitSession
 
 from prefactor_core import PrefactorTelemetryFailureError
-from tests.integrations.spoken import ANSWER, ShopAgent, calls, says, session_with
-from tests.integrations.story import check_order, checked, outline
-from tests.integrations.tap import tapped
+from tests.published.spoken import ANSWER, ShopAgent, calls, says, session_with
+from tests.published.story import check_order, checked, outline
+from tests.published.tap import tapped
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.recording import RecordingQueue
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prefactor_core import CloseSummary, OperationType
-from tests.integration.load import VERSION, Load, client_for, close_and_compare, count, delivering, nowhere
+from tests.client.load import VERSION, Load, client_for, close_and_compare, count, delivering, nowhere
 from tests.support.emulator import Emulator
 from tests.support.recording import Comparison, RecordingQueue, compare
 

@@ -36,7 +36,7 @@ from prefactor_worker.demo.fleet.view import LiveView, console_view
 from prefactor_worker.demo.fleet.workers import WorkerFigures
 from prefactor_worker.demo.meter import TelemetryCost
 from prefactor_worker.demo.outcome import AgentRun
-from tests.integration.test_demo import ANIMALS, BARK, PURR, environment
+from tests.client.test_demo import ANIMALS, BARK, PURR, environment
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.operations import register
 from tests.support.ports import free_port
