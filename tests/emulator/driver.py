@@ -1,14 +1,12 @@
 """Driving the emulator without the client: a process of it, and the rules by themselves."""
 
 import itertools
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,6 +30,8 @@ FINISH = OperationType.FINISH_INSTANCE
 QUALITY = OperationType.RECORD_QUALITY
 CREATE = OperationType.CREATE_SPAN
 FINISH_SPAN = OperationType.FINISH_SPAN
+
+OVER: JsonObject = {"status": "complete", "timestamp": NOW}
 
 _PATHS = {
     REGISTER: "agent_instance/register",
@@ -131,7 +131,7 @@ class Service:
         elif status != "pending":
             self.do(START, instance_id, {"timestamp": NOW})
             if status != "active":
-                self.do(FINISH, instance_id, {"status": status, "timestamp": NOW})
+                self.do(FINISH, instance_id, OVER | {"status": status})
         return instance_id
 
     def span(self, instance_id: str, **changes: object) -> str:
@@ -162,6 +162,15 @@ class Api(httpx.Client):
     ) -> httpx.Response:
         path = _PATHS[operation_type].format(target)
         return self.post(path, json={"idempotency_key": key or new_key(), **fields})
+
+    def create(self, instance_id: str, key: str | None = None, /, **changes: object) -> httpx.Response:
+        return self.write(CREATE, None, span(instance_id, **changes), key)
+
+    def span(self, instance_id: str, **changes: object) -> str:
+        return str(self.create(instance_id, **changes).json()["details"]["id"])
+
+    def terminate(self, instance_id: str, **fields: str) -> httpx.Response:
+        return self.post(f"{self.root}/emulator/instances/{instance_id}/terminate", json=fields)
 
     def bulk(self, *items: JsonObject) -> dict[str, Any]:
         response = self.post("bulk", json={"items": items})
@@ -199,7 +208,6 @@ class EmulatorProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment(),
         )
         assert self.process.stdout is not None
         self.first_line = self.process.stdout.readline()
@@ -234,11 +242,10 @@ class EmulatorProcess:
             self.process.kill()
 
 
-def environment() -> dict[str, str]:
-    """Inherit ours, with the import path of this checkout, installed or not."""
-    root = Path(__file__).parents[2]
-    path = [str(root), str(root / "emulator"), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
+def run_emulator(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `prefactor-emulator` to its end, which comes by itself."""
+    command = [sys.executable, "-m", "prefactor_emulator", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def eventually(condition: Callable[[], bool], within: float = 60.0) -> None:

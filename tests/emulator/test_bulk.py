@@ -1,5 +1,7 @@
 """Many operations in one request: in order, each for itself, up to the first error."""
 
+from typing import Any
+
 import pytest
 
 from prefactor_emulator.endpoints import MAX_BODY_BYTES, MAX_ITEMS
@@ -10,6 +12,7 @@ from tests.emulator.driver import (
     FINISH,
     FINISH_SPAN,
     NOW,
+    OVER,
     QUALITY,
     REGISTER,
     START,
@@ -20,10 +23,8 @@ from tests.emulator.driver import (
     span,
 )
 
-OVER: JsonObject = {"status": "complete", "timestamp": NOW}
 
-
-def create(instance_id: str, key: str | None = None, **changes: object) -> JsonObject:
+def creation(instance_id: str, key: str | None = None, **changes: object) -> JsonObject:
     return bulk_item(CREATE, None, span(instance_id, **changes), key or new_key())
 
 
@@ -53,16 +54,17 @@ def test_a_whole_run_in_one_request(api: Api) -> None:
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_the_first_error_stops_the_request(api: Api, position: int) -> None:
     instance_id = api.instance()
-    items = [create(instance_id, f"item-number-{number}") for number in range(3)]
-    items[position] = create(instance_id, f"item-number-{position}", schema_name="unheard-of")
+    keys = [f"item-number-{number}" for number in range(3)]
+    items = [creation(instance_id, key) for key in keys]
+    items[position] = creation(instance_id, keys[position], schema_name="unheard-of")
     outputs = api.bulk(*items)
-    assert list(outputs) == [f"item-number-{number}" for number in range(position + 1)]
+    assert list(outputs) == keys[: position + 1]
     *done, failed = outputs.values()
     assert all(output["status"] == "success" for output in done)
     assert (failed["status"], failed["code"]) == ("error", "validation_error")
     assert list(failed["errors"]) == ["details.schema_name"]
-    keys = [effect["key"] for effect in api.effects(instance_id)[2:]]
-    assert keys == list(outputs)[:-1], "what came before the error stands, the rest was not reached"
+    effects = [effect["key"] for effect in api.effects(instance_id)[2:]]
+    assert effects == keys[:position], "what came before the error stands, the rest was not reached"
 
 
 @pytest.mark.parametrize(
@@ -83,9 +85,9 @@ def test_errors_of_an_item_are_answered_under_its_key(api: Api, item: JsonObject
     assert next(iter(outputs.values()))["code"] == code
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
+def test_a_request_that_is_no_bulk_request_is_refused_whole(api: Api, subtests: pytest.Subtests) -> None:
+    too_many = [{"idempotency_key": f"key-{n:05}"} for n in range(MAX_ITEMS + 1)]
+    bodies: list[tuple[dict[str, Any], str]] = [
         ({}, "items"),
         ({"items": {}}, "items"),
         ({"items": "all"}, "items"),
@@ -93,56 +95,48 @@ def test_errors_of_an_item_are_answered_under_its_key(api: Api, item: JsonObject
         ({"items": [{"_type": "agent_spans/create"}]}, "items.0.idempotency_key"),
         ({"items": [{"idempotency_key": 12345678}]}, "items.0.idempotency_key"),
         ({"items": [{"idempotency_key": "k" * 8}] * 2}, "items.1.idempotency_key"),
-        ({"items": [{"idempotency_key": f"key-{n:05}"} for n in range(MAX_ITEMS + 1)]}, "items"),
-    ],
-)
-def test_a_request_that_is_no_bulk_request_is_refused_whole(api: Api, body: JsonObject, field: str) -> None:
-    response = api.post("bulk", json=body)
-    assert response.status_code == 422
-    assert response.json()["code"] == "validation_error"
-    assert list(response.json()["errors"]) == [field]
-
-
-def test_nothing_of_a_refused_request_is_done(api: Api) -> None:
+        ({"items": too_many}, "items"),
+    ]
+    for body, field in bodies:
+        with subtests.test(f"{field} of {str(body)[:80]}"):
+            response = api.post("bulk", json=body)
+            assert response.status_code == 422
+            assert response.json()["code"] == "validation_error"
+            assert list(response.json()["errors"]) == [field]
     instance_id = api.instance()
-    items = [create(instance_id), create(instance_id, "same-key"), create(instance_id, "same-key")]
+    items = [creation(instance_id), creation(instance_id, "same-key"), creation(instance_id, "same-key")]
     assert api.post("bulk", json={"items": items}).status_code == 422
-    assert len(api.effects(instance_id)) == 2
+    assert len(api.effects(instance_id)) == 2, "nothing of it is done"
 
 
 def test_as_many_items_as_are_allowed(api: Api) -> None:
     instance_id = api.instance()
-    items = [create(instance_id) for _ in range(MAX_ITEMS)]
-    assert len(api.bulk(*items)) == MAX_ITEMS
+    assert len(api.bulk(*(creation(instance_id) for _ in range(MAX_ITEMS)))) == MAX_ITEMS
     assert api.bulk() == {}
 
 
-@pytest.mark.parametrize("path", ["bulk", "agent_spans"])
-def test_a_body_too_large(api: Api, path: str) -> None:
+def test_a_body_too_large_and_one_just_small_enough(api: Api) -> None:
     instance_id = api.instance()
     fields = span(instance_id, payload={"text": "x" * MAX_BODY_BYTES})
-    body = {"idempotency_key": new_key(), **fields} if path != "bulk" else {"items": [fields]}
-    response = api.post(path, json=body)
-    assert response.status_code == 413
-    assert response.json()["code"] == "payload_too_large"
-    assert api.get("ping").is_success
-
-
-def test_a_body_just_small_enough(api: Api) -> None:
-    fields = span(api.instance(), payload={"text": "x" * (MAX_BODY_BYTES - 1000)})
-    assert api.write(CREATE, None, fields).is_success
+    bodies = {"bulk": {"items": [fields]}, "agent_spans": {"idempotency_key": new_key(), **fields}}
+    for path, body in bodies.items():
+        response = api.post(path, json=body)
+        assert response.status_code == 413
+        assert response.json()["code"] == "payload_too_large"
+        assert api.get("ping").is_success
+    assert api.create(instance_id, payload={"text": "x" * (MAX_BODY_BYTES - 1000)}).is_success
 
 
 def test_a_repeated_request_goes_on_where_it_stopped(api: Api) -> None:
     instance_id, missing = api.instance(), new_id()
     items = [
-        create(instance_id, "going-on-1"),
-        create(instance_id, "going-on-2", parent_span_id=missing),
-        create(instance_id, "going-on-3"),
+        creation(instance_id, "going-on-1"),
+        creation(instance_id, "going-on-2", parent_span_id=missing),
+        creation(instance_id, "going-on-3"),
     ]
     first = api.bulk(*items)
     assert first["going-on-2"]["code"] == "not_found"
-    api.bulk(create(instance_id, id=missing))
+    api.bulk(creation(instance_id, id=missing))
     again = api.bulk(*items)
     assert again["going-on-1"] == first["going-on-1"]
     assert [output["status"] for output in again.values()] == ["success"] * 3
@@ -152,15 +146,15 @@ def test_a_repeated_request_goes_on_where_it_stopped(api: Api) -> None:
 def test_every_reply_to_a_write_of_a_span_carries_control_and_no_other_does(api: Api) -> None:
     instance_id, other_id = api.instance(), api.instance()
     span_id, fresh = new_id(), new_id()
-    before = api.bulk(create(instance_id, "before-the-end", id=span_id))
+    before = api.bulk(creation(instance_id, "before-the-end", id=span_id))
     assert "control" not in before["before-the-end"]
     address = f"{api.root}/emulator/instances/{instance_id}/terminate"
     assert api.post(address, json={}).is_success
     outputs = api.bulk(
-        create(instance_id, "after-the-end", id=fresh),
+        creation(instance_id, "after-the-end", id=fresh),
         bulk_item(FINISH_SPAN, span_id, OVER, "finish-after"),
         bulk_item(QUALITY, instance_id, {"name": "q", "payload": {}}, "quality-after"),
-        create(other_id, "beside-the-end"),
+        creation(other_id, "beside-the-end"),
     )
     control = {"terminate": True, "reason": "terminated by the emulator"}
     assert [output.get("control") for output in outputs.values()] == [control, control, None, None]

@@ -23,6 +23,7 @@ from tests.emulator.driver import (
     FINISH,
     FINISH_SPAN,
     NOW,
+    OVER,
     QUALITY,
     REGISTER,
     START,
@@ -35,8 +36,6 @@ from tests.emulator.driver import (
 )
 
 TOKEN = "the-described"
-OVER: JsonObject = {"status": "complete", "timestamp": NOW}
-
 description = schemathesis.openapi.from_dict(dict(OPENAPI))
 load_all_checks()
 # What is valid by its form may still be refused: an id may be taken, a name not registered.
@@ -62,11 +61,8 @@ class Known:
     def __init__(self, api: Api) -> None:
         self.instances = [api.instance() for _ in range(3)]
         self.instances.append(api.write(REGISTER, None, registration()).json()["details"]["id"])
-        ended = self.instances[1]
-        api.post(f"{api.root}/emulator/instances/{ended}/terminate", json={})
-        self.spans = [
-            api.write(CREATE, None, span(each)).json()["details"]["id"] for each in self.instances[:3] * 3
-        ]
+        api.terminate(self.instances[1])
+        self.spans = [api.span(each) for each in self.instances[:3] * 3]
 
 
 @pytest.fixture(scope="module")
@@ -176,17 +172,14 @@ def test_bulk_items_and_their_outputs_are_as_described(api: Api) -> None:
     assert [output["status"] for output in outputs.values()] == ["success"] * 6 + ["error"]
 
 
-@pytest.mark.parametrize(
-    ("name", "body"),
-    [
-        ("Pfid", "8" * 32),
-        ("IdempotencyKey", "short"),
-        ("RegistrationRequest", registration()),
-        ("SpanCreationRequest", {"idempotency_key": "k" * 8} | span(new_id(), result_payload={})),
-        ("SpanFinishRequest", {"idempotency_key": "k" * 8, "status": "active", "timestamp": NOW}),
-        ("BulkItem", bulk_item(FINISH_SPAN, None, OVER, "k" * 8)),
-        ("Control", {"terminate": False, "reason": "none"}),
-    ],
-)
-def test_what_is_wrong_is_not_as_described(name: str, body: object) -> None:
-    assert not validator(name).is_valid(body)
+def test_what_is_wrong_is_not_as_described() -> None:
+    wrong: dict[str, object] = {
+        "Pfid": "8" * 32,
+        "IdempotencyKey": "short",
+        "RegistrationRequest": registration(),
+        "SpanCreationRequest": {"idempotency_key": "k" * 8} | span(new_id(), result_payload={}),
+        "SpanFinishRequest": {"idempotency_key": "k" * 8, "status": "active", "timestamp": NOW},
+        "BulkItem": bulk_item(FINISH_SPAN, None, OVER, "k" * 8),
+        "Control": {"terminate": False, "reason": "none"},
+    }
+    assert [name for name, body in wrong.items() if validator(name).is_valid(body)] == []

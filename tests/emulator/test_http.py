@@ -1,5 +1,8 @@
 """What holds of every request: the token, the body, the routes, the shape of replies."""
 
+import itertools
+from typing import Any
+
 import pytest
 
 from prefactor_emulator.ids import new_id
@@ -8,6 +11,7 @@ from tests.emulator.driver import (
     FINISH,
     FINISH_SPAN,
     NOW,
+    OVER,
     REGISTER,
     START,
     Api,
@@ -19,21 +23,18 @@ from tests.emulator.driver import (
 )
 
 
-@pytest.mark.parametrize("header", [None, "", "Bearer", "Basic abc", "abc"])
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [("GET", "ping"), ("POST", "bulk"), ("POST", "agent_spans"), ("GET", "agent_instance/x")],
-)
-def test_a_token_is_needed(api: Api, method: str, path: str, header: str | None) -> None:
+def test_a_token_is_needed(api: Api) -> None:
     del api.headers["authorization"]
-    headers = {} if header is None else {"Authorization": header}
-    response = api.request(method, path, headers=headers)
-    assert response.status_code == 401
-    assert response.json() == {
-        "status": "error",
-        "code": "unauthorized",
-        "message": "send the header Authorization: Bearer TOKEN",
-    }
+    requests = [("GET", "ping"), ("POST", "bulk"), ("POST", "agent_spans"), ("GET", "agent_instance/x")]
+    for (method, path), header in itertools.product(requests, [None, "", "Bearer", "Basic abc", "abc"]):
+        headers = {} if header is None else {"Authorization": header}
+        response = api.request(method, path, headers=headers)
+        assert response.status_code == 401, (path, header)
+        assert response.json() == {
+            "status": "error",
+            "code": "unauthorized",
+            "message": "send the header Authorization: Bearer TOKEN",
+        }
 
 
 def test_only_given_tokens_are_accepted() -> None:
@@ -46,25 +47,11 @@ def test_only_given_tokens_are_accepted() -> None:
         assert (code, errors) == (0, "")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"7",
-        b'"text"',
-        b"null",
-        b"\xff",
-        b'{"a": NaN}',
-        b'{"a": "\\ud800"}',
-        b"[" * 10_000,
-    ],
-)
-def test_a_body_must_be_a_json_object(api: Api, content: bytes) -> None:
-    for path in ("agent_spans", "bulk"):
+def test_a_body_must_be_a_json_object(api: Api) -> None:
+    no_objects = [b"", b"{", b"[]", b"7", b'"text"', b"null", b"\xff", b'{"a": NaN}', b'{"a": "\\ud800"}']
+    for content, path in itertools.product([*no_objects, b"[" * 10_000], ("agent_spans", "bulk")):
         response = api.post(path, content=content)
-        assert response.status_code == 400
+        assert response.status_code == 400, (path, content[:20])
         assert response.json()["code"] == "bad_request"
 
 
@@ -87,8 +74,7 @@ def test_unknown_routes_answer_like_the_rest(
 ) -> None:
     response = api.request(method, api.root + path)
     assert response.status_code == status
-    assert response.json()["status"] == "error"
-    assert response.json()["code"] == code
+    assert (response.json()["status"], response.json()["code"]) == ("error", code)
     assert response.headers["content-type"] == "application/json"
 
 
@@ -114,53 +100,40 @@ def test_reading_an_instance_of_somebody_else_or_of_nobody(emulator: Served, api
 
 def test_a_termination_is_told(api: Api) -> None:
     instance_id = api.instance()
-    span_id = api.write(CREATE, None, span(instance_id)).json()["details"]["id"]
-    address = f"{api.root}/emulator/instances/{instance_id}/terminate"
-    assert api.post(address, json={"reason": "too costly"}).is_success
-    assert api.post(address, json={}).status_code == 409
+    span_id = api.span(instance_id)
+    assert api.terminate(instance_id, reason="too costly").is_success
+    assert api.terminate(instance_id).status_code == 409
     details = api.get(f"agent_instance/{instance_id}").json()["details"]
     assert (details["status"], details["termination_reason"]) == ("terminated", "too costly")
-    over = {"status": "complete", "timestamp": NOW}
-    finished = api.write(FINISH_SPAN, span_id, dict(over)).json()
+    finished = api.write(FINISH_SPAN, span_id, OVER).json()
     assert finished["control"] == {"terminate": True, "reason": "too costly"}
-    assert api.write(FINISH, instance_id, dict(over)).json()["code"] == "invalid_action"
+    assert api.write(FINISH, instance_id, OVER).json()["code"] == "invalid_action"
 
 
-@pytest.mark.parametrize(
-    ("details", "status"),
-    [
+def test_a_flat_span_finish_stores_its_result_and_a_wrapped_one_silently_none(api: Api) -> None:
+    instance_id = api.instance()
+    result = {"result_payload": {"a": [1, None]}}
+    wrapped: list[tuple[dict[str, Any], str]] = [
         ({}, "complete"),
-        ({"status": "failed", "result_payload": {"a": 1}}, "failed"),
+        ({"status": "failed", **result}, "failed"),
         ({"status": "cancelled", "timestamp": "2026-01-01T00:00:00Z"}, "cancelled"),
-    ],
-)
-def test_a_wrapped_span_finish_silently_stores_no_result(
-    api: Api, details: dict[str, object], status: str
-) -> None:
-    instance_id = api.instance()
-    span_id = api.write(CREATE, None, span(instance_id)).json()["details"]["id"]
-    response = api.write(FINISH_SPAN, span_id, {"details": details})
-    assert response.status_code == 200
-    finished_at = response.json()["details"]["finished_at"]
-    assert finished_at == details.get("timestamp", finished_at)
-    (stored,) = api.look(f"instances/{instance_id}")["spans"]
-    assert (stored["status"], stored["finished_at"]) == (status, finished_at)
-    assert stored["result_payload"] is None
-
-
-def test_a_flat_span_finish_stores_its_result(api: Api) -> None:
-    instance_id = api.instance()
-    span_id = api.write(CREATE, None, span(instance_id)).json()["details"]["id"]
-    fields: dict[str, object] = {"status": "complete", "timestamp": NOW}
-    api.write(FINISH_SPAN, span_id, fields | {"result_payload": {"a": [1, None]}})
-    (stored,) = api.look(f"instances/{instance_id}")["spans"]
-    assert stored["result_payload"] == {"a": [1, None]}
+    ]
+    for details, status in wrapped:
+        response = api.write(FINISH_SPAN, api.span(instance_id), {"details": details})
+        assert response.status_code == 200
+        finished_at = response.json()["details"]["finished_at"]
+        assert finished_at == details.get("timestamp", finished_at)
+        stored = api.look(f"instances/{instance_id}")["spans"][-1]
+        assert (stored["status"], stored["finished_at"]) == (status, finished_at)
+        assert stored["result_payload"] is None
+    api.write(FINISH_SPAN, api.span(instance_id), OVER | result)
+    assert api.look(f"instances/{instance_id}")["spans"][-1]["result_payload"] == {"a": [1, None]}
 
 
 def test_refusals_carry_their_status(api: Api) -> None:
     instance_id = api.instance()
     span_id, key = new_id(), new_key()
-    assert api.write(CREATE, None, span(instance_id, id=span_id), key).is_success
+    assert api.create(instance_id, key, id=span_id).is_success
     for fields, again, status, code in (
         (span(instance_id, id=span_id), new_key(), 409, "conflict"),
         (span(instance_id), key, 422, "idempotency_key_reused"),

@@ -3,7 +3,6 @@
 import time
 
 import pfid
-import pytest
 
 from prefactor_emulator.ids import is_pfid, new_id, partition_of
 
@@ -30,10 +29,6 @@ def test_ids_carry_the_time_and_are_not_repeated() -> None:
         assert before <= number >> 110 <= after
 
 
-@pytest.mark.parametrize(
-    "value",
-    [None, 1, b"0" * 32, "", "0" * 31, "0" * 33, "8" + "0" * 31, "0" * 31 + "\n"]
-    + ["0" * 31 + letter for letter in "ilouA"],
-)
-def test_what_is_no_id(value: object) -> None:
-    assert not is_pfid(value)
+def test_what_is_no_id() -> None:
+    values = [None, 1, b"0" * 32, "", "0" * 31, "0" * 33, "8" + "0" * 31, "0" * 31 + "\n"]
+    assert not any(map(is_pfid, [*values, *("0" * 31 + letter for letter in "ilouA")]))

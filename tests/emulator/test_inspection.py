@@ -2,23 +2,22 @@
 
 from prefactor_emulator.ids import new_id
 from tests.emulator.driver import (
-    CREATE,
     FINISH_SPAN,
     NOW,
     QUALITY,
     REGISTER,
+    START,
     Api,
     Served,
     new_key,
     registration,
-    span,
 )
 
 
 def test_instances_newest_first_with_their_spans_counted(api: Api) -> None:
     older, newer = api.instance(), api.instance()
     for status in ("active", "active", "failed"):
-        api.write(CREATE, None, span(older, status=status))
+        api.create(older, status=status)
     listed = api.look("instances")["instances"]
     assert [instance["id"] for instance in listed[:2]] == [newer, older]
     assert listed[1]["spans"] == {"active": 2, "failed": 1}
@@ -31,13 +30,10 @@ def test_instances_newest_first_with_their_spans_counted(api: Api) -> None:
 def test_a_run_with_everything_that_was_told_of_it(api: Api) -> None:
     fields = registration(purpose="eval", external_identifier="job-7")
     instance_id = api.write(REGISTER, None, fields).json()["details"]["id"]
-    api.post(
-        f"agent_instance/{instance_id}/start",
-        json={"idempotency_key": new_key()} | {"timestamp": NOW},
-    )
+    assert api.write(START, instance_id, {"timestamp": NOW}).is_success
     first, second = new_id(), new_id()
-    api.write(CREATE, None, span(instance_id, id=second, payload={"n": 1}))
-    api.write(CREATE, None, span(instance_id, id=first, parent_span_id=second))
+    api.create(instance_id, id=second, payload={"n": 1})
+    api.create(instance_id, id=first, parent_span_id=second)
     over: dict[str, object] = {"status": "failed", "timestamp": NOW, "result_payload": {"e": "x"}}
     api.write(FINISH_SPAN, second, over)
     api.write(QUALITY, instance_id, {"name": "accuracy", "payload": {"score": 0.5}})
@@ -64,8 +60,8 @@ def test_the_log_says_what_took_place_once_and_in_order(api: Api) -> None:
     instance_id = api.instance()
     span_id, key = new_id(), new_key()
     for _ in range(2):
-        assert api.write(CREATE, None, span(instance_id, id=span_id), key).is_success
-    assert api.write(CREATE, None, span(instance_id, id=span_id)).status_code == 409
+        assert api.create(instance_id, key, id=span_id).is_success
+    assert api.create(instance_id, id=span_id).status_code == 409
     effects = api.look(f"effects?after={after}")["effects"]
     assert [effect["type"] for effect in effects] == [
         "agent_instances/register",
@@ -84,8 +80,8 @@ def test_the_log_says_what_took_place_once_and_in_order(api: Api) -> None:
 def test_statistics_count_effects_and_requests(api: Api) -> None:
     before = api.look("stats")
     instance_id = api.instance()
-    api.write(CREATE, None, span(instance_id))
-    api.write(CREATE, None, span(instance_id, payload=None))
+    api.create(instance_id)
+    api.create(instance_id, payload=None)
     after = api.look("stats")
     assert after["requests"] - before["requests"] == 4
     assert after["effects"]["agent_spans/create"] - before["effects"].get("agent_spans/create", 0) == 1
@@ -94,11 +90,6 @@ def test_statistics_count_effects_and_requests(api: Api) -> None:
 def test_no_token_shows_anywhere(emulator: Served) -> None:
     with emulator.api("a-very-secret-token") as api:
         instance_id = api.instance()
-        for path in (
-            "emulator/instances",
-            f"emulator/instances/{instance_id}",
-            "emulator/effects",
-            "",
-            f"instances/{instance_id}",
-        ):
+        for path in ("emulator/instances", "emulator/effects", "", f"instances/{instance_id}"):
             assert "secret" not in api.get(f"{api.root}/{path}").text
+        assert "secret" not in api.get(f"{api.root}/emulator/instances/{instance_id}").text

@@ -24,9 +24,10 @@ class Lane:
 
     def __init__(self, api: Api) -> None:
         self.instance_id = api.instance()
-        self.unanswered: list[JsonObject] = []
         self.acknowledged: list[str] = []
         self.put: list[str] = []
+        self.first = self._item()
+        self.unanswered = [self.first]
 
     def write_until_it_dies(self, url: str, dice: random.Random) -> None:
         with Api(url, "token") as api:
@@ -65,13 +66,18 @@ def test_what_was_acknowledged_before_a_kill_is_in_the_log(tmp_path: Path, seed:
             assert emulator.end(signal.SIGKILL)[0] == -signal.SIGKILL
             for thread in threads:
                 thread.join(20)
-        effects = effects_of_spans(db)
-        assert {key for lane in lanes for key in lane.acknowledged} <= {effect.key for effect in effects}
+        stored = {effect.key for effect in effects_of_spans(db)}
+        assert {key for lane in lanes for key in lane.acknowledged} <= stored
+        for lane in lanes:
+            done = [item["idempotency_key"] in stored for item in lane.unanswered]
+            assert all(done) or not any(done), "requests are done wholly or not at all"
     with EmulatorProcess("--db", str(db)) as emulator, emulator.api("token") as api:
         for lane in lanes:
             if lane.unanswered:
                 lane.acknowledged += api.bulk(*lane.unanswered)
             assert lane.acknowledged == lane.put
+            assert api.bulk(lane.first)[lane.put[0]]["status"] == "success", "keys survive too"
+            assert len(api.look(f"instances/{lane.instance_id}")["spans"]) == len(lane.put)
     puts = [Put(lane.instance_id, CREATE, key) for lane in lanes for key in lane.put]
     assert compare(puts, effects_of_spans(db)).clean, f"seed {seed}"
 

@@ -1,38 +1,26 @@
 """The process: its first line, its end, and what outlives it."""
 
-import itertools
-import os
 import signal
 import socket
-import subprocess
-import sys
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
-import httpx
 import pytest
 
+from prefactor_emulator.fault_kinds import FAULT_KINDS
 from tests.emulator.driver import (
     CREATE,
     Api,
     EmulatorProcess,
     Served,
-    environment,
+    bulk_item,
     eventually,
     new_key,
+    run_emulator,
     span,
 )
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "prefactor_emulator", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        env=environment(),
-    )
 
 
 def test_the_first_line_says_where_it_listens() -> None:
@@ -53,37 +41,6 @@ def test_a_signal_ends_it_cleanly_and_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
-    path = str(tmp_path / "kept.db")
-    acknowledged: list[str] = []
-    with EmulatorProcess("--db", path) as emulator, emulator.api("token") as api:
-        instance_id = api.instance()
-
-        def write_until_it_dies() -> None:
-            try:
-                for number in itertools.count():
-                    keys = [f"{os.getpid()}-{number:06}-{part}" for part in range(20)]
-                    items = [{"_type": CREATE, "idempotency_key": key} | span(instance_id) for key in keys]
-                    outputs = api.bulk(*items)
-                    acknowledged.extend(outputs)
-            except httpx.TransportError:
-                return
-
-        writer = threading.Thread(target=write_until_it_dies)
-        writer.start()
-        eventually(lambda: len(acknowledged) > 1000)
-        assert emulator.end(signal.SIGKILL)[0] == -signal.SIGKILL
-        writer.join(20)
-    with EmulatorProcess("--db", path) as emulator, emulator.api("token") as api:
-        kept = [effect["key"] for effect in api.effects(instance_id)[2:]]
-        assert kept[: len(acknowledged)] == acknowledged
-        assert len(kept) - len(acknowledged) in {0, 20}, "requests are done wholly or not at all"
-        assert len(api.look(f"instances/{instance_id}")["spans"]) == len(kept)
-        item = {"_type": CREATE, "idempotency_key": acknowledged[0]} | span(instance_id)
-        assert api.bulk(item)[acknowledged[0]]["status"] == "success"
-        assert len(api.effects(instance_id)) == 2 + len(kept), "keys survive too"
-
-
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
@@ -99,9 +56,8 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_told_in_one_line(arguments: list[str], status: int, words: str) -> None:
-    done = run("--port", "0", *arguments)
-    assert done.returncode == status
-    assert done.stdout == ""
+    done = run_emulator("--port", "0", *arguments)
+    assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr.startswith("prefactor-emulator: ")
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
@@ -109,28 +65,23 @@ def test_a_mistake_is_told_in_one_line(arguments: list[str], status: int, words:
 
 def test_a_taken_port_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = run("--port", str(taken.getsockname()[1]))
+        done = run_emulator("--port", str(taken.getsockname()[1]))
     assert done.returncode == 1
     assert "Address already in use; choose another --port" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("content", [b"this is a letter, not a database" * 100, None])
-def test_somebody_elses_file_is_left_alone(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "theirs.db"
-    if content is None:
-        import sqlite3  # noqa: PLC0415
-
-        with sqlite3.connect(path) as theirs:
-            theirs.execute("CREATE TABLE letters (text)")
-        theirs.close()
+def test_somebody_elses_file_is_left_alone(tmp_path: Path) -> None:
+    letter, theirs = tmp_path / "letter.txt", tmp_path / "theirs.db"
+    letter.write_bytes(b"this is a letter, not a database" * 100)
+    with closing(sqlite3.connect(theirs)) as database, database:
+        database.execute("CREATE TABLE letters (text)")
+    for path in (letter, theirs):
         content = path.read_bytes()
-    else:
-        path.write_bytes(content)
-    done = run("--port", "0", "--db", str(path))
-    assert done.returncode == 1
-    assert done.stderr.startswith("prefactor-emulator: --db: ")
-    assert path.read_bytes() == content
+        done = run_emulator("--port", "0", "--db", str(path))
+        assert done.returncode == 1
+        assert done.stderr.startswith("prefactor-emulator: --db: ")
+        assert path.read_bytes() == content
 
 
 def test_half_a_request_bothers_nobody() -> None:
@@ -148,20 +99,17 @@ def test_half_a_request_bothers_nobody() -> None:
 
 
 def test_a_mistake_of_ours_is_a_500_and_is_logged(tmp_path: Path) -> None:
-    import sqlite3  # noqa: PLC0415
-
     path = tmp_path / "broken.db"
     with EmulatorProcess("--db", str(path)) as emulator, emulator.api("token-x") as api:
         instance_id = api.instance()
-        with sqlite3.connect(path) as other:
+        with closing(sqlite3.connect(path)) as other, other:
             other.execute("DROP TABLE effects")
-        other.close()
         key = new_key()
-        fields = span(instance_id, payload={"private": "letter"})
-        response = api.write(CREATE, None, fields, key)
+        private = {"private": "letter"}
+        response = api.create(instance_id, key, payload=private)
         assert response.status_code == 500
         assert response.json()["code"] == "internal_error"
-        outputs = api.bulk({"_type": CREATE, "idempotency_key": key} | fields)
+        outputs = api.bulk(bulk_item(CREATE, None, span(instance_id, payload=private), key))
         assert outputs[key]["code"] == "internal_error"
         code, errors = emulator.end()
     assert code == 0
@@ -171,9 +119,7 @@ def test_a_mistake_of_ours_is_a_500_and_is_logged(tmp_path: Path) -> None:
 
 
 def test_help_names_every_fault() -> None:
-    from prefactor_emulator.fault_kinds import FAULT_KINDS  # noqa: PLC0415
-
-    text = run("--help").stdout
+    text = run_emulator("--help").stdout
     assert all(name in text for name in FAULT_KINDS)
 
 
@@ -181,7 +127,7 @@ def test_two_clients_at_once(emulator: Served) -> None:
     def work(api: Api) -> None:
         instance_id = api.instance()
         for _ in range(20):
-            assert api.write(CREATE, None, span(instance_id)).is_success
+            assert api.create(instance_id).is_success
 
     clients = [emulator.api() for _ in range(4)]
     threads = [threading.Thread(target=work, args=[client]) for client in clients]

@@ -5,13 +5,14 @@ import itertools
 import pytest
 
 from prefactor_emulator.ids import new_id
-from prefactor_emulator.model import JsonObject, OperationType
+from prefactor_emulator.model import JsonObject, OperationType, Refusal
 from tests.emulator.driver import (
     CREATE,
     EARLIER,
     FINISH,
     FINISH_SPAN,
     NOW,
+    OVER,
     QUALITY,
     REGISTER,
     START,
@@ -22,87 +23,77 @@ from tests.emulator.driver import (
 
 FINAL = ("complete", "failed", "cancelled")
 INSTANCE_STATES = ("pending", "active", *FINAL, "terminated")
-OVER: JsonObject = {"status": "complete", "timestamp": NOW}
 
 
-@pytest.mark.parametrize("status", INSTANCE_STATES)
-def test_only_a_pending_instance_starts(service: Service, status: str) -> None:
-    instance_id = service.instance(status)
-    if status == "pending":
-        details = service.do(START, instance_id, {"timestamp": EARLIER})["details"]
-        assert (details["status"], details["started_at"]) == ("active", EARLIER)
-    else:
-        refusal = service.refused(START, instance_id, {"timestamp": NOW})
-        assert (refusal.status, refusal.code) == (409, "invalid_action")
+def invalid(refusal: Refusal) -> bool:
+    return (refusal.status, refusal.code) == (409, "invalid_action")
 
 
-@pytest.mark.parametrize(("status", "outcome"), list(itertools.product(INSTANCE_STATES, FINAL)))
-def test_only_an_active_instance_finishes(service: Service, status: str, outcome: str) -> None:
-    instance_id = service.instance(status)
-    fields: JsonObject = {"status": outcome, "timestamp": EARLIER}
-    if status == "active":
-        details = service.do(FINISH, instance_id, fields)["details"]
-        assert (details["status"], details["finished_at"]) == (outcome, EARLIER)
-    else:
-        refusal = service.refused(FINISH, instance_id, fields)
-        assert (refusal.status, refusal.code) == (409, "invalid_action")
+def test_only_a_pending_instance_starts(service: Service) -> None:
+    for status in INSTANCE_STATES:
+        instance_id = service.instance(status)
+        if status == "pending":
+            details = service.do(START, instance_id, {"timestamp": EARLIER})["details"]
+            assert (details["status"], details["started_at"]) == ("active", EARLIER)
+        else:
+            assert invalid(service.refused(START, instance_id, {"timestamp": NOW})), status
 
 
-@pytest.mark.parametrize("status", INSTANCE_STATES)
-def test_a_quality_is_recorded_in_any_state(service: Service, status: str) -> None:
-    instance_id = service.instance(status)
+def test_only_an_active_instance_finishes(service: Service) -> None:
+    for status, outcome in itertools.product(INSTANCE_STATES, FINAL):
+        instance_id = service.instance(status)
+        fields: JsonObject = {"status": outcome, "timestamp": EARLIER}
+        if status == "active":
+            details = service.do(FINISH, instance_id, fields)["details"]
+            assert (details["status"], details["finished_at"]) == (outcome, EARLIER)
+        else:
+            assert invalid(service.refused(FINISH, instance_id, fields)), (status, outcome)
+
+
+def test_a_quality_is_recorded_in_any_state(service: Service) -> None:
     statement = "SELECT payload FROM qualities WHERE instance_id = ?"
-    for payload, kept in (({"n": 1}, (b'{"n":1}',)), ({"n": 2}, (b'{"n":2}',)), (None, None)):
-        service.do(QUALITY, instance_id, {"name": "accuracy", "payload": payload})
-        assert service.row(statement, instance_id) == kept
+    for status in INSTANCE_STATES:
+        instance_id = service.instance(status)
+        for payload, kept in (({"n": 1}, (b'{"n":1}',)), ({"n": 2}, (b'{"n":2}',)), (None, None)):
+            service.do(QUALITY, instance_id, {"name": "accuracy", "payload": payload})
+            assert service.row(statement, instance_id) == kept, status
 
 
-@pytest.mark.parametrize("status", INSTANCE_STATES)
-def test_spans_are_created_between_start_and_finish(service: Service, status: str) -> None:
-    instance_id = service.instance(status)
-    if status in {"active", "terminated"}:
-        service.do(CREATE, None, span(instance_id))
-    else:
-        refusal = service.refused(CREATE, None, span(instance_id))
-        assert (refusal.status, refusal.code) == (409, "invalid_action")
+def test_spans_are_created_between_start_and_finish(service: Service) -> None:
+    for status in INSTANCE_STATES:
+        instance_id = service.instance(status)
+        if status in {"active", "terminated"}:
+            service.do(CREATE, None, span(instance_id))
+        else:
+            assert invalid(service.refused(CREATE, None, span(instance_id))), status
 
 
-@pytest.mark.parametrize("status", FINAL)
-def test_a_span_left_open_can_finish_after_its_instance(service: Service, status: str) -> None:
-    instance_id = service.instance()
-    span_id = service.span(instance_id)
-    service.do(FINISH, instance_id, {"status": status, "timestamp": NOW})
-    assert service.do(FINISH_SPAN, span_id, OVER)["details"]["status"] == OVER["status"]
-    assert service.row("SELECT status FROM spans WHERE id = ?", span_id) == (OVER["status"],)
+def test_a_span_left_open_can_finish_after_its_instance(service: Service) -> None:
+    for status in FINAL:
+        instance_id = service.instance()
+        span_id = service.span(instance_id)
+        service.do(FINISH, instance_id, {"status": status, "timestamp": NOW})
+        assert service.do(FINISH_SPAN, span_id, OVER)["details"]["status"] == OVER["status"]
+        assert service.row("SELECT status FROM spans WHERE id = ?", span_id) == (OVER["status"],)
 
 
-@pytest.mark.parametrize(("status", "outcome"), list(itertools.product(("pending", "active", *FINAL), FINAL)))
-def test_ways_of_a_span(service: Service, status: str, outcome: str) -> None:
-    span_id = service.span(service.instance(), status=status)
-    fields: JsonObject = {
-        "status": outcome,
-        "timestamp": EARLIER,
-        "result_payload": {"answer": 42},
-    }
-    if status == "active" or (status, outcome) == ("pending", "cancelled"):
-        details = service.do(FINISH_SPAN, span_id, fields)["details"]
-        assert (details["status"], details["finished_at"]) == (outcome, EARLIER)
-        stored = service.row("SELECT status, result_payload FROM spans WHERE id = ?", span_id)
-        assert stored == (outcome, b'{"answer":42}')
-    else:
-        refusal = service.refused(FINISH_SPAN, span_id, fields)
-        assert (refusal.status, refusal.code) == (409, "invalid_action")
+def test_ways_of_a_span(service: Service) -> None:
+    for status, outcome in itertools.product(("pending", "active", *FINAL), FINAL):
+        span_id = service.span(service.instance(), status=status)
+        fields: JsonObject = {"status": outcome, "timestamp": EARLIER, "result_payload": {"answer": 42}}
+        if status == "active" or (status, outcome) == ("pending", "cancelled"):
+            details = service.do(FINISH_SPAN, span_id, fields)["details"]
+            assert (details["status"], details["finished_at"]) == (outcome, EARLIER)
+            stored = service.row("SELECT status, result_payload FROM spans WHERE id = ?", span_id)
+            assert stored == (outcome, b'{"answer":42}')
+        else:
+            assert invalid(service.refused(FINISH_SPAN, span_id, fields)), (status, outcome)
 
 
-@pytest.mark.parametrize(
-    ("status", "started_at", "finished_at"),
-    [("pending", None, None), ("active", NOW, None), ("complete", NOW, NOW)],
-)
-def test_times_that_a_new_span_does_not_bring(
-    service: Service, status: str, started_at: str | None, finished_at: str | None
-) -> None:
-    details = service.do(CREATE, None, span(service.instance(), status=status))["details"]
-    assert (details["started_at"], details["finished_at"]) == (started_at, finished_at)
+def test_times_that_a_new_span_does_not_bring(service: Service) -> None:
+    for status, times in (("pending", (None, None)), ("active", (NOW, None)), ("complete", (NOW, NOW))):
+        details = service.do(CREATE, None, span(service.instance(), status=status))["details"]
+        assert (details["started_at"], details["finished_at"]) == times, status
 
 
 def test_a_reply_says_what_was_stored_but_no_payload(service: Service) -> None:
@@ -123,18 +114,16 @@ def test_a_reply_says_what_was_stored_but_no_payload(service: Service) -> None:
     }
 
 
-@pytest.mark.parametrize("operation_type", [START, FINISH, QUALITY])
-def test_an_instance_must_exist(service: Service, operation_type: OperationType) -> None:
+def test_what_is_named_must_exist(service: Service) -> None:
     fields = OVER | {"name": "accuracy", "payload": {}}
-    refusal = service.refused(operation_type, new_id(), fields)
-    assert (refusal.status, refusal.code) == (404, "not_found")
-
-
-def test_a_span_needs_its_instance_and_its_parent(service: Service) -> None:
     instance_id = service.instance()
-    for fields in (span(new_id()), span(instance_id, parent_span_id=new_id())):
-        assert service.refused(CREATE, None, fields).status == 404
-    assert service.refused(FINISH_SPAN, new_id(), OVER).status == 404
+    for operation_type, target, given in (
+        *((operation_type, new_id(), fields) for operation_type in (START, FINISH, QUALITY, FINISH_SPAN)),
+        (CREATE, None, span(new_id())),
+        (CREATE, None, span(instance_id, parent_span_id=new_id())),
+    ):
+        refusal = service.refused(operation_type, target, given)
+        assert (refusal.status, refusal.code) == (404, "not_found"), operation_type
 
 
 def test_a_parent_belongs_to_the_same_instance(service: Service) -> None:
@@ -205,9 +194,5 @@ def test_versions_never_change(service: Service, kind: str) -> None:
 
 def test_a_version_does_not_depend_on_where_its_instances_run(service: Service) -> None:
     for runtime in ("cpython@3.11", "cpython@3.13"):
-        version = {
-            "external_identifier": "v1",
-            "name": "Reader",
-            "runtime_environment": {"runtime": runtime},
-        }
+        version = {"external_identifier": "v1", "name": "Reader", "runtime_environment": {"runtime": runtime}}
         service.instance(fields=registration(agent_version=version))

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,38 +15,25 @@ from tests.emulator.driver import (
     FINISH,
     FINISH_SPAN,
     NOW,
+    OVER,
     QUALITY,
     REGISTER,
     START,
     EmulatorProcess,
     bulk_item,
-    environment,
     registration,
+    run_emulator,
     span,
 )
 
 
 def run_verify(db: Path, puts: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "prefactor_emulator", "verify", "--db", str(db), "--puts", str(puts), *more],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        env=environment(),
-    )
+    return run_emulator("verify", "--db", str(db), "--puts", str(puts), *more)
 
 
 def write_puts(path: Path, items: Sequence[JsonObject]) -> Path:
     names = {operation_type: name for name, operation_type in PUT_TYPES.items()}
-    lines = [
-        {
-            "instance_id": item["instance_id"],
-            "type": names[OperationType(str(item["type"]))],
-            "key": item["key"],
-        }
-        for item in items
-    ]
+    lines = [item | {"type": names[OperationType(str(item["type"]))]} for item in items]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
@@ -55,14 +41,13 @@ def write_puts(path: Path, items: Sequence[JsonObject]) -> Path:
 def a_run() -> tuple[list[JsonObject], list[JsonObject]]:
     """Make the items of a run, and what its agent would say that it put."""
     instance_id, span_id = new_id(), new_id()
-    over: JsonObject = {"status": "complete", "timestamp": NOW}
     items = [
         bulk_item(REGISTER, None, registration(id=instance_id), f"{instance_id}:reg"),
         bulk_item(START, instance_id, {"timestamp": NOW}, f"{instance_id}:start"),
         bulk_item(CREATE, None, span(instance_id, id=span_id), f"{span_id}:create"),
-        bulk_item(FINISH_SPAN, span_id, over, f"{span_id}:finish"),
+        bulk_item(FINISH_SPAN, span_id, OVER, f"{span_id}:finish"),
         bulk_item(QUALITY, instance_id, {"name": "q", "payload": {"n": 1}}, f"{instance_id}:q"),
-        bulk_item(FINISH, instance_id, over, f"{instance_id}:finish"),
+        bulk_item(FINISH, instance_id, OVER, f"{instance_id}:finish"),
     ]
     puts: list[JsonObject] = [
         {"instance_id": instance_id, "type": item["_type"], "key": item["idempotency_key"]} for item in items
@@ -79,25 +64,12 @@ def test_the_command_is_content_while_the_emulator_runs_and_after(tmp_path: Path
         running = run_verify(db, path)
     after = run_verify(db, path, "--json")
     assert (running.returncode, running.stderr) == (0, "")
-    assert [line.split() for line in running.stdout.splitlines()][3:] == [
-        ["lost", "0"],
-        ["doubled", "0"],
-        ["out", "of", "order", "0"],
-        ["unexpected", "0"],
-    ]
+    told = [" ".join(line.split()) for line in running.stdout.splitlines()]
+    assert told[3:] == ["lost 0", "doubled 0", "out of order 0", "unexpected 0"]
     assert (after.returncode, after.stderr) == (0, "")
-    report = json.loads(after.stdout)
-    assert report == {
-        "puts": 6,
-        "effects": 6,
-        "instances": 1,
-        "lost": 0,
-        "doubled": 0,
-        "out_of_order": 0,
-        "unexpected": 0,
-        "clean": True,
-        "findings": [],
-    }
+    counts = {"puts": 6, "effects": 6, "instances": 1}
+    nothing = {"lost": 0, "doubled": 0, "out_of_order": 0, "unexpected": 0}
+    assert json.loads(after.stdout) == {**counts, **nothing, "clean": True, "findings": []}
 
 
 def test_without_deduplication_every_repeat_is_found(tmp_path: Path) -> None:
@@ -118,10 +90,7 @@ def test_without_deduplication_every_repeat_is_found(tmp_path: Path) -> None:
     assert done.returncode == 1
     report = json.loads(done.stdout)
     assert (report["lost"], report["doubled"], report["out_of_order"], report["unexpected"]) == (0, 7, 0, 0)
-    assert report["findings"][0]["doubled"] == {
-        "count": 7,
-        "first": [each["key"] for each in puts[:5]],
-    }
+    assert report["findings"][0]["doubled"] == {"count": 7, "first": [each["key"] for each in puts[:5]]}
 
 
 def test_what_is_wrong_is_shown_by_its_keys(tmp_path: Path) -> None:
@@ -139,30 +108,26 @@ def test_what_is_wrong_is_shown_by_its_keys(tmp_path: Path) -> None:
     assert "  2 unexpected: key-" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("{", "line 1: this is not JSON"),
-        ("\n[]", "line 2: this is not a JSON object"),
-        ('{"instance_id": "a", "type": "create_span"}', "line 1: 'key' is missing"),
-        (
-            '{"instance_id": "a", "type": "paint", "key": "k"}',
-            "there is no type 'paint'; there are",
-        ),
-        (None, "cannot read"),
-    ],
-)
-def test_puts_that_cannot_be_read_are_told(tmp_path: Path, content: str | None, words: str) -> None:
+def test_puts_that_cannot_be_read_are_told(tmp_path: Path, subtests: pytest.Subtests) -> None:
     db, path = tmp_path / "runs.db", tmp_path / "puts.jsonl"
     with EmulatorProcess("--db", str(db)):
         pass
-    if content is not None:
-        path.write_text(content)
-    done = run_verify(db, path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("prefactor-emulator verify: ")
-    assert words in done.stderr
-    assert done.stderr.count("\n") == 1
+    unreadable = {
+        None: "cannot read",
+        "{": "line 1: this is not JSON",
+        "\n[]": "line 2: this is not a JSON object",
+        '{"instance_id": "a", "type": "create_span"}': "line 1: 'key' is missing",
+        '{"instance_id": "a", "type": "paint", "key": "k"}': "there is no type 'paint'; there are",
+    }
+    for content, words in unreadable.items():
+        with subtests.test(words):
+            if content is not None:
+                path.write_text(content)
+            done = run_verify(db, path)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert done.stderr.startswith("prefactor-emulator verify: ")
+            assert words in done.stderr
+            assert done.stderr.count("\n") == 1
 
 
 def test_a_database_that_is_none_is_told_and_left_alone(tmp_path: Path) -> None:
@@ -177,13 +142,6 @@ def test_a_database_that_is_none_is_told_and_left_alone(tmp_path: Path) -> None:
 
 
 def test_missing_arguments_are_wrong_arguments(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "prefactor_emulator", "verify", "--db", str(tmp_path / "x.db")],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        env=environment(),
-    )
+    done = run_emulator("verify", "--db", str(tmp_path / "x.db"))
     assert done.returncode == 2
     assert "--puts" in done.stderr

@@ -24,28 +24,27 @@ class MoreOptions(BrokerOptions):
     tls_check: bool = True
 
 
-@pytest.mark.parametrize(
-    ("url", "bare", "expected"),
-    [
-        ("redis://host/0", "redis://host/0", {}),
-        ("redis://host", "redis://host", {}),
-        ("redis://host/0?", "redis://host/0", {}),
-        ("redis://host/0?prefix=agents", "redis://host/0", {"prefix": "agents"}),
-        ("redis://h?prefix=A.b_c-9", "redis://h", {"prefix": "A.b_c-9"}),
-        (f"redis://h?prefix={'x' * 64}", "redis://h", {"prefix": "x" * 64}),
-        ("amqp://u:p@h:5672/vhost?partitions=1", "amqp://u:p@h:5672/vhost", {"partitions": 1}),
-        (f"redis://h?partitions={MAX_PARTITIONS}", "redis://h", {"partitions": MAX_PARTITIONS}),
-        ("redis://h?timeout=0.5&partitions=32", "redis://h", {"timeout": 0.5, "partitions": 32}),
-        ("redis://h?timeout=600", "redis://h", {"timeout": 600.0}),
-        ("redis://h?prefix=a%2Db", "redis://h", {"prefix": "a-b"}),
-        ("redis://h/%2Fv%20host?prefix=a#part", "redis://h/%2Fv%20host", {"prefix": "a"}),
-        ("redis://h1:1,h2:2,[::1]:3/0?prefix=a", "redis://h1:1,h2:2,[::1]:3/0", {"prefix": "a"}),
-    ],
-)
-def test_what_is_taken(url: str, bare: str, expected: dict[str, Any]) -> None:
-    found, options = split_options(url, BrokerOptions)
-    assert found == bare
-    assert options == BrokerOptions(**expected)
+TAKEN: list[tuple[str, str, dict[str, Any]]] = [
+    ("redis://host/0", "", {}),
+    ("redis://host", "", {}),
+    ("redis://host/0", "?", {}),
+    ("redis://host/0", "?prefix=agents", {"prefix": "agents"}),
+    ("redis://h", "?prefix=A.b_c-9", {"prefix": "A.b_c-9"}),
+    ("redis://h", f"?prefix={'x' * 64}", {"prefix": "x" * 64}),
+    ("amqp://u:p@h:5672/vhost", "?partitions=1", {"partitions": 1}),
+    ("redis://h", f"?partitions={MAX_PARTITIONS}", {"partitions": MAX_PARTITIONS}),
+    ("redis://h", "?timeout=0.5&partitions=32", {"timeout": 0.5, "partitions": 32}),
+    ("redis://h", "?timeout=600", {"timeout": 600.0}),
+    ("redis://h", "?prefix=a%2Db", {"prefix": "a-b"}),
+    ("redis://h/%2Fv%20host", "?prefix=a#part", {"prefix": "a"}),
+    ("redis://h1:1,h2:2,[::1]:3/0", "?prefix=a", {"prefix": "a"}),
+]
+
+
+def test_what_is_taken(subtests: pytest.Subtests) -> None:
+    for bare, query, expected in TAKEN:
+        with subtests.test(bare + query):
+            assert split_options(bare + query, BrokerOptions) == (bare, BrokerOptions(**expected))
 
 
 def test_the_defaults() -> None:
@@ -54,51 +53,38 @@ def test_the_defaults() -> None:
     assert options.timeout == 10.0
 
 
-@pytest.mark.parametrize(
-    ("query", "name"),
-    [
-        (f"prefix={SECRET}!", "prefix"),
-        ("prefix=", "prefix"),
-        (f"prefix={'x' * 65}", "prefix"),
-        ("prefix=a%0A", "prefix"),
-        ("prefix=a{1}", "prefix"),
-        ("partitions=0", "partitions"),
-        ("partitions=-1", "partitions"),
-        (f"partitions={MAX_PARTITIONS + 1}", "partitions"),
-        (f"partitions={SECRET}", "partitions"),
-        ("partitions=1.5", "partitions"),
-        ("partitions=", "partitions"),
-        ("timeout=0", "timeout"),
-        ("timeout=601", "timeout"),
-        ("timeout=nan", "timeout"),
-        ("timeout=inf", "timeout"),
-        (f"timeout={SECRET}", "timeout"),
-        (f"lease={SECRET}", "lease"),
-        ("lease=0.5", "lease"),
-        (f"tls_check={SECRET}", "tls_check"),
-        (f"Prefix={SECRET}", "Prefix"),
-        (f"unknown={SECRET}", "unknown"),
-        (f"prefix=a&zzz={SECRET}", "zzz"),
-    ],
-)
-def test_a_refusal_names_the_option_and_those_that_there_are_and_no_value(query: str, name: str) -> None:
-    with pytest.raises(TransportError) as caught:
-        split_options(f"redis://user:{SECRET}@{SECRET}.example/0?{query}", MoreOptions)
-    message = str(caught.value)
-    assert f"option {name}: " in message
-    assert "known are lease, partitions, prefix, timeout, tls_check" in message
-    assert SECRET not in message
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
+REFUSED: dict[str, list[str]] = {
+    "prefix": [f"{SECRET}!", "", "x" * 65, "a%0A", "a{1}"],
+    "partitions": ["0", "-1", str(MAX_PARTITIONS + 1), SECRET, "1.5", ""],
+    "timeout": ["0", "601", "nan", "inf", SECRET],
+    "lease": [SECRET, "0.5"],
+    "tls_check": [SECRET],
+    "Prefix": [SECRET],
+    "unknown": [SECRET],
+    "zzz": [f"{SECRET}&prefix=a"],
+}
 
 
-@pytest.mark.parametrize("query", [SECRET, f"prefix=a&{SECRET}", "&&", f"prefix;{SECRET}"])
-def test_what_is_no_option_at_all(query: str) -> None:
-    with pytest.raises(TransportError, match=r"^transport_url: its options are not name=value; known are "):
-        split_options(f"redis://user:{SECRET}@h?{query}", BrokerOptions)
+def test_a_refusal_names_the_option_and_those_that_there_are_and_no_value(subtests: pytest.Subtests) -> None:
+    for name, value in ((name, value) for name, values in REFUSED.items() for value in values):
+        with subtests.test(f"{name}={value}"):
+            with pytest.raises(TransportError) as caught:
+                split_options(f"redis://user:{SECRET}@{SECRET}.example/0?{name}={value}", MoreOptions)
+            message = str(caught.value)
+            assert f"option {name}: " in message
+            assert "known are lease, partitions, prefix, timeout, tls_check" in message
+            assert SECRET not in message
+            assert caught.value.__cause__ is None
+            assert caught.value.__suppress_context__
 
 
-def test_an_option_given_twice() -> None:
+def test_what_is_no_option_or_given_twice() -> None:
+    for query in (SECRET, f"prefix=a&{SECRET}", "&&", f"prefix;{SECRET}"):
+        with pytest.raises(
+            TransportError, match=r"^transport_url: its options are not name=value; known are "
+        ) as no:
+            split_options(f"redis://user:{SECRET}@h?{query}", BrokerOptions)
+        assert SECRET not in str(no.value)
     with pytest.raises(TransportError) as caught:
         split_options(f"redis://h?prefix={SECRET}&prefix=b", BrokerOptions)
     assert str(caught.value) == "transport_url: an option is given twice"

@@ -12,30 +12,26 @@ import pytest
 
 import prefactor_core
 
-HEAVY = {
-    "aio_pika",
-    "aiormq",
-    "click",
-    "httpx",
-    "pika",
-    "prometheus_client",
-    "pygments",
-    "redis",
-    "rich",
-    "starlette",
-    "testcontainers",
-    "typer",
-    "uvicorn",
-}
+HEAVY = {"aio_pika", "aiormq", "click", "httpx", "pika", "prometheus_client", "pygments", "redis", "rich"}
+HEAVY |= {"starlette", "testcontainers", "typer", "uvicorn"}
 ABOVE = {"prefactor_emulator", "prefactor_rabbitmq", "prefactor_redis", "prefactor_worker"}
 
-ROOT = Path(prefactor_core.__file__).parent
-TREES = {
-    ".".join(("prefactor_core", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
-        ".__init__"
-    ): ast.parse(path.read_text(encoding="utf-8"))
-    for path in sorted(ROOT.rglob("*.py"))
-}
+ROOT = Path(prefactor_core.__file__).parent.parent
+
+
+def _trees(folder: str) -> dict[str, ast.Module]:
+    """Return the modules of a package in that folder, parsed, by their names."""
+    package = ROOT / folder
+    paths = sorted(package.rglob("*.py"))
+    assert paths, folder
+    names = [".".join(path.relative_to(package.parent).with_suffix("").parts) for path in paths]
+    return {
+        name.removesuffix(".__init__"): ast.parse(path.read_text(encoding="utf-8"))
+        for name, path in zip(names, paths, strict=True)
+    }
+
+
+TREES = _trees("prefactor_core")
 
 
 def _statements(tree: ast.AST, *, at_import: bool) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -52,14 +48,14 @@ def _statements(tree: ast.AST, *, at_import: bool) -> Iterator[ast.Import | ast.
             yield from _statements(node, at_import=at_import)
 
 
-def _imported(module: str, *, at_import: bool = False) -> set[str]:
+def _imported(tree: ast.Module, *, at_import: bool = False) -> set[str]:
     """Return the modules that a module imports, and the names that it takes from them."""
     names: set[str] = set()
-    for node in _statements(TREES[module], at_import=at_import):
+    for node in _statements(tree, at_import=at_import):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         else:
-            assert node.level == 0, f"{module} imports relatively"
+            assert node.level == 0, f"from {'.' * node.level}{node.module or ''} is relative"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
@@ -77,64 +73,44 @@ def test_importing_the_package_loads_no_driver_and_no_http() -> None:
     assert done.stderr == b""
 
 
-@pytest.mark.parametrize("module", TREES)
-def test_imports_flow_one_way(module: str) -> None:
-    assert _top_level(_imported(module)) & ABOVE == set()
+def test_the_core_needs_only_what_it_declares_and_nothing_above_it(subtests: pytest.Subtests) -> None:
+    needed = {"httpx", "pluggy", "prefactor_core", "pydantic", "pydantic_core", "pydantic_settings"}
+    for module, tree in TREES.items():
+        with subtests.test(module):
+            imported = _top_level(_imported(tree))
+            assert imported & ABOVE == set()
+            # What is shipped to be subclassed by tests is imported by nothing else.
+            for_tests = module.startswith("prefactor_core.testing")
+            assert imported - sys.stdlib_module_names <= needed | ({"pytest"} if for_tests else set())
+            uses_it = any(name.startswith("prefactor_core.testing") for name in _imported(tree))
+            assert for_tests or not uses_it
 
 
 def test_httpx_is_imported_in_one_module() -> None:
-    assert {module for module in TREES if "httpx" in _top_level(_imported(module))} == {
-        "prefactor_core.api.http"
-    }
-
-
-@pytest.mark.parametrize("module", TREES)
-def test_the_core_needs_only_what_it_declares(module: str) -> None:
-    others = _top_level(_imported(module)) - sys.stdlib_module_names - {"prefactor_core"}
-    needed = {"httpx", "pluggy", "pydantic", "pydantic_core", "pydantic_settings"}
-    if module.startswith("prefactor_core.testing"):
-        needed |= {"pytest"}  # what is shipped to be subclassed by tests, and imported by nothing else
-    assert others <= needed
-
-
-def test_nothing_but_tests_imports_what_is_shipped_for_tests() -> None:
-    users = {
-        module
-        for module in TREES
-        if any(name.startswith("prefactor_core.testing") for name in _imported(module))
-    }
-    assert all(module.startswith("prefactor_core.testing") for module in users)
+    users = {module for module, tree in TREES.items() if "httpx" in _top_level(_imported(tree))}
+    assert users == {"prefactor_core.api.http"}
 
 
 @pytest.mark.parametrize(
-    ("folder", "may_import"),
+    ("folder", "neighbours"),
     [
-        ("transports/prefactor_redis", {"prefactor_core", "prefactor_redis"}),
-        ("transports/prefactor_rabbitmq", {"prefactor_core", "prefactor_rabbitmq"}),
-        # Transports come in through the plugin manager alone.
-        ("worker/prefactor_worker", {"prefactor_core", "prefactor_worker", "prefactor_emulator"}),
-        ("emulator/prefactor_emulator", {"prefactor_core", "prefactor_emulator"}),
+        ("transports/prefactor_redis", set()),
+        ("transports/prefactor_rabbitmq", set()),
+        ("worker/prefactor_worker", {"prefactor_emulator"}),  # transports come in through the plugin manager
+        ("emulator/prefactor_emulator", set()),
     ],
 )
-def test_what_stands_on_the_core_does_not_lean_on_its_neighbours(folder: str, may_import: set[str]) -> None:
-    paths = sorted((ROOT.parent / folder).rglob("*.py"))
-    assert paths
-    for path in paths:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        names = {
-            name.partition(".")[0]
-            for node in _statements(tree, at_import=False)
-            for name in (
-                [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            )
-        }
-        assert {name for name in names if name.startswith("prefactor_")} <= may_import, path
+def test_what_stands_on_the_core_does_not_lean_on_its_neighbours(folder: str, neighbours: set[str]) -> None:
+    may_import = {"prefactor_core", folder.rpartition("/")[2], *neighbours}
+    for module, tree in _trees(folder).items():
+        ours = {name for name in _top_level(_imported(tree)) if name.startswith("prefactor_")}
+        assert ours <= may_import, module
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
     graph: dict[str, set[str]] = {}
-    for module in TREES:
-        names = _imported(module, at_import=True)
+    for module, tree in TREES.items():
+        names = _imported(tree, at_import=True)
         graph[module] = {name for name in names if name in TREES}
         graph[module] |= {
             owner for name in names if name not in TREES and (owner := name.rpartition(".")[0]) in TREES

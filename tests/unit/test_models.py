@@ -7,25 +7,17 @@ import pytest
 
 from prefactor_core import AgentInstance, Span
 
+NOT_STARTED: dict[str, Any] = {"status": "pending", "started_at": None, "finished_at": None}
+
 
 @pytest.mark.parametrize(
     ("model", "given", "rest"),
     [
-        (
-            AgentInstance,
-            {"id": "i", "agent_id": "a"},
-            {"status": "pending", "started_at": None, "finished_at": None, "metadata": {}},
-        ),
+        (AgentInstance, {"id": "i", "agent_id": "a"}, {"metadata": {}}),
         (
             Span,
             {"id": "s", "instance_id": "i", "schema_name": "llm"},
-            {
-                "parent_span_id": None,
-                "status": "pending",
-                "payload": {},
-                "started_at": None,
-                "finished_at": None,
-            },
+            {"parent_span_id": None, "payload": {}},
         ),
     ],
 )
@@ -34,7 +26,7 @@ def test_defaults(model: type, given: dict[str, Any], rest: dict[str, Any]) -> N
     one, other = model(**given), model(**given)
     fields = dict(vars(one))
     assert before <= fields.pop("created_at") <= datetime.now(UTC)
-    assert fields == {**given, **rest}
+    assert fields == {**given, **rest, **NOT_STARTED}
     for name, value in fields.items():
         if isinstance(value, dict):
             assert getattr(other, name) is not value, "each has a dictionary of its own"
@@ -42,25 +34,9 @@ def test_defaults(model: type, given: dict[str, Any], rest: dict[str, Any]) -> N
 
 def test_positions_are_those_of_the_reference() -> None:
     at = datetime(2026, 1, 1, tzinfo=UTC)
+    ended = {"status": "active", "created_at": at, "started_at": at, "finished_at": at}
     instance = AgentInstance("i", "a", "active", at, at, at, {"m": 1})
-    assert vars(instance) == {
-        "id": "i",
-        "agent_id": "a",
-        "status": "active",
-        "created_at": at,
-        "started_at": at,
-        "finished_at": at,
-        "metadata": {"m": 1},
-    }
+    assert vars(instance) == {"id": "i", "agent_id": "a", "metadata": {"m": 1}, **ended}
     span = Span("s", "i", "llm", "p", "active", {"q": 1}, at, at, at)
-    assert vars(span) == {
-        "id": "s",
-        "instance_id": "i",
-        "schema_name": "llm",
-        "parent_span_id": "p",
-        "status": "active",
-        "payload": {"q": 1},
-        "created_at": at,
-        "started_at": at,
-        "finished_at": at,
-    }
+    named = {"id": "s", "instance_id": "i", "schema_name": "llm", "parent_span_id": "p"}
+    assert vars(span) == {**named, "payload": {"q": 1}, **ended}

@@ -57,11 +57,9 @@ async def test_an_observer_that_fails_costs_nothing_but_a_log_line(caplog: pytes
     assert "an observer fails, and misses what is disposed of: RuntimeError" in caplog.text
 
 
-def test_without_observers_nobody_is_told() -> None:
+def test_without_observers_nobody_is_told_and_a_misspelt_hook_is_an_error() -> None:
     assert observers() is None
 
-
-def test_a_misspelt_hook_is_an_error() -> None:
     class Misspelt:
         @hookimpl
         def prefactor_dispossed(self) -> None:

@@ -58,18 +58,23 @@ async def test_the_order_of_calls_is_kept_where_puts_overtake_each_other() -> No
     assert outbox.put_count == 5
 
 
-async def test_a_put_returns_when_all_of_it_has_been_put() -> None:
-    queue = SuspendingQueue()
-    call = asyncio.create_task(Outbox(queue).put(op("a"), op("b")))
-    await queue.entered.wait()
+async def finish_one_by_one(queue: SuspendingQueue, waiting: asyncio.Task[None]) -> None:
+    """Let the first of two puts finish, and then the other, for which ``waiting`` waits."""
     queue.gate.release()
     for _ in range(10):
         await asyncio.sleep(0)
     assert queue.taken == ["a"]
-    assert not call.done()
+    assert not waiting.done()
     queue.gate.release()
-    await call
+    await waiting
     assert queue.taken == ["a", "b"]
+
+
+async def test_a_put_returns_when_all_of_it_has_been_put() -> None:
+    queue = SuspendingQueue()
+    call = asyncio.create_task(Outbox(queue).put(op("a"), op("b")))
+    await queue.entered.wait()
+    await finish_one_by_one(queue, call)
 
 
 async def test_a_cancelled_caller_leaves_no_hole() -> None:
@@ -82,11 +87,7 @@ async def test_a_cancelled_caller_leaves_no_hole() -> None:
     for _ in range(6):
         queue.gate.release()
     results = await asyncio.gather(*calls, return_exceptions=True)
-    assert [type(result) for result in results] == [
-        asyncio.CancelledError,
-        asyncio.CancelledError,
-        type(None),
-    ]
+    assert [type(result).__name__ for result in results] == ["CancelledError", "CancelledError", "NoneType"]
     assert queue.taken == ["a", "a'", "b", "b'", "c", "c'"]
 
 
@@ -99,15 +100,7 @@ async def test_drain_waits_for_what_was_given_even_by_cancelled_callers() -> Non
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
-    drained = asyncio.create_task(outbox.drain())
-    queue.gate.release()
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert queue.taken == ["a"]
-    assert not drained.done()
-    queue.gate.release()
-    await drained
-    assert queue.taken == ["a", "b"]
+    await finish_one_by_one(queue, asyncio.create_task(outbox.drain()))
 
 
 async def test_a_put_that_fails_fails_its_own_caller_and_holds_nobody_up() -> None:

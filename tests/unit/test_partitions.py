@@ -1,10 +1,18 @@
-"""Which partition an instance belongs to: the same for ever."""
+"""Which partition an instance belongs to, the same for ever; and the fair shares of workers."""
 
+import math
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from prefactor_core.broker.driver import Fleet
 from prefactor_core.broker.partitions import partition_of
+from prefactor_core.broker.shares import share_of
+
+PARTITIONS = st.integers(1, 1_024)
+SIZES = st.integers(1, 2_000)
 
 # Written down once. A change here would tear instances apart that are half published.
 GOLDEN = {
@@ -21,9 +29,9 @@ GOLDEN = {
 }
 
 
-@pytest.mark.parametrize("name", GOLDEN)
-def test_the_hash_never_changes(name: str) -> None:
-    assert tuple(partition_of(name, partitions) for partitions in (1, 2, 3, 16, 1024)) == GOLDEN[name]
+def test_the_hash_never_changes() -> None:
+    found = {name: tuple(partition_of(name, count) for count in (1, 2, 3, 16, 1024)) for name in GOLDEN}
+    assert found == GOLDEN
 
 
 @pytest.mark.parametrize("partitions", [2, 3, 16, 64])
@@ -32,3 +40,22 @@ def test_instances_are_spread_evenly(partitions: int) -> None:
     counts = Counter(partition_of(f"instance-{number}", partitions) for number in range(each * partitions))
     assert sorted(counts) == list(range(partitions))
     assert max(abs(count - each) for count in counts.values()) < 0.15 * each
+
+
+@given(PARTITIONS, SIZES)
+def test_with_ranks_the_shares_add_up_and_differ_by_at_most_one(partitions: int, size: int) -> None:
+    shares = [share_of(partitions, Fleet(size, rank)) for rank in range(size)]
+    assert sum(shares) == partitions
+    assert max(shares) - min(shares) <= 1
+    assert shares == sorted(shares, reverse=True)
+
+
+@given(PARTITIONS, SIZES)
+def test_without_ranks_everybody_may_take_the_larger_share(partitions: int, size: int) -> None:
+    assert share_of(partitions, Fleet(size)) == math.ceil(partitions / size)
+
+
+def test_examples_of_shares() -> None:
+    examples = [(Fleet(1), 16), (Fleet(1, 0), 16), (Fleet(3), 6), (Fleet(3, 0), 6), (Fleet(3, 1), 5)]
+    assert [share_of(16, fleet) for fleet, _ in examples] == [share for _, share in examples]
+    assert [share_of(4, fleet) for fleet in (Fleet(5), Fleet(5, 3), Fleet(5, 4))] == [1, 1, 0]

@@ -20,13 +20,16 @@ REGISTER: dict[str, Callable[[SchemaRegistry, str, dict[str, Any]], None]] = {
 }
 
 
+TOLD = {"title": "Tool", "description": "Calls one", "template": "{{name}}", "data_risk": {"pii": True}}
+
+
 def full() -> SchemaRegistry:
     registry = SchemaRegistry()
     registry.register("llm", OBJECT)
     registry.register_result("llm", OTHER)
     registry.register_type("tool", OBJECT, OTHER, "Tool", "Calls one", "{{name}}", {"pii": True})
     registry.register_type("bare", OBJECT)
-    registry.register_quality_schema("tone", OBJECT, "Tone", "How it sounds", "{{score}}", {"pii": False})
+    registry.register_quality_schema("tone", OBJECT, "Tool", "Calls one", "{{name}}", {"pii": True})
     registry.register_quality_schema("bare", OTHER)
     return registry
 
@@ -38,28 +41,10 @@ def test_the_version_is_what_the_api_takes_as_plain_json() -> None:
         "span_schemas": {"llm": OBJECT},
         "span_result_schemas": {"llm": OTHER},
         "span_type_schemas": [
-            {
-                "name": "tool",
-                "params_schema": OBJECT,
-                "result_schema": OTHER,
-                "title": "Tool",
-                "description": "Calls one",
-                "template": "{{name}}",
-                "data_risk": {"pii": True},
-            },
+            {"name": "tool", "params_schema": OBJECT, "result_schema": OTHER, **TOLD},
             {"name": "bare", "params_schema": OBJECT},
         ],
-        "quality_schemas": [
-            {
-                "name": "tone",
-                "schema": OBJECT,
-                "title": "Tone",
-                "description": "How it sounds",
-                "template": "{{score}}",
-                "data_risk": {"pii": False},
-            },
-            {"name": "bare", "schema": OTHER},
-        ],
+        "quality_schemas": [{"name": "tone", "schema": OBJECT, **TOLD}, {"name": "bare", "schema": OTHER}],
     }
     assert json.loads(json.dumps(version)) == version
 
@@ -90,22 +75,18 @@ def test_register_unsafe_overwrites() -> None:
     assert registry.get("x") == OTHER
 
 
-@pytest.mark.parametrize("name", ["", None, 7])
-@pytest.mark.parametrize("register", [*REGISTER.values(), lambda r, n, s: r.register_unsafe(n, s)])
-def test_bad_names_are_refused(register: Callable[[SchemaRegistry, Any, object], None], name: object) -> None:
-    registry = SchemaRegistry()
-    with pytest.raises(ValueError, match="name"):
-        register(registry, name, OBJECT)
-    assert registry.to_agent_schema_version("v") == {"external_identifier": "v"}
-
-
-@pytest.mark.parametrize("register", [*REGISTER.values(), lambda r, n, s: r.register_unsafe(n, s)])
-@pytest.mark.parametrize("schema", [[1], "x", {"maximum": math.inf}, {"x": object()}])
-def test_bad_schemas_are_refused(
-    register: Callable[[SchemaRegistry, str, Any], None], schema: object
-) -> None:
-    with pytest.raises(InvalidPayloadError):
-        register(SchemaRegistry(), "x", schema)
+def test_bad_names_and_schemas_are_refused() -> None:
+    no_names: list[Any] = ["", None, 7]
+    bad_schemas: list[Any] = [[1], "x", {"maximum": math.inf}, {"x": object()}]
+    for register in (*REGISTER.values(), SchemaRegistry.register_unsafe):
+        registry = SchemaRegistry()
+        for name in no_names:
+            with pytest.raises(ValueError, match="name"):
+                register(registry, name, OBJECT)
+        for schema in bad_schemas:
+            with pytest.raises(InvalidPayloadError):
+                register(registry, "x", schema)
+        assert registry.to_agent_schema_version("v") == {"external_identifier": "v"}
 
 
 def test_get_and_list_know_params_schemas_and_has_knows_types_too() -> None:
@@ -160,8 +141,8 @@ def test_the_same_name_in_different_categories_is_no_clash() -> None:
     mine.register("x", OBJECT)
     other.register_result("x", OTHER)
     mine.merge(other)
-    assert set(mine.to_agent_schema_version("v")) == {
-        "external_identifier",
-        "span_schemas",
-        "span_result_schemas",
+    assert mine.to_agent_schema_version("v") == {
+        "external_identifier": "v",
+        "span_schemas": {"x": OBJECT},
+        "span_result_schemas": {"x": OTHER},
     }

@@ -1,6 +1,7 @@
 """Idempotency keys."""
 
 import uuid
+from typing import Any
 
 import pytest
 
@@ -16,12 +17,10 @@ def test_generated_keys_are_random_uuids_that_pass_validation() -> None:
         assert validate_idempotency_key(key) is key
 
 
-@pytest.mark.parametrize("key", ["a", "x" * 64, "ü" * 64, " "])
-def test_1_to_64_characters_pass(key: str) -> None:
-    assert validate_idempotency_key(key) is key
-
-
-@pytest.mark.parametrize("key", ["", "x" * 65, None, 12345678, b"bytes-key", "a\nb", "\x1b[2J", "\ud800"])
-def test_everything_else_is_a_value_error_that_names_the_argument(key: object) -> None:
-    with pytest.raises(ValueError, match=r"^idempotency_key: "):
-        validate_idempotency_key(key)  # type: ignore[arg-type]
+def test_1_to_64_printable_characters_pass_and_nothing_else() -> None:
+    for key in ("a", "x" * 64, "ü" * 64, " "):
+        assert validate_idempotency_key(key) is key
+    bad: list[Any] = ["", "x" * 65, None, 12345678, b"bytes-key", "a\nb", "\x1b[2J", "\ud800"]
+    for key in bad:
+        with pytest.raises(ValueError, match=r"^idempotency_key: "):
+            validate_idempotency_key(key)

@@ -20,180 +20,68 @@ CREATE = OperationType.CREATE_SPAN
 END = OperationType.FINISH_SPAN
 
 TIME = AT.isoformat()
-VERSION = PAYLOADS[REGISTER]["agent_version"]
-SCHEMAS = PAYLOADS[REGISTER]["agent_schema_version"]
-OF_INSTANCE = {"agent_instance_id": INSTANCE}
-OF_SPAN = {"agent_span_id": SPAN}
+VERSIONS = {name: PAYLOADS[REGISTER][name] for name in ("agent_version", "agent_schema_version")}
+CHOSEN = {"agent_id": AGENT, "environment_id": ENVIRONMENT, "external_identifier": "mine", "purpose": "eval"}
+NEW_SPAN = {"agent_instance_id": INSTANCE, "id": SPAN, "schema_name": "llm"}
+TOLD_LATE = {"started_at": TIME, "finished_at": TIME, "result_payload": {"r": []}}
 
-WRITES: list[tuple[OperationType, dict[str, Any], str, str, dict[str, str], dict[str, Any]]] = [
+ROUTES: dict[OperationType, tuple[str, str, dict[str, str]]] = {
+    REGISTER: ("agent_instance/register", "agent_instances/register", {}),
+    START: (f"agent_instance/{INSTANCE}/start", "agent_instances/start", {"agent_instance_id": INSTANCE}),
+    FINISH: (f"agent_instance/{INSTANCE}/finish", "agent_instances/finish", {"agent_instance_id": INSTANCE}),
+    QUALITY: (
+        f"agent_instance/{INSTANCE}/record_quality",
+        "agent_instances/record_quality",
+        {"agent_instance_id": INSTANCE},
+    ),
+    CREATE: ("agent_spans", "agent_spans/create", {}),
+    END: (f"agent_spans/{SPAN}/finish", "agent_spans/finish", {"agent_span_id": SPAN}),
+}
+"""The path of each write alone, its type in bulk, and what names its target there."""
+
+WRITES: list[tuple[OperationType, dict[str, Any], dict[str, Any]]] = [
+    (REGISTER, {}, {"id": INSTANCE, **VERSIONS, "update_current_version": True}),
     (
         REGISTER,
-        {},
-        "agent_instance/register",
-        "agent_instances/register",
-        {},
-        {
-            "id": INSTANCE,
-            "agent_version": VERSION,
-            "agent_schema_version": SCHEMAS,
-            "update_current_version": True,
-        },
+        CHOSEN | {"update_current_version": False},
+        {"id": INSTANCE, **CHOSEN, **VERSIONS, "update_current_version": False},
     ),
-    (
-        REGISTER,
-        {
-            "agent_id": AGENT,
-            "environment_id": ENVIRONMENT,
-            "external_identifier": "mine",
-            "purpose": "eval",
-            "update_current_version": False,
-        },
-        "agent_instance/register",
-        "agent_instances/register",
-        {},
-        {
-            "id": INSTANCE,
-            "agent_id": AGENT,
-            "environment_id": ENVIRONMENT,
-            "external_identifier": "mine",
-            "purpose": "eval",
-            "agent_version": VERSION,
-            "agent_schema_version": SCHEMAS,
-            "update_current_version": False,
-        },
-    ),
-    (
-        START,
-        {},
-        f"agent_instance/{INSTANCE}/start",
-        "agent_instances/start",
-        OF_INSTANCE,
-        {"timestamp": TIME},
-    ),
-    (
-        START,
-        {"timestamp": None},
-        f"agent_instance/{INSTANCE}/start",
-        "agent_instances/start",
-        OF_INSTANCE,
-        {"timestamp": TIME},
-    ),
-    (
-        FINISH,
-        {},
-        f"agent_instance/{INSTANCE}/finish",
-        "agent_instances/finish",
-        OF_INSTANCE,
-        {"status": "failed", "timestamp": TIME},
-    ),
+    (START, {}, {"timestamp": TIME}),
+    (START, {"timestamp": None}, {"timestamp": TIME}),
+    (FINISH, {}, {"status": "failed", "timestamp": TIME}),
     (
         FINISH,
         {"status": None, "timestamp": "2030-01-01T00:00:00Z"},
-        f"agent_instance/{INSTANCE}/finish",
-        "agent_instances/finish",
-        OF_INSTANCE,
         {"status": "complete", "timestamp": "2030-01-01T00:00:00Z"},
     ),
-    (
-        QUALITY,
-        {},
-        f"agent_instance/{INSTANCE}/record_quality",
-        "agent_instances/record_quality",
-        OF_INSTANCE,
-        {"name": "tone", "payload": {"score": 3}},
-    ),
-    (
-        QUALITY,
-        {"payload": None},
-        f"agent_instance/{INSTANCE}/record_quality",
-        "agent_instances/record_quality",
-        OF_INSTANCE,
-        {"name": "tone", "payload": None},
-    ),
+    (QUALITY, {}, {"name": "tone", "payload": {"score": 3}}),
+    (QUALITY, {"payload": None}, {"name": "tone", "payload": None}),
+    (CREATE, {}, {"details": NEW_SPAN | {"status": "active", "payload": {"q": "ü"}}}),
     (
         CREATE,
-        {},
-        "agent_spans",
-        "agent_spans/create",
-        {},
-        {
-            "details": {
-                "agent_instance_id": INSTANCE,
-                "id": SPAN,
-                "schema_name": "llm",
-                "status": "active",
-                "payload": {"q": "ü"},
-            }
-        },
+        {"parent_span_id": PARENT, "status": "failed", "payload": None, **TOLD_LATE},
+        {"details": NEW_SPAN | {"parent_span_id": PARENT, "status": "failed", "payload": {}, **TOLD_LATE}},
     ),
-    (
-        CREATE,
-        {
-            "parent_span_id": PARENT,
-            "status": "failed",
-            "payload": None,
-            "started_at": TIME,
-            "finished_at": TIME,
-            "result_payload": {"r": []},
-        },
-        "agent_spans",
-        "agent_spans/create",
-        {},
-        {
-            "details": {
-                "agent_instance_id": INSTANCE,
-                "id": SPAN,
-                "parent_span_id": PARENT,
-                "schema_name": "llm",
-                "status": "failed",
-                "payload": {},
-                "started_at": TIME,
-                "finished_at": TIME,
-                "result_payload": {"r": []},
-            }
-        },
-    ),
-    (
-        END,
-        {},
-        f"agent_spans/{SPAN}/finish",
-        "agent_spans/finish",
-        OF_SPAN,
-        {"status": "complete", "timestamp": TIME},
-    ),
+    (END, {}, {"status": "complete", "timestamp": TIME}),
     (
         END,
         {"status": "cancelled", "result_payload": {"a": {"b": 1}}},
-        f"agent_spans/{SPAN}/finish",
-        "agent_spans/finish",
-        OF_SPAN,
         {"status": "cancelled", "timestamp": TIME, "result_payload": {"a": {"b": 1}}},
     ),
 ]
+"""What each write brings beside what its type needs, and its fields as the API takes them."""
 
 
-@pytest.mark.parametrize(("kind", "changes", "path", "bulk_type", "address", "fields"), WRITES)
-def test_each_write_as_the_api_takes_it(
-    kind: OperationType,
-    changes: dict[str, Any],
-    path: str,
-    bulk_type: str,
-    address: dict[str, str],
-    fields: dict[str, Any],
-) -> None:
-    wire = encode(operation(kind, "the-key-of-it", **changes))
-    assert wire.path == f"/api/v1/{path}"
-    assert json.loads(wire.single_body()) == {"idempotency_key": "the-key-of-it", **fields}
-    assert json.loads(wire.bulk_item()) == {
-        "_type": bulk_type,
-        "idempotency_key": "the-key-of-it",
-        **address,
-        **fields,
-    }
-
-
-def test_every_type_is_in_the_table() -> None:
+def test_each_write_as_the_api_takes_it(subtests: pytest.Subtests) -> None:
     assert {kind for kind, *_ in WRITES} == set(OperationType)
+    for kind, changes, fields in WRITES:
+        with subtests.test(f"{kind} with {changes}"):
+            path, bulk_type, target = ROUTES[kind]
+            wire = encode(operation(kind, "the-key-of-it", **changes))
+            body = {"idempotency_key": "the-key-of-it", **fields}
+            assert wire.path == f"/api/v1/{path}"
+            assert json.loads(wire.single_body()) == body
+            assert json.loads(wire.bulk_item()) == {"_type": bulk_type, **target, **body}
 
 
 def test_the_paths_of_bulk_and_ping_and_the_body_of_bulk() -> None:
@@ -217,31 +105,21 @@ def test_the_span_of_the_reference_can_be_sent() -> None:
     }
 
 
-NEEDED = [
-    (REGISTER, "instance_id"),
-    (REGISTER, "agent_version"),
-    (REGISTER, "agent_schema_version"),
-    (START, "instance_id"),
-    (FINISH, "instance_id"),
-    (QUALITY, "instance_id"),
-    (QUALITY, "name"),
-    (CREATE, "instance_id"),
-    (CREATE, "schema_name"),
-    (END, "span_id"),
-]
-
-
-@pytest.mark.parametrize(("kind", "name"), NEEDED)
-def test_a_missing_field_is_named(kind: OperationType, name: str) -> None:
-    with pytest.raises(OperationError, match=f"'{name}'") as refused:
-        encode(operation(kind, **{name: None}))
-    assert refused.value.operation_type == kind.name
-
-
-@pytest.mark.parametrize("kind", OperationType)
-def test_nothing_else_is_needed(kind: OperationType) -> None:
-    needed = {name for other, name in NEEDED if other is kind}
-    encode(operation(kind, **{name: None for name in PAYLOADS[kind] if name not in needed}))
+def test_a_missing_field_is_named_and_nothing_else_is_needed() -> None:
+    needed = {
+        REGISTER: ["instance_id", "agent_version", "agent_schema_version"],
+        START: ["instance_id"],
+        FINISH: ["instance_id"],
+        QUALITY: ["instance_id", "name"],
+        CREATE: ["instance_id", "schema_name"],
+        END: ["span_id"],
+    }
+    for kind in OperationType:
+        for name in needed[kind]:
+            with pytest.raises(OperationError, match=f"'{name}'") as refused:
+                encode(operation(kind, **{name: None}))
+            assert refused.value.operation_type == kind.name
+        encode(operation(kind, **{name: None for name in PAYLOADS[kind] if name not in needed[kind]}))
 
 
 @given(
@@ -277,30 +155,28 @@ def test_a_good_key_is_sent_as_it_is_and_short_ones_stay_apart() -> None:
 
 
 def test_a_derived_key_tells_operations_apart() -> None:
-    keys = [encode(operation(kind, None)).key for kind in OperationType]
-    keys.append(encode(operation(CREATE, None, span_id=PARENT)).key)
-    keys.append(encode(operation(CREATE, None, payload={"q": "other"})).key)
-    keys.append(encode(operation(START, None, instance_id=AGENT)).key)
-    keys.append(encode(Operation(CREATE, PAYLOADS[CREATE], AT.replace(microsecond=1))).key)
-    assert len(set(keys)) == len(keys) == len(OperationType) + 4
+    made = [operation(kind, None) for kind in OperationType]
+    made += [operation(CREATE, None, span_id=PARENT), operation(CREATE, None, payload={"q": "other"})]
+    made += [operation(START, None, instance_id=AGENT)]
+    made += [Operation(CREATE, PAYLOADS[CREATE], AT.replace(microsecond=1))]
+    assert len({encode(each).key for each in made}) == len(made) == len(OperationType) + 4
 
 
-@pytest.mark.parametrize("name", ["a/b", "../../ping", "a?b=c", "a#b"])
-@pytest.mark.parametrize(("kind", "field"), [(START, "instance_id"), (END, "span_id")])
-def test_an_id_is_one_segment_of_the_path_whatever_it_holds(
-    kind: OperationType, field: str, name: str
-) -> None:
-    assert re.fullmatch(r"/api/v1/agent_\w+/[^/?#]+/\w+", encode(operation(kind, **{field: name})).path)
+def test_an_id_is_one_segment_of_the_path_whatever_it_holds() -> None:
+    for kind, field in ((START, "instance_id"), (END, "span_id")):
+        for name in ("a/b", "../../ping", "a?b=c", "a#b"):
+            path = encode(operation(kind, **{field: name})).path
+            assert re.fullmatch(r"/api/v1/agent_\w+/[^/?#]+/\w+", path), path
 
 
 @pytest.mark.parametrize(
-    ("kind", "field"), [(CREATE, "schema_name"), (QUALITY, "name"), (START, "timestamp")]
+    ("kind", "field", "sent_as"),
+    [(CREATE, "schema_name", {"a": [1]}), (QUALITY, "name", {"a": [1]}), (START, "timestamp", TIME)],
 )
 def test_an_object_in_the_place_of_a_text_is_sent_for_the_api_to_refuse(
-    kind: OperationType, field: str
+    kind: OperationType, field: str, sent_as: object
 ) -> None:
     """Or it would stop the request that it shares with others."""
     odd: dict[str, Any] = {field: {"a": [1]}}
     sent = json.loads(encode(operation(kind, **odd)).bulk_item())
-    found = sent.get("details", sent)[field]
-    assert found == (AT.isoformat() if field == "timestamp" else {"a": [1]})
+    assert sent.get("details", sent)[field] == sent_as
