@@ -1,1 +1,1 @@
-"""The command line beside the SDK: the demo, and what runs and looks after delivery."""
+"""The command line beside the SDK: what runs delivery, and what looks after it."""
