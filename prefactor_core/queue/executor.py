@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -18,6 +17,7 @@ from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import Attempt, Delivery, Queue
+from prefactor_core.waiters import Waiters
 
 logger = logging.getLogger("prefactor_core.queue")
 
@@ -102,7 +102,7 @@ class TaskExecutor:
         self._window_items = _NO_WINDOW if queue.in_memory else WINDOW_ITEMS
         self._window_bytes = _NO_WINDOW if queue.in_memory else WINDOW_BYTES
         self._tasks: list[asyncio.Task[None]] = []
-        self._idle: deque[asyncio.Future[None]] = deque()
+        self._idle = Waiters()
         self._room = asyncio.Event()
         self._flushes: list[_Flush] = []
         self._blocked_getters = 0
@@ -169,7 +169,7 @@ class TaskExecutor:
         try:
             async with asyncio.timeout(timeout):
                 await self._queue.close(self._blocked_getters)
-                self._wake_all()
+                self._idle.wake_all()
                 self._room.set()
                 if tasks:
                     await asyncio.wait(tasks)
@@ -241,11 +241,11 @@ class TaskExecutor:
                 self._count(deliveries)
                 for delivery in deliveries:
                     self._lanes.add(delivery)
-                self._wake_one()
+                self._idle.wake_one()
                 await asyncio.sleep(0)  # a queue that never suspends must not starve the agent
         finally:
             self._receiving = False
-            self._wake_all()
+            self._idle.wake_all()
 
     def _report_undelivered(self, receiver: asyncio.Task[None]) -> None:
         """Say what it costs that the event loop ended before this executor was stopped."""
@@ -286,16 +286,16 @@ class TaskExecutor:
                     if not disposed:  # else more may have come meanwhile
                         await self._wait_for_work()
                     continue
-                self._wake_one()  # there may be more than fits into this batch
+                self._idle.wake_one()  # there may be more than fits into this batch
                 outcomes = await self._carry_out(batch)
                 resolution = self._lanes.resolve(batch, outcomes, loop.time())
-                self._wake_one()  # a queue that is slow to settle holds up no lane
+                self._idle.wake_one()  # a queue that is slow to settle holds up no lane
                 await self._withdraw_attempts(batch, resolution)
                 await self._dispose(resolution)
         except PrefactorTelemetryFailureError as failure:
             await self._fail(failure)
             return
-        self._wake_all()
+        self._idle.wake_all()
 
     async def _wait_for_circuit(self) -> None:
         """Wait until calls make sense again, or until nothing more is to be carried out."""
@@ -380,31 +380,8 @@ class TaskExecutor:
 
     async def _wait_for_work(self) -> None:
         """Wait until something was received, a lane has backed off, or the end has come."""
-        if not self._receiving and not self._lanes.held:
-            return
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        due = self._lanes.next_due()
-        timer = loop.call_at(due, _complete, waiter) if due is not None else None
-        self._idle.append(waiter)
-        try:
-            await waiter
-        finally:
-            if timer is not None:
-                timer.cancel()
-            if waiter in self._idle:
-                self._idle.remove(waiter)
-
-    def _wake_one(self) -> None:
-        while self._idle:
-            waiter = self._idle.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-
-    def _wake_all(self) -> None:
-        while self._idle:
-            self._wake_one()
+        if self._receiving or self._lanes.held:
+            await self._idle.wait(self._lanes.next_due())
 
     async def _fail(self, failure: PrefactorTelemetryFailureError) -> None:
         """End at once: the handler says that nothing will ever be delivered."""
@@ -462,8 +439,3 @@ class _Flush:
         self._remaining -= sum(delivery.number <= self._up_to for delivery in deliveries)
         if self._remaining <= 0:
             self.done.set()
-
-
-def _complete(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)

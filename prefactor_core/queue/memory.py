@@ -9,6 +9,7 @@ from typing import ClassVar, Final, Literal, TypeVar
 from prefactor_core.exceptions import QueueClosedError
 from prefactor_core.queue.admission import Admission
 from prefactor_core.queue.base import DeadLetter, Delivery, Queue
+from prefactor_core.waiters import Waiters
 
 T = TypeVar("T")
 
@@ -42,15 +43,15 @@ class InMemoryQueue(Queue[T]):
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._waiting: deque[Delivery[T]] = deque()
-        self._getters: deque[asyncio.Future[None]] = deque()
-        self._idle_waiters: list[asyncio.Future[None]] = []
+        self._getters = Waiters()
+        self._putters = Waiters()
+        self._flushers = Waiters()
         self._closed = False
         self._handed_out = 0
         self._bytes = 0
         self._max_items = max_items if max_items is not None else _UNBOUNDED
         self._max_bytes = max_bytes if max_bytes is not None else _UNBOUNDED
         self._admission: Admission | None = None
-        self._putters: deque[asyncio.Future[None]] = deque()
         self.immediate = policy == "drop"
         if self.immediate and (max_items is not None or max_bytes is not None):
             self._admission = Admission(self._max_items, self._max_bytes, monotonic)
@@ -84,7 +85,7 @@ class InMemoryQueue(Queue[T]):
             return
         self._bytes += delivery.size
         self._waiting.append(delivery)
-        self._wake_one()
+        self._getters.wake_one()
 
     @property
     def dropped(self) -> Counter[str]:
@@ -112,7 +113,7 @@ class InMemoryQueue(Queue[T]):
         while not self._waiting:
             if self._closed:
                 raise QueueClosedError("the queue is closed, and everything in it was handed out")
-            await self._wait_for_item()
+            await self._getters.wait()
         taken: list[Delivery[T]] = []
         size = 0
         while self._waiting and len(taken) < max_items and size < max_bytes:
@@ -123,7 +124,7 @@ class InMemoryQueue(Queue[T]):
             delivery.receipt = self
         self._handed_out += len(taken)
         if self._waiting:
-            self._wake_one()
+            self._getters.wake_one()
         return taken
 
     async def settle(self, deliveries: Sequence[Delivery[T]]) -> Sequence[Delivery[T]]:
@@ -146,7 +147,7 @@ class InMemoryQueue(Queue[T]):
             delivery.receipt = None
         self._handed_out -= len(held)
         self._waiting.extendleft(reversed(held))
-        self._wake_one()
+        self._getters.wake_one()
 
     async def discard(self) -> int:
         """Drop everything that waits, count it in ``discarded``, and return how many items that was."""
@@ -182,25 +183,19 @@ class InMemoryQueue(Queue[T]):
         """Wait until everything put is settled or dead-lettered, for ``timeout`` seconds at most."""
         if self.unsettled == 0:
             return True
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._idle_waiters.append(waiter)
         try:
             async with asyncio.timeout(timeout):
-                await waiter
+                await self._flushers.wait()
         except TimeoutError:
             return False
-        finally:
-            if waiter in self._idle_waiters:
-                self._idle_waiters.remove(waiter)
         return True
 
     async def close(self, num_waiters: int = 1) -> None:
         """Take nothing more and wake every waiter. Closing again does nothing."""
         del num_waiters  # this queue knows who waits
         self._closed = True
-        while self._getters:
-            self._wake_one()
-        self._wake_putters()
+        self._getters.wake_all()
+        self._putters.wake_all()
 
     @property
     def closed(self) -> bool:
@@ -218,20 +213,10 @@ class InMemoryQueue(Queue[T]):
                 self._bytes -= delivery.size
                 count += 1
         self._handed_out -= count
-        self._wake_putters()
+        self._putters.wake_all()
         if self.unsettled == 0:
-            for waiter in self._idle_waiters:
-                _wake(waiter)
+            self._flushers.wake_all()
         return count
-
-    def _wake_one(self) -> None:
-        while self._getters:
-            if _wake(self._getters.popleft()):
-                return
-
-    def _wake_putters(self) -> None:
-        for putter in self._putters:
-            _wake(putter)
 
     async def _wait_for_room(self, size: int) -> None:
         while (
@@ -239,29 +224,4 @@ class InMemoryQueue(Queue[T]):
             and self.unsettled > 0
             and (self.unsettled >= self._max_items or self._bytes + size > self._max_bytes)
         ):
-            putter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._putters.append(putter)
-            try:
-                await putter
-            finally:
-                self._putters.remove(putter)
-
-    async def _wait_for_item(self) -> None:
-        getter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._getters.append(getter)
-        try:
-            await getter
-        except asyncio.CancelledError:
-            if getter.done() and not getter.cancelled():
-                self._wake_one()  # the wake-up was ours; hand it on
-            elif getter in self._getters:
-                self._getters.remove(getter)
-            raise
-
-
-def _wake(waiter: asyncio.Future[None]) -> bool:
-    """Wake a waiter, and return whether there was anybody to wake: its event loop may be closed by now."""
-    if waiter.done() or waiter.get_loop().is_closed():
-        return False
-    waiter.set_result(None)
-    return True
+            await self._putters.wait()
