@@ -1,6 +1,5 @@
 """The bounded buffer of what is published: by partition, with a named policy for when it is full."""
 
-import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from prefactor_core.broker.envelope import Envelope
 from prefactor_core.broker.partitions import partition_of
 from prefactor_core.operations import Operation, OperationType
 from prefactor_core.queue.admission import Admission
+from prefactor_core.waiters import Waiters
 
 BufferPolicy: TypeAlias = Literal["drop", "block"]
 """What a full buffer does: drop whole chains of dependents and count them, or have the caller wait."""
@@ -68,7 +68,8 @@ class Buffer:
         self._sequences: dict[str, int] = {}
         self._lines: list[Line] = [Line(None)]
         self._partitions: int | None = None
-        self._room: deque[asyncio.Future[None]] = deque()
+        self.changes = Waiters()
+        """Those who wait for room, or for a confirmation; woken by each, to look again."""
         self.put_count = 0
         """Operations that were put, dropped ones included."""
         self.items = 0
@@ -114,24 +115,6 @@ class Buffer:
         bounds = self._bounds
         return self.items == 0 or (self.items < bounds.max_items and self.bytes + size <= bounds.max_bytes)
 
-    async def wait_for_room(self, size: int) -> None:
-        """Wait until an operation of that size fits, or ``wake`` is called."""
-        if self.has_room(size):
-            return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._room.append(waiter)
-        try:
-            await waiter
-        finally:
-            if waiter in self._room:
-                self._room.remove(waiter)
-
-    def wake(self) -> None:
-        """Wake everybody who waits for room, to look again."""
-        for waiter in self._room:
-            if not waiter.done():
-                waiter.set_result(None)
-
     def partition(self, partitions: int) -> Iterator[Line]:
         """Sort what is held into lines, now that the number of partitions is known; yield those with any."""
         (unsorted,) = self._lines
@@ -150,7 +133,7 @@ class Buffer:
         self.items -= count
         self.confirmed += count
         if count:
-            self.wake()
+            self.changes.wake_all()
 
     def holds_any_up_to(self, number: int) -> bool:
         """Whether one of the first ``number`` operations that were put is held still."""

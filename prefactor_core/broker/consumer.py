@@ -104,7 +104,7 @@ class Consumer:
             taken = self._inbox.take(max_items, max_bytes)
             if taken:
                 return taken
-            await self._inbox.wait()
+            await self._inbox.receivers.wait()
 
     async def settle(self, deliveries: Sequence[Delivery[Operation]]) -> list[Delivery[Operation]]:
         """Remove deliveries from the broker, and return those that were refused.
@@ -200,7 +200,7 @@ class Consumer:
         self._closed = True
         for owned in self._owned.values():
             owned.close()
-        self._inbox.wake_all()
+        self._inbox.receivers.wake_all()
 
     async def disconnect(self) -> None:
         """Give all partitions up and let go of the broker."""

@@ -1,12 +1,12 @@
 """The inbox: deliveries that were read ahead and wait to be handed out, and who waits for them."""
 
-import asyncio
 from collections import deque
 from collections.abc import Sequence
 
 from prefactor_core.broker.owned_partition import OwnedPartition
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Delivery
+from prefactor_core.waiters import Waiters
 
 
 class Inbox:
@@ -14,7 +14,8 @@ class Inbox:
 
     def __init__(self) -> None:
         self._waiting: deque[Delivery[Operation]] = deque()
-        self._receivers: deque[asyncio.Future[None]] = deque()
+        self.receivers = Waiters()
+        """Those who wait until there is something to look at."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -22,13 +23,13 @@ class Inbox:
     def add(self, delivery: Delivery[Operation]) -> None:
         """Put a delivery at the end."""
         self._waiting.append(delivery)
-        self._wake_one()
+        self.receivers.wake_one()
 
     def put_back(self, deliveries: Sequence[Delivery[Operation]]) -> None:
         """Put deliveries back at the head, in their order."""
         self._waiting.extendleft(reversed(deliveries))
         if deliveries:
-            self._wake_one()
+            self.receivers.wake_one()
 
     def take(self, max_items: int, max_bytes: int) -> list[Delivery[Operation]]:
         """Return what is at the head and still ours to hand out."""
@@ -43,7 +44,7 @@ class Inbox:
             size += delivery.size
             taken.append(delivery)
         if taken and self._waiting:
-            self._wake_one()
+            self.receivers.wake_one()
         return taken
 
     def forget(self, owned: OwnedPartition) -> None:
@@ -54,28 +55,3 @@ class Inbox:
     def clear(self) -> None:
         """Drop everything."""
         self._waiting.clear()
-
-    def wake_all(self) -> None:
-        """Wake everybody who waits, to look again."""
-        while self._receivers:
-            self._wake_one()
-
-    async def wait(self) -> None:
-        """Wait until there is something to look at."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._receivers.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self._wake_one()  # the wake-up was ours; hand it on
-            elif waiter in self._receivers:
-                self._receivers.remove(waiter)
-            raise
-
-    def _wake_one(self) -> None:
-        while self._receivers:
-            waiter = self._receivers.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return

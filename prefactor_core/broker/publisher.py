@@ -61,7 +61,6 @@ class Publisher:
         # A server that hangs, one of many perhaps, must not take the slots of lines that get through.
         self._doubtful = asyncio.Semaphore(_DOUBTFUL_FLIGHTS)
         self._start: asyncio.Task[None] | None = None
-        self._flushes: list[tuple[int, asyncio.Future[None]]] = []
         self._outage = Outage(
             logger,
             name,
@@ -100,7 +99,7 @@ class Publisher:
             QueueClosedError: The queue is closed, or was closed while the caller waited for room.
         """
         while self._blocks and not self._closed and not self._buffer.has_room(operation.size):
-            await self._buffer.wait_for_room(operation.size)
+            await self._buffer.changes.wait()
         if self._closed:
             raise QueueClosedError("put() on a closed queue: nothing more is taken")
         line = self._buffer.add(operation, self.sdk_header())
@@ -112,24 +111,18 @@ class Publisher:
     async def flush(self, timeout: float) -> bool:
         """Wait until the broker has confirmed everything put so far; return whether it did in time."""
         number = self._buffer.put_count
-        if not self._buffer.holds_any_up_to(number):
-            return True
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        flush = (number, done)
-        self._flushes.append(flush)
         try:
             async with asyncio.timeout(timeout):
-                await done
+                while self._buffer.holds_any_up_to(number):
+                    await self._buffer.changes.wait()
         except TimeoutError:
             return False
-        finally:
-            self._flushes.remove(flush)
         return True
 
     def close(self) -> None:
         """Take nothing more. What was taken is still published, until ``disconnect``."""
         self._closed = True
-        self._buffer.wake()
+        self._buffer.changes.wake_all()
 
     async def disconnect(self) -> None:
         """Stop publishing and let go of the broker. What it has not confirmed stays counted as such."""
@@ -220,12 +213,6 @@ class Publisher:
         try:
             await self._end.publish(line.partition or 0, batch)
         except BrokerError as error:
-            self._confirm(line, min(error.confirmed, len(batch)))
+            self._buffer.confirm(line, min(error.confirmed, len(batch)))
             raise
-        self._confirm(line, len(batch))
-
-    def _confirm(self, line: Line, count: int) -> None:
-        self._buffer.confirm(line, count)
-        for number, done in self._flushes:
-            if not done.done() and not self._buffer.holds_any_up_to(number):
-                done.set_result(None)
+        self._buffer.confirm(line, len(batch))
