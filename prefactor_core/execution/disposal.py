@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from prefactor_core.execution.dead_letter_log import DeadLetterLog
 from prefactor_core.execution.lanes import Resolution
-from prefactor_core.execution.retry import RetryPolicy
+from prefactor_core.execution.retry import RetryPolicy, Tries
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import DeadLetter, Delivery, Queue
 
@@ -131,15 +131,5 @@ class Disposal:
             self._observers.worked(self)
 
     async def _insist(self, action: Callable[[], Awaitable[R]]) -> R:
-        failures = 0
-        while True:
-            try:
-                result = await action()
-            except Exception as error:  # noqa: BLE001 -- told, and tried again
-                # The queue is somebody else's code; a delivery that it is not told of would come again.
-                failures += 1
-                self._outage.failed(action, error)
-                await asyncio.sleep(self._retry.delay(failures))
-            else:
-                self._outage.worked(action)
-                return result
+        # The queue is somebody else's code; a delivery that it is not told of would come again.
+        return await Tries(action, self._retry, self._outage).insist(action)

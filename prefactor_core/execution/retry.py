@@ -1,7 +1,14 @@
-"""The one retry policy: exponential backoff with full jitter, under a cap."""
+"""Trying again: the one retry policy, and the one loop that goes on until something works."""
 
+import asyncio
 import random
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+from prefactor_core.outage import Outage
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +44,42 @@ class RetryPolicy:
         except OverflowError:
             bound = self.cap
         return floor + self.rng.uniform(0.0, bound)
+
+
+class Tries:
+    """The tries of one thing that has no last try: each failure is logged by an outage, and backed off from.
+
+    Args:
+        who: Whose tries these are, for the outage.
+        retry: The backoff.
+        outage: Logs when it begins to fail, and when it works again.
+    """
+
+    def __init__(self, who: Hashable, retry: RetryPolicy, outage: Outage) -> None:
+        self._who = who
+        self._retry = retry
+        self._outage = outage
+        self.failures = 0
+        """Failures in a row."""
+
+    async def failed(self, error: Exception) -> None:
+        """Take note of a failure, and wait before the next try."""
+        self.failures += 1
+        self._outage.failed(self._who, error)
+        await asyncio.sleep(self._retry.delay(self.failures))
+
+    def worked(self) -> None:
+        """Take note of a success."""
+        self.failures = 0
+        self._outage.worked(self._who)
+
+    async def insist(self, action: Callable[[], Awaitable[R]]) -> R:
+        """Repeat ``action`` until it works, whatever it raises, and return what it returns."""
+        while True:
+            try:
+                result = await action()
+            except Exception as error:  # noqa: BLE001 -- told, and tried again
+                await self.failed(error)
+            else:
+                self.worked()
+                return result

@@ -13,7 +13,7 @@ from prefactor_core.execution.disposal import Disposal, ExecutorAccount, Observe
 from prefactor_core.execution.handler import BatchHandler, Circuit, EachItem, GuardedHandler, NoCircuit
 from prefactor_core.execution.lanes import Lanes, Resolution
 from prefactor_core.execution.outcome import LATER, Outcome, Retry
-from prefactor_core.execution.retry import RetryPolicy
+from prefactor_core.execution.retry import RetryPolicy, Tries
 from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import Attempt, Delivery, Queue
@@ -208,7 +208,7 @@ class TaskExecutor:
     # -- receiving
 
     async def _receive(self) -> None:
-        failures = 0
+        tries = Tries(self, self._retry, self._outage)
         try:
             while True:
                 await self._wait_for_room()
@@ -222,14 +222,11 @@ class TaskExecutor:
                     return
                 except Exception as error:  # noqa: BLE001 -- told, and tried again
                     # The queue is somebody else's code; what it still holds must not be stranded.
-                    failures += 1
-                    self._outage.failed(self, error)
-                    await asyncio.sleep(self._retry.delay(failures))
+                    await tries.failed(error)
                     continue
                 finally:
                     self._blocked_getters = 0
-                failures = 0
-                self._outage.worked(self)
+                tries.worked()
                 try:
                     for delivery in deliveries:
                         if delivery.attempt is not None:
