@@ -89,11 +89,6 @@ class Buffer:
         """How many of those held were sent, and are not known to have arrived."""
         return sum(line.sent for line in self._lines)
 
-    @property
-    def partitioned(self) -> bool:
-        """Whether the number of partitions is known."""
-        return self._partitions is not None
-
     def add(self, operation: Operation, sdk_header: str) -> Line | None:
         """Take an operation, or drop and count it; return the line that it stands in now."""
         self.put_count += 1

@@ -22,6 +22,7 @@ from prefactor_core.broker.reader import BROKER_RETRY, Reader
 from prefactor_core.broker.rebalance import Rebalance
 from prefactor_core.broker.shares import share_of
 from prefactor_core.exceptions import QueueClosedError
+from prefactor_core.execution.retry import Tries
 from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage, describe
 from prefactor_core.queue.base import DeadLetter, Delivery
@@ -227,25 +228,22 @@ class Consumer:
     # -- keeping a fair share
 
     async def _keep(self) -> None:
-        failures = 0
+        tries = Tries(self, BROKER_RETRY, self.outage)
         while not self._closed:
             try:
                 await self._look()
             except Exception as error:  # noqa: BLE001 -- told, and tried again
                 # Also what is no BrokerError: the driver is somebody else's code, and a worker that owns
                 # nothing helps nobody.
-                failures += 1
-                self.outage.failed(self, error)
                 self.problem = f"{self._name} is unavailable: {describe(error)}"
                 self._rebalance.look(len(self.owned), complete=False)
-                await asyncio.sleep(BROKER_RETRY.delay(failures))
+                await tries.failed(error)
                 continue
-            self.outage.worked(self)
+            tries.worked()
             self.problem = None
             if not self._taking_part and self._aside is None:
                 self._taking_part = True
                 logger.info("taking part in the fleet of %s", self._name)
-            failures = 0
             await self._pause()
 
     async def _pause(self) -> None:

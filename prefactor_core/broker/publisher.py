@@ -18,7 +18,7 @@ from prefactor_core.broker.buffer import Buffer, BufferBounds, Line
 from prefactor_core.broker.driver import PublishingEnd
 from prefactor_core.broker.envelope import encode
 from prefactor_core.exceptions import BrokerError, QueueClosedError
-from prefactor_core.execution.retry import RetryPolicy
+from prefactor_core.execution.retry import RetryPolicy, Tries
 from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import Published
@@ -158,19 +158,10 @@ class Publisher:
             )
 
     async def _learn_partitions(self) -> None:
-        failures = 0
-        while not self._buffer.partitioned:
-            try:
-                partitions = await self._end.partitions()
-            except Exception as error:  # noqa: BLE001 -- told, and tried again
-                # Also what is no BrokerError: the driver is somebody else's code.
-                failures += 1
-                self._outage.failed(self, error)
-                await asyncio.sleep(self._retry.delay(failures))
-            else:
-                self._outage.worked(self)
-                for line in self._buffer.partition(partitions):
-                    self._take_off(line)
+        # Whatever it raises is tried again: the driver is somebody else's code.
+        partitions = await Tries(self, self._retry, self._outage).insist(self._end.partitions)
+        for line in self._buffer.partition(partitions):
+            self._take_off(line)
 
     def _take_off(self, line: Line) -> None:
         """Have the line published, unless that is under way."""
@@ -181,20 +172,18 @@ class Publisher:
         """Publish a line until nothing is left in it."""
         if not self._closed:
             await asyncio.sleep(_LINGER)
-        failures = 0
+        tries = Tries(line, self._retry, self._outage)
         while line.entries:
             try:
-                async with self._doubtful if failures else self._slots:
+                async with self._doubtful if tries.failures else self._slots:
                     await self._publish(line)
             except Exception as error:  # noqa: BLE001 -- told, and tried again
                 # Also what is no BrokerError: what waits must not be stranded by a mistake of the driver's.
-                advanced = isinstance(error, BrokerError) and error.confirmed > 0
-                failures = 1 if advanced else failures + 1
-                self._outage.failed(line, error)
-                await asyncio.sleep(self._retry.delay(failures))
+                if isinstance(error, BrokerError) and error.confirmed > 0:
+                    tries.failures = 0  # it gets on
+                await tries.failed(error)
             else:
-                failures = 0
-                self._outage.worked(line)
+                tries.worked()
         self._outage.worked(line)  # also if the last try failed with all of it confirmed
         del self._flights[line]
 

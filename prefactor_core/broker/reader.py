@@ -1,6 +1,5 @@
 """Reading ahead of one partition, within its quota; what cannot be read is set aside here."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -13,7 +12,7 @@ from prefactor_core.broker.isolation import IsolatedAttempt, Isolation
 from prefactor_core.broker.owned_partition import OwnedPartition
 from prefactor_core.exceptions import BrokerError
 from prefactor_core.execution.dead_letter_log import DeadLetterLog
-from prefactor_core.execution.retry import RetryPolicy
+from prefactor_core.execution.retry import RetryPolicy, Tries
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import DeadLetter
 
@@ -53,7 +52,7 @@ class Reader:
             self._isolation.forget(owned)
 
     async def _read(self, owned: OwnedPartition) -> None:
-        failures = 0
+        tries = Tries(owned, BROKER_RETRY, self._outage)
         while owned.reading:
             max_items, max_bytes = owned.room()
             if not max_items:
@@ -65,12 +64,9 @@ class Reader:
                 # Also what is no BrokerError: the driver's mistakes must not strand a partition.
                 if isinstance(error, BrokerError) and not owned.partition.held:
                     continue
-                failures += 1
-                self._outage.failed(owned, error)
-                await asyncio.sleep(BROKER_RETRY.delay(failures))
+                await tries.failed(error)
             else:
-                failures = 0
-                self._outage.worked(owned)
+                tries.worked()
                 await self._take_in(owned, messages)
 
     async def _take_in(self, owned: OwnedPartition, messages: list[Message]) -> None:
@@ -150,7 +146,7 @@ class Reader:
 
     async def _insist(self, owned: OwnedPartition, action: Callable[[], Awaitable[R]]) -> R | None:
         """Repeat what the broker did not do for as long as the partition is ours; ``None`` once it is not."""
-        failures = 0
+        tries = Tries(owned, BROKER_RETRY, self._outage)
         while owned.current:
             try:
                 result = await action()
@@ -158,10 +154,8 @@ class Reader:
                 # Also if the mistake is the driver's: to go on without this message would be out of order.
                 if isinstance(error, BrokerError) and not owned.partition.held:
                     break
-                failures += 1
-                self._outage.failed(owned, error)
-                await asyncio.sleep(BROKER_RETRY.delay(failures))
+                await tries.failed(error)
             else:
-                self._outage.worked(owned)
+                tries.worked()
                 return result
         return None
