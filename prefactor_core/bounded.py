@@ -1,9 +1,12 @@
-"""Memory with a bound: what is remembered last pushes out what was remembered first."""
+"""What has a bound: what is remembered, and how often a warning is logged."""
 
-from typing import TypeVar
+from collections.abc import Hashable
+from typing import Final, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+_KINDS_KEPT: Final = 1_000
 
 
 def remember(kept: dict[K, V], key: K, value: V, most: int) -> None:
@@ -11,3 +14,24 @@ def remember(kept: dict[K, V], key: K, value: V, most: int) -> None:
     kept[key] = value
     if len(kept) > most:
         del kept[next(iter(kept))]
+
+
+class Throttle:
+    """Lets a warning be logged once in an interval; warnings of different kinds have an interval each.
+
+    Args:
+        interval: Seconds between two warnings of a kind.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._next: dict[Hashable, float] = {}
+
+    def allows(self, now: float, kind: Hashable = None) -> bool:
+        """Whether a warning is due now, in monotonic seconds; if so, it counts as logged."""
+        if self._next.get(kind, now) > now:
+            return False
+        if len(self._next) >= _KINDS_KEPT:
+            self._next.clear()
+        self._next[kind] = now + self._interval
+        return True

@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Final, Generic, TypeVar
 
+from prefactor_core.bounded import Throttle
+
 logger = logging.getLogger("prefactor_core.queue")
 
 L = TypeVar("L")
@@ -46,7 +48,7 @@ class Credit(Generic[L]):
         self._next_retry = 0.0
         self._exhausted_at = math.inf
         self._succeeded_at = -math.inf
-        self._warned_at = -math.inf
+        self._throttle = Throttle(_QUIET_SECONDS)
         self._warned = False
         self.successes = 0
         """How many there were: what was rejected at an earlier number is confirmed."""
@@ -87,7 +89,15 @@ class Credit(Generic[L]):
         if self.exhausted is None:
             self.exhausted = reason
             self._exhausted_at = now
-            self._warn(reason, now)
+            if self._throttle.allows(now):
+                self._warned = True
+                logger.warning(
+                    "%d operations were rejected, and none was taken in between: what is rejected is held "
+                    "from now on, and retried slowly, until one is taken; check api_url, the token's account "
+                    "and the schemas. The last rejection: %s",
+                    CREDIT,
+                    reason,
+                )
         if not self._held:
             self._next_retry = max(self._next_retry, now + RETRY_SECONDS)
         self._held.append(lane)
@@ -141,16 +151,3 @@ class Credit(Generic[L]):
     def clear(self) -> None:
         """Hold nothing."""
         self._held.clear()
-
-    def _warn(self, reason: str, now: float) -> None:
-        if now - self._warned_at < _QUIET_SECONDS:
-            return
-        self._warned_at = now
-        self._warned = True
-        logger.warning(
-            "%d operations were rejected, and none was taken in between: what is rejected is held from now "
-            "on, and retried slowly, until one is taken; check api_url, the token's account and the schemas. "
-            "The last rejection: %s",
-            CREDIT,
-            reason,
-        )

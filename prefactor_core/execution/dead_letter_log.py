@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from prefactor_core.bounded import Throttle
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter
 from prefactor_core.texts import one_line
@@ -12,7 +13,6 @@ logger = logging.getLogger("prefactor_core.queue")
 
 _INTERVAL: Final = 30.0
 """Seconds between two lines about the same type and reason, and about messages that cannot be read."""
-_KINDS_KEPT: Final = 1_000
 _LONGEST_KEY: Final = 64
 _LONGEST_REASON: Final = 1_000
 """Characters that are logged: what a handler raises may say anything, at any length."""
@@ -27,7 +27,7 @@ class DeadLetterLog:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._next: dict[tuple[str, str], float] = {}
+        self._throttle = Throttle(_INTERVAL)
         self._silent = 0
 
     def write(self, letters: Iterable[DeadLetter[Any]]) -> None:
@@ -46,13 +46,9 @@ class DeadLetterLog:
         self._say(("unread", ""), f"unread, from partition {partition}: {one_line(reason, _LONGEST_REASON)}")
 
     def _say(self, kind: tuple[str, str], text: str) -> None:
-        now = self._monotonic()
-        if self._next.get(kind, now) > now:
+        if not self._throttle.allows(self._monotonic(), kind):
             self._silent += 1
             return
-        if len(self._next) >= _KINDS_KEPT:
-            self._next.clear()
-        self._next[kind] = now + _INTERVAL
         more = f" (and {self._silent} more that were not logged)" if self._silent else ""
         logger.warning("dead-lettered: %s%s", text, more)
         self._silent = 0

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from prefactor_core.bounded import Throttle
 from prefactor_core.execution.dependents import Dependents
 from prefactor_core.operations import Operation, OperationType
 
@@ -45,7 +46,7 @@ class Admission:
         self._dependents = Dependents()
         self._open: dict[str, set[str]] = {}  # instance -> its accepted spans without a finish
         self._reserved = 0
-        self._warned_at: float | None = None
+        self._throttle = Throttle(_WARNING_INTERVAL)
         self.dropped: Counter[str] = Counter()
         """How many items were dropped, by operation type (``item`` for what is no operation)."""
 
@@ -65,7 +66,13 @@ class Admission:
         self._dependents.lose(item, reason or "the buffer was full")
         self._forget(item)
         self.dropped[item.type.value if isinstance(item, Operation) else "item"] += 1
-        self._warn()
+        if self._throttle.allows(self._monotonic()):
+            logger.warning(
+                "the buffer is full (%d operations, %d bytes): %d dropped so far, with what depends on them",
+                self._max_items,
+                self._max_bytes,
+                self.dropped.total(),
+            )
         return False
 
     def _fits(self, item: object, size: int, held_items: int, held_bytes: int) -> bool:
@@ -129,15 +136,3 @@ class Admission:
                 self._release(item.instance_id, item.span_id or "")
                 return
             self._reserved -= len(self._open.pop(item.instance_id, ()))
-
-    def _warn(self) -> None:
-        now = self._monotonic()
-        if self._warned_at is not None and now - self._warned_at < _WARNING_INTERVAL:
-            return
-        self._warned_at = now
-        logger.warning(
-            "the buffer is full (%d operations, %d bytes): %d dropped so far, with what depends on them",
-            self._max_items,
-            self._max_bytes,
-            self.dropped.total(),
-        )
