@@ -1,28 +1,15 @@
 """Operations: what the client asks of the API, as immutable data.
 
-An operation is minted synchronously, with its ids and its idempotency key, and carried out later,
-maybe by another process. Its payload uses these names:
-
-======================== ============================================================================
-type                     payload
-======================== ============================================================================
-REGISTER_AGENT_INSTANCE  instance_id, agent_version, agent_schema_version, agent_id?, environment_id?,
-                         external_identifier?, purpose?
-START_AGENT_INSTANCE     instance_id, timestamp
-FINISH_AGENT_INSTANCE    instance_id, status, timestamp
-RECORD_QUALITY           instance_id, name, payload
-CREATE_SPAN              instance_id, span_id, schema_name, status, payload, parent_span_id?,
-                         started_at?, finished_at?, result_payload?
-FINISH_SPAN              instance_id, span_id, status, timestamp, result_payload?
-======================== ============================================================================
+An operation is minted synchronously, with its ids and its idempotency key, and carried out later, maybe by
+another process. The rules of a type stand on ``OperationType``; the names that payloads use, in ``api.wire``.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
+from enum import Enum, IntEnum
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from pydantic_core import from_json, to_json
 
@@ -52,15 +39,83 @@ _FIXED_BYTES: Final = 160
 """About what one operation takes beside its payload: key, type, time."""
 
 
-class OperationType(Enum):
-    """What can be asked of the API; each is one endpoint's action."""
+class Stage(IntEnum):
+    """When in the life of its instance an operation comes. What loses a beginning loses the instance."""
 
-    REGISTER_AGENT_INSTANCE = "register_agent_instance"
-    START_AGENT_INSTANCE = "start_agent_instance"
-    FINISH_AGENT_INSTANCE = "finish_agent_instance"
+    REGISTRATION = 0
+    START = 1
+    RUN = 2
+    END = 3
+
+
+SPAN: Final = "span"
+"""Stands for an operation's own span among the things that are opened and closed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What holds for all operations of a type.
+
+    Attributes:
+        stage: When in the life of its instance it comes.
+        opens: What it opens: ``SPAN``, or names of what is to come of the instance. A bounded buffer keeps
+            room for the operation that closes it.
+        closes: What it closes.
+        needs: The name in its payload of the span without which it makes no sense.
+        repeated_as: The API's error code, with 409, for an operation that was done before and whose key has
+            expired. While keys live a true repeat gets its first reply. So a create that is refused with
+            ``invalid_action``, since its instance is over, was never done, however often it was sent.
+    """
+
+    stage: Stage = Stage.RUN
+    opens: tuple[str, ...] = ()
+    closes: str | None = None
+    needs: str | None = None
+    repeated_as: str | None = None
+
+
+NO_RULES: Final = Rules()
+
+
+class OperationType(Enum):
+    """What can be asked of the API; each is one endpoint's action, and has its ``rules``."""
+
+    REGISTER_AGENT_INSTANCE = (
+        "register_agent_instance",
+        Rules(stage=Stage.REGISTRATION, opens=("start", "finish"), repeated_as="conflict"),
+    )
+    START_AGENT_INSTANCE = (
+        "start_agent_instance",
+        Rules(stage=Stage.START, closes="start", repeated_as="invalid_action"),
+    )
+    FINISH_AGENT_INSTANCE = (
+        "finish_agent_instance",
+        Rules(stage=Stage.END, closes="finish", repeated_as="invalid_action"),
+    )
     RECORD_QUALITY = "record_quality"
-    CREATE_SPAN = "create_span"
-    FINISH_SPAN = "finish_span"
+    CREATE_SPAN = (
+        "create_span",
+        Rules(opens=(SPAN,), needs="parent_span_id", repeated_as="conflict"),
+    )
+    FINISH_SPAN = (
+        "finish_span",
+        Rules(closes=SPAN, needs="span_id", repeated_as="invalid_action"),
+    )
+
+    _value_: str
+    rules: Rules
+
+    def __new__(cls, value: str, rules: Rules = NO_RULES) -> Self:
+        """Make a member; its value is the name alone."""
+        member = object.__new__(cls)
+        member._value_ = value
+        member.rules = rules
+        return member
+
+    @property
+    def value(self) -> str:
+        """Its name in envelopes, metrics and counts."""
+        return self._value_
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +123,8 @@ class Operation:
     """One thing to be done at the API, complete in itself.
 
     Attributes:
-        type: What is to be done.
-        payload: The names in this module's table. Whatever is given is copied at once: objects inside
-            it become ``EncodedJson``, which reads as a mapping.
+        payload: The names that ``prefactor_core.api.wire`` lists. Whatever is given is copied at once:
+            objects inside it become ``EncodedJson``, which reads as a mapping.
         timestamp: When the operation was made.
         idempotency_key: 1 to 64 printable characters; the same for every sending. Where it is missing, one
             is derived from the content.
@@ -128,6 +182,12 @@ class Operation:
     def parent_span_id(self) -> str | None:
         """The span below which it creates one."""
         return _text_or_none(self.payload.get("parent_span_id"))
+
+    @property
+    def needed_span_id(self) -> str | None:
+        """The span without which it makes no sense."""
+        needs = self.type.rules.needs
+        return None if needs is None else _text_or_none(self.payload.get(needs))
 
 
 def require_sound(operation: Operation) -> None:

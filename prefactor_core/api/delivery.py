@@ -38,7 +38,7 @@ from prefactor_core.execution.outcome import (
     Outcome,
     Retry,
 )
-from prefactor_core.operations import SDK_HEADER, Operation, OperationType
+from prefactor_core.operations import SDK_HEADER, Operation, Stage
 from prefactor_core.queue.base import Delivery
 from prefactor_core.texts import LONGEST_SDK_HEADER
 
@@ -259,7 +259,7 @@ class ApiDelivery:
             whole = await self._loses_instance(operation, reply)
             # An API that finds fault with the content of something inside an instance knows the instance.
             # Where that is the next thing of every instance, nothing could succeed to have it believed.
-            of_content = reply.status == 422 and operation.type is not OperationType.REGISTER_AGENT_INSTANCE
+            of_content = reply.status == 422 and operation.type.rules.stage is not Stage.REGISTRATION
             return Dead(f"rejected: {reply}", reply.detail, whole=whole, rejected=not of_content)
         if verdict is Verdict.TOKEN:
             if await self._breaker.refused(permit, reply, operation.type.name) and self._is_refused(wire.key):
@@ -352,7 +352,7 @@ def _mark_sent(batch: Sequence[Delivery[Operation]]) -> None:
 
 def _conflict(operation: Operation, reply: Reply) -> Dead:
     # An instance that somebody else has started takes what follows; one whose id is taken does not.
-    fatal = operation.type is not OperationType.START_AGENT_INSTANCE
+    fatal = operation.type.rules.stage is not Stage.START
     whole = loses_instance(reply, operation) is True
     return Dead(f"conflict: {reply}", reply.detail, fatal=fatal, whole=whole, rejected=True)
 

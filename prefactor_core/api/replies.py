@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from prefactor_core.operations import Operation, OperationType
+from prefactor_core.operations import SPAN, Operation, OperationType, Stage
 from prefactor_core.texts import name, names
 
 _LONGEST_DETAIL: Final = 2_000
@@ -103,18 +103,7 @@ class Verdict(Enum):
     """It meets something that is not ours. Dead-letter."""
 
 
-_DONE_BEFORE: Final = {
-    OperationType.REGISTER_AGENT_INSTANCE: "conflict",  # the id exists
-    OperationType.CREATE_SPAN: "conflict",
-    OperationType.START_AGENT_INSTANCE: "invalid_action",  # the state was left
-    OperationType.FINISH_AGENT_INSTANCE: "invalid_action",
-    OperationType.FINISH_SPAN: "invalid_action",
-}
-"""The code that tells, with 409, that a repeat of an operation was done before and its key has expired.
-
-While keys live a true repeat gets its first reply. So a create that is refused with ``invalid_action``, since
-its instance is over, was never done, however often it was sent."""
-_CONFLICT_CODES: Final = frozenset(_DONE_BEFORE.values())
+_CONFLICT_CODES: Final = frozenset(kind.rules.repeated_as for kind in OperationType) - {None}
 _OVER: Final = frozenset({"complete", "failed", "cancelled", "terminated"})
 _REFUSALS: Final = frozenset({400, 404, 422})
 
@@ -157,9 +146,9 @@ def classify(
 def _classify_conflict(code: str, operation_type: OperationType, *, maybe_sent: bool) -> Verdict:
     if code not in _CONFLICT_CODES:
         return Verdict.AGAIN
-    if maybe_sent and _DONE_BEFORE.get(operation_type) == code:
+    if maybe_sent and operation_type.rules.repeated_as == code:
         return Verdict.DONE_BEFORE
-    if operation_type is OperationType.FINISH_AGENT_INSTANCE and code == "invalid_action":
+    if operation_type.rules.stage is Stage.END and code == "invalid_action":
         return Verdict.OVER
     return Verdict.CONFLICT
 
@@ -170,13 +159,12 @@ def loses_instance(reply: Reply, operation: Operation) -> bool | None:
     The instance is not known, or it is over. Of a span that has a parent, and of a span's finish, "not found"
     may mean the span.
     """
-    kind = operation.type
-    if kind is OperationType.CREATE_SPAN and reply.code == "invalid_action":
+    rules = operation.type.rules
+    if SPAN in rules.opens and reply.code == "invalid_action":
         return True
-    if reply.code != "not_found" or kind is OperationType.REGISTER_AGENT_INSTANCE:
+    if reply.code != "not_found" or rules.stage is Stage.REGISTRATION:
         return False
-    of_span = kind is OperationType.FINISH_SPAN or operation.payload.get("parent_span_id") is not None
-    return None if of_span else True
+    return True if operation.needed_span_id is None else None
 
 
 def is_over(reply: Reply) -> bool | None:

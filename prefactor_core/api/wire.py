@@ -1,12 +1,26 @@
 """Operations as the API's requests: the one place that knows paths, ``_type`` names and field names.
 
 Once sent, an operation's fields never change: the same whether it travels in bulk or alone, first or again.
+An operation's payload uses these names; all but the ones with a question mark are needed:
+
+======================== ============================================================================
+type                     payload
+======================== ============================================================================
+REGISTER_AGENT_INSTANCE  instance_id, agent_version, agent_schema_version, agent_id?, environment_id?,
+                         external_identifier?, purpose?
+START_AGENT_INSTANCE     instance_id, timestamp
+FINISH_AGENT_INSTANCE    instance_id, status, timestamp
+RECORD_QUALITY           instance_id, name, payload
+CREATE_SPAN              instance_id, span_id, schema_name, status, payload, parent_span_id?,
+                         started_at?, finished_at?, result_payload?
+FINISH_SPAN              instance_id, span_id, status, timestamp, result_payload?
+======================== ============================================================================
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 from pydantic_core import to_json
@@ -18,6 +32,8 @@ from prefactor_core.utils import MAX_KEY_LENGTH
 
 BULK_PATH: Final = "/api/v1/bulk"
 PING_PATH: Final = "/api/v1/ping"
+_INSTANCES: Final = "/api/v1/agent_instance"
+_SPANS: Final = "/api/v1/agent_spans"
 
 MAX_BULK_BYTES: Final = 5 * 1024 * 1024
 """The largest bulk request (assumed; no limit is published)."""
@@ -62,7 +78,7 @@ class WireOperation:
 
 def instance_path(instance_id: str) -> str:
     """Return where an instance is read."""
-    return f"/api/v1/agent_instance/{_segment(instance_id)}"
+    return f"{_INSTANCES}/{_segment(instance_id)}"
 
 
 def _segment(identity: object) -> str:
@@ -82,39 +98,58 @@ def encode(operation: Operation) -> WireOperation:
         OperationError: A field that its type needs is missing, or it is not sound. Operations that the client
             made are; one that was built by hand may not be.
     """
-    payload = operation.payload
-    kind = operation.type
+    endpoint = _ENDPOINTS[operation.type]
+    path, address = endpoint.path, None
     try:
         require_sound(operation)
-        if kind is OperationType.CREATE_SPAN:
-            path, bulk_type, address = "/api/v1/agent_spans", "agent_spans/create", None
-            fields = b'"details":{' + _span_details(operation) + b"}"
-        elif kind is OperationType.FINISH_SPAN:
-            span_id = payload["span_id"]
-            path, bulk_type = f"/api/v1/agent_spans/{_segment(span_id)}/finish", "agent_spans/finish"
-            address = ("agent_span_id", span_id)
-            fields = _fields(
-                {"status": payload.get("status", "complete"), "timestamp": _time(operation)},
-                result_payload=payload.get("result_payload"),
-            )
-        elif kind is OperationType.REGISTER_AGENT_INSTANCE:
-            path, bulk_type = "/api/v1/agent_instance/register", "agent_instances/register"
-            address = None
-            fields = _registration(payload)
-        else:
-            instance_id = payload["instance_id"]
-            action, fields = _instance_action(operation)
-            path = f"{instance_path(instance_id)}/{action}"
-            bulk_type = f"agent_instances/{action}"
-            address = ("agent_instance_id", instance_id)
+        if endpoint.address is not None:
+            field, name = endpoint.address
+            address = (field, operation.payload[name])
+            path = path.format(_segment(address[1]))
+        fields = endpoint.fields(operation)
     except InvalidInputError as error:
-        raise OperationError(str(error), kind.name) from None
+        raise OperationError(str(error), operation.type.name) from None
     except KeyError as error:
-        raise OperationError(f"the payload lacks {error.args[0]!r}", kind.name) from None
-    return WireOperation(_key(operation, bulk_type, address, fields), path, bulk_type, address, fields)
+        raise OperationError(f"the payload lacks {error.args[0]!r}", operation.type.name) from None
+    key = _key(operation, endpoint.bulk_type, address, fields)
+    return WireOperation(key, path, endpoint.bulk_type, address, fields)
 
 
-def _span_details(operation: Operation) -> bytes:
+def _register(operation: Operation) -> bytes:
+    payload = operation.payload
+    scalars: dict[str, object] = {"id": payload["instance_id"]}
+    for name in ("agent_id", "environment_id", "external_identifier", "purpose"):
+        if payload.get(name) is not None:
+            scalars[name] = payload[name]
+    scalars["update_current_version"] = payload.get("update_current_version", True)
+    return _fields(
+        scalars,
+        agent_version=payload["agent_version"],
+        agent_schema_version=payload["agent_schema_version"],
+    )
+
+
+def _start(operation: Operation) -> bytes:
+    return _fields({"timestamp": _time(operation)})
+
+
+def _finish_instance(operation: Operation) -> bytes:
+    return _fields({"status": operation.payload.get("status", "complete"), "timestamp": _time(operation)})
+
+
+def _finish_span(operation: Operation) -> bytes:
+    result = _fields({}, result_payload=operation.payload.get("result_payload"))
+    return _finish_instance(operation) + result
+
+
+def _record_quality(operation: Operation) -> bytes:
+    scalars = {"name": operation.payload["name"]}
+    quality = operation.payload.get("payload")
+    # A quality is removed by a null payload, so its field is always there.
+    return _fields(scalars, payload=quality) if quality is not None else _fields({**scalars, "payload": None})
+
+
+def _create_span(operation: Operation) -> bytes:
     payload = operation.payload
     scalars: dict[str, object] = {
         "agent_instance_id": payload["instance_id"],
@@ -130,38 +165,43 @@ def _span_details(operation: Operation) -> bytes:
         value = payload.get(name)
         if value is not None:
             scalars[field] = value
-    return _fields(
+    details = _fields(
         scalars,
         payload=payload.get("payload", EMPTY_OBJECT),
         result_payload=payload.get("result_payload"),
     )
+    return b'"details":{' + details + b"}"
 
 
-def _registration(payload: Mapping[str, Any]) -> bytes:
-    scalars: dict[str, object] = {"id": payload["instance_id"]}
-    for name in ("agent_id", "environment_id", "external_identifier", "purpose"):
-        if payload.get(name) is not None:
-            scalars[name] = payload[name]
-    scalars["update_current_version"] = payload.get("update_current_version", True)
-    return _fields(
-        scalars,
-        agent_version=payload["agent_version"],
-        agent_schema_version=payload["agent_schema_version"],
-    )
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    """Where operations of a type go, and what makes their fields."""
+
+    bulk_type: str
+    path: str
+    fields: Callable[[Operation], bytes]
+    address: tuple[str, str] | None = None  # the field that names what the path names, and its payload name
 
 
-def _instance_action(operation: Operation) -> tuple[str, bytes]:
-    payload = operation.payload
-    if operation.type is OperationType.START_AGENT_INSTANCE:
-        return "start", _fields({"timestamp": _time(operation)})
-    if operation.type is OperationType.FINISH_AGENT_INSTANCE:
-        status = payload.get("status", "complete")
-        return "finish", _fields({"status": status, "timestamp": _time(operation)})
-    # A quality is removed by a null payload, so its field is always there.
-    quality = payload.get("payload")
-    if quality is None:
-        return "record_quality", _fields({"name": payload["name"], "payload": None})
-    return "record_quality", _fields({"name": payload["name"]}, payload=quality)
+_INSTANCE: Final = ("agent_instance_id", "instance_id")
+_ENDPOINTS: Final = {
+    OperationType.REGISTER_AGENT_INSTANCE: _Endpoint(
+        "agent_instances/register", f"{_INSTANCES}/register", _register
+    ),
+    OperationType.START_AGENT_INSTANCE: _Endpoint(
+        "agent_instances/start", f"{_INSTANCES}/{{}}/start", _start, _INSTANCE
+    ),
+    OperationType.FINISH_AGENT_INSTANCE: _Endpoint(
+        "agent_instances/finish", f"{_INSTANCES}/{{}}/finish", _finish_instance, _INSTANCE
+    ),
+    OperationType.RECORD_QUALITY: _Endpoint(
+        "agent_instances/record_quality", f"{_INSTANCES}/{{}}/record_quality", _record_quality, _INSTANCE
+    ),
+    OperationType.CREATE_SPAN: _Endpoint("agent_spans/create", _SPANS, _create_span),
+    OperationType.FINISH_SPAN: _Endpoint(
+        "agent_spans/finish", f"{_SPANS}/{{}}/finish", _finish_span, ("agent_span_id", "span_id")
+    ),
+}
 
 
 def _fields(scalars: Mapping[str, object], **objects: object) -> bytes:

@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 from prefactor_core.bounded import remember
 from prefactor_core.broker.envelope import Envelope
 from prefactor_core.broker.partitions import partition_of
-from prefactor_core.operations import Operation, OperationType
+from prefactor_core.operations import Operation, Stage
 from prefactor_core.queue.admission import Admission
 from prefactor_core.waiters import Waiters
 
@@ -145,7 +145,7 @@ class Buffer:
         if instance_id is None:
             return 1
         sequence = self._sequences.get(instance_id, 0) + 1
-        if operation.type is OperationType.FINISH_AGENT_INSTANCE:
+        if operation.type.rules.stage is Stage.END:
             self._sequences.pop(instance_id, None)
         else:
             remember(self._sequences, instance_id, sequence, _SEQUENCES_KEPT)

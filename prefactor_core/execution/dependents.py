@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from prefactor_core.bounded import remember
-from prefactor_core.operations import SEQUENCE, Operation, OperationType
+from prefactor_core.operations import SEQUENCE, SPAN, Operation, OperationType, Stage
 
 _INSTANCES_KEPT: Final = 10_000
 """Lost instances remembered. Past that the oldest is forgotten: what comes of it later is tried, and refused
@@ -16,10 +16,6 @@ by the API, instead of being held back here."""
 
 _SPANS_KEPT: Final = 100_000
 """Lost spans remembered; past that, too, the oldest is forgotten."""
-
-INSTANCE_OPENERS: Final = frozenset(
-    {OperationType.REGISTER_AGENT_INSTANCE, OperationType.START_AGENT_INSTANCE}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +42,9 @@ class _LostInstance:
 
     def begins_anew_with(self, item: Operation) -> bool:
         """Whether ``item`` is to be tried in spite of the loss: it comes before what lost the instance."""
-        if item.type is OperationType.REGISTER_AGENT_INSTANCE:
-            return True
-        if item.type is OperationType.START_AGENT_INSTANCE:
-            return self.kind is not OperationType.REGISTER_AGENT_INSTANCE
+        stage = item.type.rules.stage
+        if stage < Stage.RUN:
+            return stage <= self.kind.rules.stage
         if (item.type, _name(item)) == (self.kind, self.key):
             return True
         sequence = _sequence(item)
@@ -83,12 +78,12 @@ class Dependents:
         if not isinstance(item, Operation) or item.instance_id is None:
             return
         loss = Loss(reason, rejected_at)
-        if whole or item.type in INSTANCE_OPENERS:
+        if whole or item.type.rules.stage < Stage.RUN:
             if item.instance_id in self._instances:
                 return  # what it follows is what has to be revived
             lost = _LostInstance(item.type, _name(item), _sequence(item), loss)
             remember(self._instances, item.instance_id, lost, _INSTANCES_KEPT)
-        elif item.type is OperationType.CREATE_SPAN and item.span_id is not None:
+        elif SPAN in item.type.rules.opens and item.span_id is not None:
             remember(self._spans, (item.instance_id, item.span_id), loss, _SPANS_KEPT)
 
     def revive(self, item: object) -> None:
@@ -98,7 +93,7 @@ class Dependents:
         lost = self._instances.get(item.instance_id)
         if lost is not None and lost.begins_anew_with(item):
             del self._instances[item.instance_id]
-        if item.type is OperationType.CREATE_SPAN:
+        if SPAN in item.type.rules.opens:
             self._spans.pop((item.instance_id, item.span_id or ""), None)
 
     def reason(self, item: object) -> str | None:
@@ -120,12 +115,7 @@ class Dependents:
         lost = self._instances.get(item.instance_id)
         if lost is not None and not (tried_anew and lost.begins_anew_with(item)):
             return lost.loss
-        if item.type is OperationType.FINISH_SPAN:
-            span_id = item.span_id
-        elif item.type is OperationType.CREATE_SPAN:
-            span_id = item.parent_span_id
-        else:
-            return None
+        span_id = item.needed_span_id
         return None if span_id is None else self._spans.get((item.instance_id, span_id))
 
 

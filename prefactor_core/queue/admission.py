@@ -11,20 +11,12 @@ from typing import Final
 
 from prefactor_core.bounded import Throttle
 from prefactor_core.execution.dependents import Dependents
-from prefactor_core.operations import Operation, OperationType
+from prefactor_core.operations import NO_RULES, SPAN, Operation, Rules, Stage
 
 logger = logging.getLogger("prefactor_core.queue")
 
 _WARNING_INTERVAL: Final = 30.0
 """Seconds between two warnings about drops."""
-
-_CLOSERS: Final = frozenset(
-    {
-        OperationType.START_AGENT_INSTANCE,
-        OperationType.FINISH_AGENT_INSTANCE,
-        OperationType.FINISH_SPAN,
-    }
-)
 
 
 class Admission:
@@ -59,13 +51,17 @@ class Admission:
             held_items: Items unsettled now.
             held_bytes: Bytes unsettled now.
         """
+        operation = item if isinstance(item, Operation) else None
+        rules = NO_RULES if operation is None else operation.type.rules
         reason = self._dependents.reason(item) if self._dependents else None
-        if reason is None and self._fits(item, size, held_items, held_bytes):
-            self._note(item)
+        if reason is None and self._fits(rules, size, held_items, held_bytes):
+            if operation is not None:
+                self._note(operation)
             return True
         self._dependents.lose(item, reason or "the buffer was full")
-        self._forget(item)
-        self.dropped[item.type.value if isinstance(item, Operation) else "item"] += 1
+        if operation is not None:
+            self._forget(operation)
+        self.dropped["item" if operation is None else operation.type.value] += 1
         if self._throttle.allows(self._monotonic()):
             logger.warning(
                 "the buffer is full (%d operations, %d bytes): %d dropped so far, with what depends on them",
@@ -75,49 +71,36 @@ class Admission:
             )
         return False
 
-    def _fits(self, item: object, size: int, held_items: int, held_bytes: int) -> bool:
-        if isinstance(item, Operation) and item.type in _CLOSERS:
+    def _fits(self, rules: Rules, size: int, held_items: int, held_bytes: int) -> bool:
+        if rules.closes is not None:
             return held_items < self._max_items and held_bytes + size <= self._max_bytes
-        opens = 1
-        if isinstance(item, Operation):
-            if item.type is OperationType.CREATE_SPAN:
-                opens = 2  # itself and its finish
-            elif item.type is OperationType.REGISTER_AGENT_INSTANCE:
-                opens = 3  # itself, its start and its finish
         kept = min(self._reserved, self._max_items // 2)
         return (
-            held_items + kept + opens <= self._max_items
+            held_items + kept + 1 + len(rules.opens) <= self._max_items
             and held_bytes + size <= self._max_bytes - self._max_bytes // 8
         )
 
-    def _note(self, item: object) -> None:
-        """Keep room for what will close ``item``, or give back the room that it closes."""
-        instance_id = item.instance_id if isinstance(item, Operation) else None
-        if not isinstance(item, Operation) or instance_id is None:
+    def _note(self, operation: Operation) -> None:
+        """Keep room for what will close what it opens, or free the room of what it closes."""
+        instance_id, rules = operation.instance_id, operation.type.rules
+        if instance_id is None:
             return
-        if item.type is OperationType.CREATE_SPAN:
-            span_id = item.span_id
-            if span_id is not None and item.payload.get("finished_at") is None:
-                self._keep_room(instance_id, span_id)
-        elif item.type is OperationType.FINISH_SPAN:
-            span_id = item.span_id
-            if span_id is not None:
-                self._release(instance_id, span_id)
-        elif item.type is OperationType.REGISTER_AGENT_INSTANCE:
-            self._keep_room(instance_id, "start")
-            self._keep_room(instance_id, "finish")
-        elif item.type is OperationType.START_AGENT_INSTANCE:
-            self._release(instance_id, "start")
-        elif item.type is OperationType.FINISH_AGENT_INSTANCE:
-            self._forget(item)
+        if rules.stage is Stage.END:
+            self._forget(operation)
+        elif rules.closes is not None:
+            self._release(instance_id, operation.span_id if rules.closes == SPAN else rules.closes)
+        elif operation.payload.get("finished_at") is None:  # else it is closed already
+            for name in rules.opens:
+                self._keep_room(instance_id, operation.span_id if name == SPAN else name)
 
-    def _keep_room(self, instance_id: str, closing: str) -> None:
-        if self._reserved < self._max_items:  # more is never kept, and not worth remembering
+    def _keep_room(self, instance_id: str, closing: str | None) -> None:
+        # More than the whole buffer is never kept, and not worth remembering.
+        if closing is not None and self._reserved < self._max_items:
             closings = self._open.setdefault(instance_id, set())
             self._reserved += closing not in closings
             closings.add(closing)
 
-    def _release(self, instance_id: str, closing: str) -> None:
+    def _release(self, instance_id: str, closing: str | None) -> None:
         spans = self._open.get(instance_id)
         if spans is not None and closing in spans:
             spans.remove(closing)
@@ -125,14 +108,12 @@ class Admission:
             if not spans:
                 del self._open[instance_id]
 
-    def _forget(self, item: object) -> None:
-        """Give back all the room of an instance that is over, or lost."""
-        if (
-            isinstance(item, Operation)
-            and item.instance_id is not None
-            and item.type not in {OperationType.CREATE_SPAN, OperationType.RECORD_QUALITY}
-        ):
-            if item.type is OperationType.FINISH_SPAN:
-                self._release(item.instance_id, item.span_id or "")
-                return
-            self._reserved -= len(self._open.pop(item.instance_id, ()))
+    def _forget(self, operation: Operation) -> None:
+        """Free the room kept for what is lost with an operation, or over with it."""
+        instance_id, rules = operation.instance_id, operation.type.rules
+        if instance_id is None:
+            return
+        if rules.closes == SPAN:
+            self._release(instance_id, operation.span_id)
+        elif rules.stage is not Stage.RUN:
+            self._reserved -= len(self._open.pop(instance_id, ()))
