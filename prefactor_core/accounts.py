@@ -1,6 +1,34 @@
-"""What a client says of the operations that its calls made: while it runs, and when it ends."""
+"""Accounts of operations: what an executor and a client say of what they were given."""
 
+from collections import Counter
 from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class ExecutorAccount:
+    """Where every delivery went: ``received = settled + dead_lettered + released + held``.
+
+    Attributes:
+        received: Deliveries taken from the queue.
+        settled: Those whose effect has happened.
+        overtaken: Of ``settled``, those whose effect had happened before the last attempt.
+        dead_lettered: Those that will not be tried again.
+        released: Those that were another process's by then, or went back at a stop or a failure.
+        retried_by_type: How often deliveries went back into their lanes since something went wrong, by
+            operation type: what failed itself, and what was sent behind it in its lane.
+    """
+
+    received: int = 0
+    settled: int = 0
+    overtaken: int = 0
+    dead_lettered: int = 0
+    released: int = 0
+    retried_by_type: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def retried(self) -> int:
+        """The total of ``retried_by_type``."""
+        return self.retried_by_type.total()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +81,7 @@ class ClientStats:
         buffered: Those that wait in the queue.
         sending: Those that the executor has: in flight, waiting for their turn, or for another try; with a
             broker, those that were sent and are not confirmed.
-        retried: Tries that came to nothing; one operation may count several times.
+        retried: As in ``ExecutorAccount``; one operation may count several times.
         open_spans: Spans that are open.
     """
 

@@ -190,6 +190,11 @@ class Operation:
         return None if needs is None else _text_or_none(self.payload.get(needs))
 
 
+def kind_of(item: object) -> str:
+    """Return what an item counts as: its operation type, or ``item`` for what is no operation."""
+    return item.type.value if isinstance(item, Operation) else "item"
+
+
 def require_sound(operation: Operation) -> None:
     """Refuse an operation that would do harm in a path, or to others in the same request.
 

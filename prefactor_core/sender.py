@@ -1,28 +1,20 @@
-"""The in-process sender: an executor and a delivery for a queue that nobody else empties."""
+"""The in-process sender: the pipeline for a queue that nobody else empties."""
 
 import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
 
-from prefactor_core.api.circuit_breaker import CircuitBreaker
-from prefactor_core.api.delivery import ApiDelivery
-from prefactor_core.api.http import HttpApi
+from prefactor_core.accounts import ExecutorAccount
+from prefactor_core.api.pipeline import Pipeline
 from prefactor_core.config import HttpClientConfig, QueueConfig
 from prefactor_core.exceptions import PrefactorTelemetryFailureError
-from prefactor_core.execution.dependents import Dependents
-from prefactor_core.execution.disposal import ExecutorAccount
 from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.monitoring.poll import TerminationPoll
 from prefactor_core.monitoring.termination_monitor import TerminationMonitor
-from prefactor_core.plugins import observers
 from prefactor_core.queue.base import Queue
-from prefactor_core.queue.executor import TaskExecutor
 
 logger = logging.getLogger("prefactor_core")
-
-_LINGER = 0.01
-"""Seconds that a small batch may grow: telemetry is not urgent, and requests are what costs."""
 
 
 class LocalSender:
@@ -53,21 +45,20 @@ class LocalSender:
             cap=http.max_retry_delay,
         )
         self._queue = queue
-        self._api = HttpApi(http, sdk_header, connections=queue_config.num_workers + 1)
-        self._breaker = CircuitBreaker(self._api.ping, retry, latch=True)
-        self._executor = TaskExecutor(
+        self._pipeline = Pipeline(
             queue,
-            ApiDelivery(
-                self._api, self._breaker, http.retry_on_status_codes, on_terminated=monitor.terminated
-            ),
+            http,
+            retry,
             queue_config.num_workers,
-            retry=retry,
-            dependents=Dependents(),
-            linger=_LINGER,
-            observe=observers(),
+            sdk_header,
+            latch=True,
+            on_terminated=monitor.terminated,
             on_failure=self._fail,
         )
-        self._poll = TerminationPoll(self._api.get, monitor, poll_interval) if poll_interval > 0 else None
+        self._executor = self._pipeline.executor
+        self._poll = (
+            TerminationPoll(self._pipeline.http.get, monitor, poll_interval) if poll_interval > 0 else None
+        )
         self._polling: asyncio.Task[None] | None = None
         self._check: asyncio.Task[None] | None = None
         self._failure: PrefactorTelemetryFailureError | None = None
@@ -132,7 +123,7 @@ class LocalSender:
             if self._failure is None:
                 self._check.cancel()
             await asyncio.wait([self._check])
-        await self._api.close()
+        await self._pipeline.http.close()
 
     async def release(self) -> None:
         """Give what was taken back to the queue: the event loop is closed, and its tasks with it."""
@@ -145,11 +136,11 @@ class LocalSender:
         for task in own:
             task.cancel()
         await asyncio.gather(*own, return_exceptions=True)
-        await self._api.close()
+        await self._pipeline.http.close()
 
     async def _check_token(self) -> None:
         try:
-            await self._breaker.check()
+            await self._pipeline.breaker.check()
         except PrefactorTelemetryFailureError as failure:
             await self._fail(failure)
 

@@ -4,12 +4,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+from prefactor_core.accounts import ExecutorAccount
 from prefactor_core.execution.dead_letter_log import DeadLetterLog
 from prefactor_core.execution.lanes import Resolution
 from prefactor_core.execution.retry import RetryPolicy, Tries
+from prefactor_core.operations import kind_of
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import DeadLetter, Delivery, Queue
 
@@ -19,27 +20,6 @@ R = TypeVar("R")
 
 Observe: TypeAlias = Callable[[Sequence[Any], Sequence[DeadLetter[Any]]], None]
 """Told the items that were settled, and the dead letters."""
-
-
-@dataclass(slots=True)
-class ExecutorAccount:
-    """Where every delivery went: ``received = settled + dead_lettered + released + held``.
-
-    Attributes:
-        received: Deliveries taken from the queue.
-        settled: Those whose effect has happened.
-        overtaken: Of ``settled``, those whose effect had happened before the last attempt.
-        dead_lettered: Those that were given up.
-        released: Those that were another process's by then, or went back at a stop or a failure.
-        retried: Tries that came to nothing; one delivery may count several times.
-    """
-
-    received: int = 0
-    settled: int = 0
-    overtaken: int = 0
-    dead_lettered: int = 0
-    released: int = 0
-    retried: int = 0
 
 
 class Disposal:
@@ -78,7 +58,7 @@ class Disposal:
 
         When this is cancelled, what is left of the batch stands in ``interrupted``.
         """
-        self._account.retried += resolution.retried
+        self._account.retried_by_type.update(kind_of(delivery.item) for delivery in resolution.retried)
         settled, dead, revoked = resolution.settled, resolution.dead, resolution.revoked
         self.held += len(settled) + len(dead) + len(revoked)
         dead_deliveries = [delivery for delivery, _ in dead]

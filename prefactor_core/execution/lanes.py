@@ -18,6 +18,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Final, Generic, TypeVar
 
 from prefactor_core.execution.credit import Credit
@@ -63,14 +64,14 @@ class Resolution(Generic[T]):
         dead: Deliveries to dead-letter, those that follow a lost one included.
         revoked: Deliveries to give back: they are another process's by now.
         overtaken: How many of ``settled`` had had their effect before.
-        retried: Deliveries that will be tried again because something went wrong.
+        retried: Deliveries that went back because something went wrong.
     """
 
     settled: list[Delivery[T]] = field(default_factory=list)
     dead: list[tuple[Delivery[T], DeadLetter[T]]] = field(default_factory=list)
     revoked: list[Delivery[T]] = field(default_factory=list)
     overtaken: int = 0
-    retried: int = 0
+    retried: list[Delivery[T]] = field(default_factory=list)
 
 
 class Lanes(Generic[T]):
@@ -330,11 +331,11 @@ class Lanes(Generic[T]):
                     continue
                 return
             if isinstance(outcome, Apart):
-                resolution.retried += 1
+                resolution.retried.append(lane.line[0])
                 lane.alone = True
                 lane.limit = max(1, (sent - done) // 2)
             elif isinstance(outcome, Retry):
-                resolution.retried += sent - done
+                resolution.retried += islice(lane.line, sent - done)
                 delay = self._fail(lane, outcome, resolution, company=company, several=sent - done > 1)
             elif isinstance(outcome, Later):
                 delay = _MOMENT
@@ -357,7 +358,7 @@ class Lanes(Generic[T]):
         lane.alone = True
         lane.attempts += dead.sent
         if dead.rejected and not self._credit.spend(lane.key, now):
-            resolution.retried += 1
+            resolution.retried.append(lane.line[0])
             lane.verdict = dead
             self._credit.hold(lane, dead.reason, now)
             return False

@@ -11,7 +11,7 @@ from typing import Final
 
 from prefactor_core.bounded import Throttle
 from prefactor_core.execution.dependents import Dependents
-from prefactor_core.operations import NO_RULES, SPAN, Operation, Rules, Stage
+from prefactor_core.operations import NO_RULES, SPAN, Operation, Rules, Stage, kind_of
 
 logger = logging.getLogger("prefactor_core.queue")
 
@@ -61,7 +61,7 @@ class Admission:
         self._dependents.lose(item, reason or "the buffer was full")
         if operation is not None:
             self._forget(operation)
-        self.dropped["item" if operation is None else operation.type.value] += 1
+        self.dropped[kind_of(item)] += 1
         if self._throttle.allows(self._monotonic()):
             logger.warning(
                 "the buffer is full (%d operations, %d bytes): %d dropped so far, with what depends on them",

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from prefactor_core.accounts import ExecutorAccount
 from prefactor_core.exceptions import PrefactorTelemetryFailureError, QueueClosedError
 from prefactor_core.execution.dependents import Dependents
-from prefactor_core.execution.disposal import Disposal, ExecutorAccount, Observe
+from prefactor_core.execution.disposal import Disposal, Observe
 from prefactor_core.execution.handler import BatchHandler, Circuit, EachItem, GuardedHandler, NoCircuit
 from prefactor_core.execution.lanes import Lanes, Resolution
 from prefactor_core.execution.outcome import LATER, Outcome, Retry

@@ -138,7 +138,7 @@ def table(heading: str) -> list[list[str]]:
 async def metrics() -> dict[str, tuple[str, set[str]]]:
     """Kind and labels of each metric that a worker shows."""
     worker = Worker(RunSettings("redis://127.0.0.1:1", "http://127.0.0.1:1", FixedToken("token", "the test")))
-    await worker._api.close()
+    await worker.pipeline.http.close()
     collectors: list[Any] = list(worker.registry._collector_to_names)
     return {one._name: (one._type, set(one._labelnames)) for one in collectors}
 

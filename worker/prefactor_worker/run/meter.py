@@ -11,7 +11,7 @@ from prometheus_client import Counter as Total
 from prefactor_core.api.delivery import Api, ApiDelivery
 from prefactor_core.api.replies import Reply
 from prefactor_core.execution.handler import BatchLimits, Circuit
-from prefactor_core.execution.outcome import Outcome, Retry
+from prefactor_core.execution.outcome import Outcome
 from prefactor_core.hookspecs import hookimpl
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter, Delivery
@@ -35,7 +35,10 @@ class Meter:
             registry=registry,
         )
         self.retried = Total(
-            "prefactor_operations_retried", "Tries that came to nothing.", ["type"], registry=registry
+            "prefactor_operations_retried",
+            "How often operations went back since something went wrong.",
+            ["type"],
+            registry=registry,
         )
         self.dead = Total(
             "prefactor_operations_dead_lettered",
@@ -61,6 +64,7 @@ class Meter:
         self.progressed_at = time.monotonic()
         """When something was last done: a reply came, or a delivery was disposed of."""
         self._quarantined = 0
+        self._retried: Counter[str] = Counter()
 
     def progress(self) -> None:
         """Something was done."""
@@ -70,6 +74,12 @@ class Meter:
         """Count what was dead-lettered unread, of which there are ``total`` by now."""
         self.dead.labels("unread").inc(total - self._quarantined)
         self._quarantined = total
+
+    def went_back(self, retried_by_type: Counter[str]) -> None:
+        """Count what went back, by type; the argument says how often that was by now."""
+        for kind, count in (retried_by_type - self._retried).items():
+            self.retried.labels(kind).inc(count)
+        self._retried = retried_by_type.copy()
 
     @hookimpl
     def prefactor_disposed(self, settled: Sequence[Operation], dead: Sequence[DeadLetter[Operation]]) -> None:
@@ -139,8 +149,4 @@ class MeteredDelivery:
     async def handle(self, deliveries: Sequence[Delivery[Operation]]) -> list[Outcome]:
         """Carry out ``deliveries`` and return what became of each."""
         self._meter.batch_operations.observe(len(deliveries))
-        outcomes = await self._delivery.handle(deliveries)
-        for delivery, outcome in zip(deliveries, outcomes, strict=True):
-            if isinstance(outcome, Retry):
-                self._meter.retried.labels(delivery.item.type.value).inc()
-        return outcomes
+        return await self._delivery.handle(deliveries)

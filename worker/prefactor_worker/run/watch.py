@@ -132,6 +132,7 @@ class Watch:
         elif self._executor.holding is not None:
             self._health.waiting_for = f"the API takes nothing: {self._executor.holding}"
         self._meter.quarantined(self._queue.consumer.quarantined)
+        self._meter.went_back(self._executor.account.retried_by_type)
         problem = self._queue.consumer.problem
         self._health.broker_problem = problem
         self._broker_unavailable.set(problem is not None)

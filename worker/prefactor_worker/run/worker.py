@@ -10,19 +10,15 @@ from urllib.parse import urlsplit
 from prometheus_client import CollectorRegistry
 
 from prefactor_core import HttpClientConfig, PrefactorCoreConfig
-from prefactor_core.api.circuit_breaker import CircuitBreaker
-from prefactor_core.api.delivery import ApiDelivery
-from prefactor_core.api.http import HttpApi
 from prefactor_core.api.packing import BULK_LIMITS
+from prefactor_core.api.pipeline import Pipeline
 from prefactor_core.api.replies import Reply
 from prefactor_core.broker.options import asked_partitions
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.client import CORE_SDK_HEADER_ENTRY
 from prefactor_core.exceptions import BrokerError, TransportError
-from prefactor_core.execution.dependents import Dependents
 from prefactor_core.execution.retry import RetryPolicy
-from prefactor_core.plugins import create_queue, observers
-from prefactor_core.queue.executor import TaskExecutor
+from prefactor_core.plugins import create_queue
 from prefactor_worker.run.aside import keep_aside
 from prefactor_worker.run.health import Health
 from prefactor_worker.run.meter import Meter, MeteredApi, MeteredDelivery
@@ -31,7 +27,6 @@ from prefactor_worker.run.watch import Watch
 
 logger = logging.getLogger("prefactor_worker")
 
-_LINGER: Final = 0.01
 _DRAINED: Final = 0.5
 """Seconds between two looks at whether everything is done."""
 
@@ -59,27 +54,22 @@ class Worker:
             max_retry_delay=settings.max_retry_delay,
         )
         retry = RetryPolicy(settings.max_retries, settings.retry_delay_base, cap=settings.max_retry_delay)
-        self._api = HttpApi(
-            http,
-            lambda: CORE_SDK_HEADER_ENTRY,
-            connections=settings.concurrency + 1,
-            token=settings.token.current,
-        )
-        api = MeteredApi(self._api, self.meter)
-        self.breaker = CircuitBreaker(self._ping, retry, latch=False)
-        limits = replace(BULK_LIMITS, max_items=settings.batch, max_lanes=settings.batch)
-        self.executor = TaskExecutor(
+        self.pipeline = Pipeline(
             self.queue,
-            MeteredDelivery(
-                ApiDelivery(api, self.breaker, http.retry_on_status_codes, limits=limits), self.meter
-            ),
+            http,
+            retry,
             settings.concurrency,
-            retry=retry,
-            dependents=Dependents(),
-            linger=_LINGER,
-            observe=observers(self.meter),
+            lambda: CORE_SDK_HEADER_ENTRY,
+            latch=False,
+            token=settings.token.current,
+            ping=self._ping,
+            limits=replace(BULK_LIMITS, max_items=settings.batch, max_lanes=settings.batch),
+            around_api=lambda api: MeteredApi(api, self.meter),
+            around_delivery=lambda delivery: MeteredDelivery(delivery, self.meter),
+            observer=self.meter,
             outage=self.queue.consumer.outage,
         )
+        self.executor, self.breaker = self.pipeline.executor, self.pipeline.breaker
         self.health = Health(lambda: self.executor.held, self.meter)
         self._watch = Watch(
             self.queue,
@@ -125,12 +115,12 @@ class Worker:
                         task.cancel()
                     await asyncio.gather(*beside, return_exceptions=True)
         finally:
-            await self._api.close()
+            await self.pipeline.http.close()
 
     async def _ping(self) -> Reply:
         if self.breaker.state.token_refused:
             self._settings.token.reread()
-        return await self._api.ping()
+        return await self.pipeline.http.ping()
 
     async def _wait_for_the_end(self) -> None:
         ends: list[asyncio.Task[object]] = [asyncio.create_task(self._stop.wait(), name="stop")]
