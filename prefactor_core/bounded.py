@@ -17,11 +17,7 @@ def remember(kept: dict[K, V], key: K, value: V, most: int) -> None:
 
 
 class Throttle:
-    """Lets a warning be logged once in an interval; warnings of different kinds have an interval each.
-
-    Args:
-        interval: Seconds between two warnings of a kind.
-    """
+    """Lets a warning be logged once in an interval of seconds, each kind of warning by itself."""
 
     def __init__(self, interval: float) -> None:
         self._interval = interval

@@ -42,13 +42,7 @@ def require_pfid(value: object, field: str) -> str:
 
 
 class PfidFactory:
-    """Makes new PFIDs.
-
-    Args:
-        now_ms: Unix time in milliseconds.
-        random_bytes: Returns that many random bytes. The default asks the operating system, so that
-            ids differ in forked processes too.
-    """
+    """Makes new PFIDs. The random bytes of the default differ in forked processes too."""
 
     __slots__ = ("_now_ms", "_random_bytes", "_time")
 

@@ -26,13 +26,7 @@ class Lifetime:
 
     One task waits for the end and carries it out, however it comes: ``end`` (the client is closed),
     ``drop`` (nobody is left to close it), or a cancellation of that task (the event loop ends). Neither this
-    object nor anything that it starts holds the client.
-
-    Args:
-        queue: Where operations go.
-        sender: What empties the queue, if that happens in this process. ``begin`` starts it.
-        monitor: Knows which instances are asked to stop.
-        close_timeout: Seconds that it takes to end at most, where ``end`` does not say.
+    object nor anything that it starts holds the client. ``sender`` empties the queue, if that happens here.
     """
 
     def __init__(

@@ -25,15 +25,8 @@ class Outage:
 
     An outage begins with the first failure, and is over once everybody who failed got through, or has ended,
     and nothing has failed for two seconds. An error that is somebody's mistake and no ``TransportError`` or
-    ``OSError`` is logged with a traceback, once an outage.
-
-    All times are the event loop's; all methods but the constructor need one that runs.
-
-    Args:
-        logger: Where the lines go.
-        name: What is unavailable.
-        begins: What the first line says of it, such as ``"is unavailable, its partitions wait"``.
-        state: Returns what the last line adds.
+    ``OSError`` is logged with a traceback, once an outage. The first line says ``name`` and ``begins``; the
+    last adds what ``state`` returns.
     """
 
     def __init__(
@@ -55,13 +48,7 @@ class Outage:
         self._end: asyncio.TimerHandle | None = None
 
     def failed(self, who: Hashable, error: Exception) -> None:
-        """Take note that a try failed.
-
-        Args:
-            who: Whose try that was. Until the same one tells that it got through, or has ended, the outage
-                goes on.
-            error: What it failed with.
-        """
+        """Take note that a try of ``who`` failed. The outage goes on until the same one worked or ended."""
         self._cancel_end()
         if not self._failures:
             self._began = asyncio.get_running_loop().time()

@@ -13,9 +13,6 @@ class Outbox:
     A queue whose ``put`` never suspends needs no help. With any other queue a second call could overtake the
     first while that one is suspended, or a cancelled caller could leave a hole in the sequence; so each
     call's operations are put by a task of their own that waits for the one before.
-
-    Args:
-        queue: Where the operations go.
     """
 
     def __init__(self, queue: Queue[Operation]) -> None:
@@ -25,11 +22,7 @@ class Outbox:
         """Operations whose ``put`` returned."""
 
     async def put(self, *operations: Operation) -> None:
-        """Put operations one after the other, with nothing of another call between them.
-
-        Raises:
-            QueueClosedError: The queue is closed.
-        """
+        """Put operations one after the other, with nothing of another call between them."""
         if self._queue.immediate:
             await self._put_all(operations)
             return
@@ -62,14 +55,10 @@ def _retrieve(put: asyncio.Task[None]) -> None:
 
 
 class Entrance:
-    """What calls go through on their way to an outbox.
+    """What calls go through on their way to an outbox: ``check`` raises if none can be taken now.
 
     Whatever makes operations holds the entrance, and nothing that delivers them does: once it is gone, no
     call can come any more.
-
-    Args:
-        outbox: Where operations go.
-        check: Raises if no call can be taken now, with the reason.
     """
 
     def __init__(self, outbox: Outbox, check: Callable[[], None]) -> None:

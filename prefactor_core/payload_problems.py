@@ -21,12 +21,7 @@ _LONGEST_PATH: Final = 200
 
 
 def problem_of(value: object, field: str) -> InvalidPayloadError:
-    """Return the error that names the first value that is not JSON by its path.
-
-    Args:
-        value: What could not be serialised.
-        field: The name that the path begins with.
-    """
+    """Return the error that names the first value that is not JSON by its path, from ``field`` on."""
     try:
         found = _search(value, field, ())
     except Exception:  # noqa: BLE001 -- containers of the caller's own may raise anything

@@ -18,16 +18,7 @@ logger = logging.getLogger("prefactor_core")
 
 
 class LocalSender:
-    """Sends what is queued in this process, until it is stopped or the API refuses the token.
-
-    Args:
-        queue: What to empty.
-        http: How to reach the API.
-        queue_config: Concurrency and retries.
-        sdk_header: Returns the SDK header of the moment.
-        monitor: Told of instances whose agents are asked to stop.
-        poll_interval: Seconds of a round of the slow poll; 0 for none.
-    """
+    """Sends what is queued in this process, until it is stopped or the API refuses the token."""
 
     def __init__(
         self,
@@ -79,11 +70,7 @@ class LocalSender:
         return 0 if self._failure is None else self._failure.dropped_operations
 
     def raise_failure(self) -> None:
-        """Raise the failure that has ended delivery, if one has.
-
-        Raises:
-            PrefactorTelemetryFailureError: It has.
-        """
+        """Raise the failure that has ended delivery, if one has."""
         if self._failure is not None:
             # A fresh one each time: an exception that is raised again grows its traceback.
             raise PrefactorTelemetryFailureError(

@@ -29,13 +29,7 @@ if TYPE_CHECKING:
 class Session:
     """One life of a client. When nobody holds it any more, nor its managers, its lifetime ends by itself.
 
-    Args:
-        config: The client's configuration.
-        queue: Where operations go.
-        ids: Makes ids.
-        now: Returns the time, with a time zone.
-        sdk_header: Returns the SDK header of the moment; must not lead to the client.
-        monitor: Knows which instances are asked to stop.
+    ``sdk_header`` must not lead to the client.
 
     Raises:
         InvalidInputError: The queue is closed, or it is emptied here and nothing says how to reach the API.

@@ -94,29 +94,15 @@ class SpanContext:
         self._started = True
 
     async def complete(self, result: dict[str, Any] | None = None, timestamp: datetime | None = None) -> None:
-        """End the span as complete.
-
-        Args:
-            result: Added to what ``set_result`` was given.
-            timestamp: When it ended, with a time zone; by default now.
-        """
+        """End the span as complete. ``result`` is added to that of ``set_result``."""
         await self._end("complete", result, timestamp)
 
     async def fail(self, result: dict[str, Any] | None = None, timestamp: datetime | None = None) -> None:
-        """End the span as failed.
-
-        Args:
-            result: Added to what ``set_result`` was given; details of the error, say.
-            timestamp: When it ended, with a time zone; by default now.
-        """
+        """End the span as failed. ``result``, the error say, is added to that of ``set_result``."""
         await self._end("failed", result, timestamp)
 
     async def cancel(self, timestamp: datetime | None = None) -> None:
-        """End the span as cancelled; before ``start``, as one that never began.
-
-        Args:
-            timestamp: When that was, with a time zone; by default now.
-        """
+        """End the span as cancelled; before ``start``, as one that never began."""
         if not self._finished and not self._is_put():
             await self._manager.cancel_unstarted(self._id, timestamp)
             self._finished = True

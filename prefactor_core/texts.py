@@ -51,9 +51,7 @@ def is_unicode(text: str) -> bool:
 def one_line(text: str, longest: int | None = None) -> str:
     """Return ``text`` with everything escaped that could begin a new line or speak to a terminal.
 
-    Args:
-        text: What somebody has written.
-        longest: Characters that are returned at most; a longer one ends with three dots.
+    What is longer than ``longest`` characters ends with three dots.
     """
     if longest is not None:
         text = text[: longest + 1]
@@ -63,12 +61,7 @@ def one_line(text: str, longest: int | None = None) -> str:
 
 
 def name(text: object, kind: str) -> str:
-    """Return a name that somebody else gave, or, if it is long or not printable, that it is one.
-
-    Args:
-        text: The name.
-        kind: What it is the name of.
-    """
+    """Return a name that somebody gave; or, if it is long or not printable, of what ``kind`` it is."""
     if isinstance(text, str) and 0 < len(text) <= _LONGEST_NAME and text.isprintable():
         return text
     return f"a {kind} that cannot be shown"

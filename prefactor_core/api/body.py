@@ -24,11 +24,7 @@ _FEW: Final = 1024 * 1024
 
 
 class BodyError(Exception):
-    """A body that cannot be read; the message says why, and quotes nothing of it.
-
-    Attributes:
-        too_large: Whether that is its size, in bytes or in values.
-    """
+    """A body that cannot be read; the message says why, and quotes nothing of it."""
 
     def __init__(self, message: str, *, too_large: bool = False) -> None:
         super().__init__(message)
@@ -36,12 +32,9 @@ class BodyError(Exception):
 
 
 class Decoder:
-    """Decodes one body as it comes.
+    """Decodes one body as it comes: its ``Content-Encoding``, its ``Content-Length`` if it has one.
 
-    Args:
-        encoding: Its ``Content-Encoding``.
-        announced: Its ``Content-Length``, if it has one.
-        limit: Bytes that it may have, as it comes and decompressed.
+    ``limit`` is how many bytes it may have, both as it comes and decompressed.
 
     Raises:
         BodyError: It is known already that it cannot be read.
@@ -59,11 +52,7 @@ class Decoder:
             raise self._too_large()
 
     def decode(self, chunk: bytes) -> Iterator[bytes]:
-        """Yield what ``chunk`` holds, in pieces that stay within the limit.
-
-        Raises:
-            BodyError: The body is larger, or cannot be decompressed.
-        """
+        """Yield what ``chunk`` holds, in pieces that stay within the limit. Raises ``BodyError``."""
         self._came += len(chunk)
         if chunk and not self._known:
             raise BodyError("its compression was not asked for")
@@ -81,11 +70,7 @@ class Decoder:
             yield piece
 
     def finish(self) -> None:
-        """The body has ended.
-
-        Raises:
-            BodyError: Its compressed data have not.
-        """
+        """The body has ended. Raises ``BodyError`` if its compressed data have not."""
         if self._gzip is not None and self._came and not self._gzip.eof:
             raise BodyError("its gzip data end too soon")
 

@@ -72,12 +72,7 @@ class CircuitState:
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Leave to send one request.
-
-    Attributes:
-        since: When it was given, in the event loop's seconds.
-        probe: Whether the others wait for what becomes of it.
-    """
+    """Leave to send one request since a time of the event loop. Others wait for the end of a probe."""
 
     since: float
     probe: bool = False
@@ -85,6 +80,8 @@ class Permit:
 
 class CircuitBreaker:
     """What is known of the API's health, shared by everybody who sends to it.
+
+    Whatever may ping raises ``PrefactorTelemetryFailureError`` where a refused token is final.
 
     Args:
         ping: Asks the API for a sign of life that also checks the token.
@@ -112,11 +109,7 @@ class CircuitBreaker:
 
     @asynccontextmanager
     async def permit(self) -> AsyncIterator[Permit]:
-        """Wait until sending makes sense, and keep the turn for as long as the request takes.
-
-        Raises:
-            PrefactorTelemetryFailureError: The token is refused, and that is final here.
-        """
+        """Wait until sending makes sense, and keep the permit for as long as the request takes."""
         loop = asyncio.get_running_loop()
         await self.wait()
         if self._open is None:
@@ -137,11 +130,7 @@ class CircuitBreaker:
         return self._held_until <= asyncio.get_running_loop().time()
 
     async def wait(self) -> None:
-        """Wait until ``ready``. One of those who wait probes; the others wait for that one.
-
-        Raises:
-            PrefactorTelemetryFailureError: The token is refused, and that is final here.
-        """
+        """Wait until ``ready``. One of those who wait probes; the others wait for that one."""
         while not self.ready:
             await self._wait_for_hold()
             async with self._probing:
@@ -153,9 +142,6 @@ class CircuitBreaker:
         """Return whether the endpoint is well: something was done within the last second, or a ping says so.
 
         While a probe with a write is due, the ping that made it due says so.
-
-        Raises:
-            PrefactorTelemetryFailureError: The token is refused, and that is final here.
         """
         if self._open is not None:
             return self._half_open
@@ -170,19 +156,11 @@ class CircuitBreaker:
         return CircuitState(self._open.reason, self._token_refused, held)
 
     async def check(self) -> None:
-        """Ask for a sign of life before there is anything to send.
-
-        Raises:
-            PrefactorTelemetryFailureError: The token is refused, and that is final here.
-        """
+        """Ask for a sign of life before there is anything to send."""
         await self._is_well(asyncio.get_running_loop().time())
 
     def succeeded(self, *, first: bool) -> None:
-        """Something was done.
-
-        Args:
-            first: Whether it was the first sending of everything in the request.
-        """
+        """Something was done; ``first`` if nothing in the request had been sent before."""
         self._proved_at = asyncio.get_running_loop().time()
         self._failed_requests = 0
         self._failed_lanes.clear()
@@ -191,19 +169,10 @@ class CircuitBreaker:
         self._recover()
 
     async def failed(self, permit: Permit, reply: Reply, lanes: Iterable[object], *, first: bool) -> float:
-        """A request came to nothing.
-
-        Args:
-            permit: The turn that it had.
-            reply: What came back.
-            lanes: The lanes that were in it.
-            first: Whether it was the first sending of everything in the request.
+        """A request of these lanes came to nothing; ``first`` as in ``succeeded``.
 
         Returns:
             How much of an attempt that was: 1 at an endpoint that is well, 0 at one that is unavailable.
-
-        Raises:
-            PrefactorTelemetryFailureError: The token is refused, and that is final here.
         """
         if first:
             self._failure_rate += (1 - self._failure_rate) * _RATE_WEIGHT
@@ -227,9 +196,6 @@ class CircuitBreaker:
 
         Returns:
             Whether it was the request's own fault: the token is good.
-
-        Raises:
-            PrefactorTelemetryFailureError: The token is refused, and that is final here.
         """
         self.answered(permit)
         if self._open is not None:

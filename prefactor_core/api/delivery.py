@@ -68,12 +68,8 @@ class Api(Protocol):
 class ApiDelivery:
     """The batch handler that posts operations to the API.
 
-    Args:
-        api: The HTTP client.
-        breaker: The health of what it speaks to.
-        retry_on: Statuses to be tried again, whatever else they mean.
-        on_terminated: Told the instance and the reason when a reply asks an agent to stop.
-        limits: What goes into one bulk request.
+    ``retry_on`` are statuses to be tried again, whatever else they mean. ``on_terminated`` is told the
+    instance and the reason when a reply asks an agent to stop.
     """
 
     def __init__(
@@ -103,11 +99,7 @@ class ApiDelivery:
         return self._breaker
 
     async def handle(self, deliveries: Sequence[Delivery[Operation]]) -> list[Outcome]:
-        """Send ``deliveries`` and return what became of each; nothing is sent while the circuit is not ready.
-
-        Raises:
-            PrefactorTelemetryFailureError: The token is refused, and that is final here.
-        """
+        """Send ``deliveries``, unless the circuit is not ready, and return what became of each."""
         wires: list[WireOperation] = []
         for delivery in deliveries:
             try:

@@ -34,12 +34,8 @@ _LONGEST_FAILURE: Final = 200
 class HttpApi:
     """Speaks HTTP to one API with one token.
 
-    Args:
-        config: URL, token and timeouts.
-        sdk_header: Returns the ``X-Prefactor-SDK`` header; asked at each request, since an integration may
-            add itself late.
-        connections: Connections kept at most.
-        token: Returns the token of the moment, where it can change; else it is the configuration's.
+    ``sdk_header`` is asked at each request, since an integration may add itself late; ``token`` too, where
+    the configuration's can change.
     """
 
     def __init__(

@@ -30,11 +30,7 @@ _KEYS_KEPT: Final = 10_000
 
 
 class Packing:
-    """What has been learnt about the requests that get through.
-
-    Args:
-        limits: What goes into one bulk request in good weather.
-    """
+    """What has been learnt about the requests that get through."""
 
     def __init__(self, limits: BatchLimits = BULK_LIMITS) -> None:
         self._usual_limits = limits
@@ -66,10 +62,7 @@ class Packing:
         self._no_bulk_until = _now() + _REMEMBERED
 
     def too_large(self, items: list[bytes], reply: Reply) -> None:
-        """A bulk request of those items, two or more, was too large, or its reply was.
-
-        Half of it may pass, for a while.
-        """
+        """A bulk request of several items, or its reply, was too large. Half of it may pass, for a while."""
         size = sum(len(item) for item in items)
         self._say(
             "a bulk request of %d operations and %d bytes was too large (%s): sending smaller ones",

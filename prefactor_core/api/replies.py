@@ -117,11 +117,8 @@ def classify(
 ) -> Verdict:
     """Return what ``reply`` means for an operation that was sent alone.
 
-    Args:
-        reply: The reply.
-        operation_type: The operation's type.
-        maybe_sent: Whether an earlier sending may have had its effect.
-        retry_on: Statuses that the caller wants tried again, whatever else they mean.
+    ``maybe_sent`` says whether an earlier sending may have had its effect; statuses in ``retry_on`` are tried
+    again, whatever else they mean.
     """
     status = reply.status
     if status is None or status in retry_on:

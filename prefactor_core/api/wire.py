@@ -48,14 +48,10 @@ _MIN_KEY_LENGTH: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class WireOperation:
-    """An operation, ready to travel in either way.
+    """An operation, ready to travel in bulk or alone.
 
-    Attributes:
-        key: The idempotency key.
-        path: Where it goes as a request of its own.
-        bulk_type: ``_type`` of a bulk item.
-        address: What the path names and a bulk item must name itself: ``(field, id)``, or nothing.
-        fields: The remaining fields as the inside of a JSON object, without braces.
+    ``address`` is the field and the id that the path names and a bulk item has to name itself. ``fields`` are
+    the others, as the inside of a JSON object.
     """
 
     key: str

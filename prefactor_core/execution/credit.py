@@ -64,12 +64,9 @@ class Credit(Generic[L]):
         return len(self._rejected) >= GENERAL
 
     def spend(self, key: Hashable, now: float, *, dependent: bool = False) -> bool:
-        """Pay for a dead letter of a lane; whether it is believed.
+        """Pay for a dead letter of the lane with that key; whether it is believed.
 
-        Args:
-            key: The lane's key.
-            now: Monotonic time in seconds.
-            dependent: Whether it was not rejected itself, and follows what was since the last success.
+        A ``dependent`` was not rejected itself, and follows what was since the last success.
         """
         if not self.general:
             self._rejected.add(key)
@@ -79,13 +76,7 @@ class Credit(Generic[L]):
         return not self.general and now - self._exhausted_at >= _DOUBT_SECONDS
 
     def hold(self, lane: L, reason: str, now: float) -> None:
-        """Hold a lane that there was no credit for. It is retried when its turn comes.
-
-        Args:
-            lane: The lane.
-            reason: Why, fit for logs.
-            now: Monotonic time in seconds.
-        """
+        """Hold a lane that there was no credit for, until its retry is due. ``reason`` is fit for logs."""
         if self.exhausted is None:
             self.exhausted = reason
             self._exhausted_at = now
@@ -108,12 +99,7 @@ class Credit(Generic[L]):
         return self._next_retry if self._held else None
 
     def retry(self, now: float, is_over: Callable[[L], bool]) -> list[L]:
-        """Free and return the held lane whose retry is due, if one is, and with it those that need none.
-
-        Args:
-            now: Monotonic time in seconds.
-            is_over: Whether there is nothing to retry in a lane: its head is another process's by now.
-        """
+        """Free and return the held lane whose retry is due, if one is, and with it those that are over."""
         if not self._held or now < self._next_retry - _EARLY_SECONDS:
             return []
         self._next_retry = now + RETRY_SECONDS
@@ -125,9 +111,6 @@ class Credit(Generic[L]):
 
     def restore(self, now: float) -> tuple[list[L], bool]:
         """Note a success: credit is whole again.
-
-        Args:
-            now: Monotonic time in seconds.
 
         Returns:
             The lanes that were held, and whether what they were rejected with is believed: the success before

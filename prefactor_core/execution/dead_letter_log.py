@@ -19,11 +19,7 @@ _LONGEST_REASON: Final = 1_000
 
 
 class DeadLetterLog:
-    """Logs dead letters with type, key and reason; never what was in them.
-
-    Args:
-        monotonic: Clock in seconds.
-    """
+    """Logs dead letters with type, key and reason; never what was in them."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic

@@ -20,12 +20,7 @@ _SPANS_KEPT: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Why something is lost.
-
-    Attributes:
-        reason: The words for it.
-        rejected_at: After how many successes an endpoint's rejection began it; ``None`` if none did.
-    """
+    """Why something is lost, and after how many successes an endpoint's rejection began that, if one did."""
 
     reason: str
     rejected_at: int | None = None
@@ -69,11 +64,7 @@ class Dependents:
     def lose(self, item: object, reason: str, *, rejected_at: int | None = None, whole: bool = False) -> None:
         """Remember that ``item`` is lost. Items that are no operations have no dependents.
 
-        Args:
-            item: What is lost.
-            reason: Why.
-            rejected_at: After how many successes an endpoint's rejection began it; ``None`` if none did.
-            whole: Whether the item's instance is lost as a whole, whatever the item is.
+        ``rejected_at`` is as in ``Loss``; with ``whole`` the item's instance is lost, whatever the item is.
         """
         if not isinstance(item, Operation) or item.instance_id is None:
             return

@@ -25,12 +25,7 @@ Observe: TypeAlias = Callable[[Sequence[Any], Sequence[DeadLetter[Any]]], None]
 class Disposal:
     """Settles and dead-letters deliveries at a queue that may be unavailable for a while.
 
-    Args:
-        queue: Where the deliveries came from.
-        retry: Backoff while the queue fails; there is no last try.
-        account: What is counted once the queue has been told.
-        outage: The queue's.
-        observe: Told what was settled and what was dead-lettered, after the queue.
+    It counts, and tells ``observe``, once the queue has been told. There is no last try.
     """
 
     def __init__(

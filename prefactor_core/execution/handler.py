@@ -13,13 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """What a handler takes in one call.
-
-    Attributes:
-        max_items: Deliveries at most.
-        max_bytes: Bytes at most; a single larger delivery is still handed over.
-        max_lanes: Lanes at most.
-    """
+    """What a handler takes in one call at most; a single larger delivery is still handed over."""
 
     max_items: int
     max_bytes: int
@@ -62,19 +56,11 @@ class Circuit(Protocol):
         ...
 
     async def wait(self) -> None:
-        """Wait until ``ready``.
-
-        Raises:
-            PrefactorTelemetryFailureError: Nothing will ever be delivered: the executor ends.
-        """
+        """Wait until ``ready``. May raise ``PrefactorTelemetryFailureError``, as ``handle``."""
         ...
 
     async def prove(self) -> bool:
-        """Return whether a call would reach what is well; asks, unless that is known.
-
-        Raises:
-            PrefactorTelemetryFailureError: Nothing will ever be delivered: the executor ends.
-        """
+        """Return whether a call would reach what is well; asks, if that is unknown. May raise as ``wait``."""
         ...
 
 
@@ -108,9 +94,7 @@ class GuardedHandler(Protocol):
 class EachItem:
     """Makes a batch handler of a function that carries out one item, or raises.
 
-    Args:
-        handler: The function.
-        is_retryable: Whether an exception is worth another try; by default all are.
+    ``is_retryable`` says whether an exception is worth another try; by default all are.
     """
 
     def __init__(

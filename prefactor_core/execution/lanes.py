@@ -59,12 +59,8 @@ class _Lane(Generic[T]):
 class Resolution(Generic[T]):
     """What the queue is to be told after a batch, and what the account is to count.
 
-    Attributes:
-        settled: Deliveries to settle.
-        dead: Deliveries to dead-letter, those that follow a lost one included.
-        revoked: Deliveries to give back: they are another process's by now.
-        overtaken: How many of ``settled`` had had their effect before.
-        retried: Deliveries that went back because something went wrong.
+    ``dead`` includes what follows a lost operation; ``revoked`` is another process's by now. ``overtaken`` of
+    ``settled`` had had their effect before. ``retried`` went back since something went wrong.
     """
 
     settled: list[Delivery[T]] = field(default_factory=list)
@@ -77,11 +73,8 @@ class Resolution(Generic[T]):
 class Lanes(Generic[T]):
     """All lanes of one executor.
 
-    Args:
-        retry: Backoff and number of tries.
-        key: Names an item's lane; ``None`` gives it a lane of its own.
-        dependents: What follows a dead letter, if the items have such a thing.
-        calls: How many batches may be out at a time.
+    ``key`` names an item's lane; ``None`` gives it one of its own. ``dependents`` knows what follows a dead
+    letter. At most ``calls`` batches are out at a time. All times are monotonic seconds.
     """
 
     def __init__(
@@ -130,12 +123,7 @@ class Lanes(Generic[T]):
             self._dependents.revive(delivery.item)
 
     def take(self, limits: BatchLimits, now: float) -> list[Delivery[T]]:
-        """Return the next batch; empty if no lane is ready.
-
-        Args:
-            limits: What the handler takes.
-            now: Monotonic time in seconds.
-        """
+        """Return the next batch; empty if no lane is ready."""
         self._wake(now)
         alone_first = self._alone_is_next and self._may_go_alone
         batch = self._take_one_alone(limits, now) if alone_first else []
@@ -158,13 +146,7 @@ class Lanes(Generic[T]):
         return self._credit.general and 0 < len(self._lanes) == len(self._credit)
 
     def resolve(self, batch: Sequence[Delivery[T]], outcomes: Sequence[Outcome], now: float) -> Resolution[T]:
-        """Take back a batch with what became of it.
-
-        Args:
-            batch: What ``take`` returned.
-            outcomes: One for each delivery, in the same order.
-            now: Monotonic time in seconds.
-        """
+        """Take back a batch with an outcome for each of its deliveries, in the same order."""
         resolution: Resolution[T] = Resolution()
         groups = list(self._by_lane(batch, outcomes))
         if any(isinstance(outcome, Settled) for outcome in outcomes):

@@ -6,11 +6,7 @@ from typing import Final, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The effect has happened.
-
-    Attributes:
-        overtaken: It had happened before this attempt.
-    """
+    """The effect has happened; if ``overtaken``, before this attempt."""
 
     overtaken: bool = False
 
@@ -30,9 +26,6 @@ class Apart:
     """To be tried again at once, in less company.
 
     The request was too large, or the reply to this item did not say enough.
-
-    Attributes:
-        reason: What went wrong, for logs.
     """
 
     reason: str

@@ -35,9 +35,7 @@ class RetryPolicy:
     def delay(self, failures: int, floor: float = 0.0) -> float:
         """Return seconds to wait after that many failures in a row (1 or more).
 
-        Args:
-            failures: Failures so far.
-            floor: What the server asked for; the wait is never shorter.
+        The wait is never shorter than ``floor``, which a server may have asked for.
         """
         try:
             bound = min(self.cap, self.base * self.multiplier ** (failures - 1))
@@ -47,13 +45,7 @@ class RetryPolicy:
 
 
 class Tries:
-    """The tries of one thing that has no last try: each failure is logged by an outage, and backed off from.
-
-    Args:
-        who: Whose tries these are, for the outage.
-        retry: The backoff.
-        outage: Logs when it begins to fail, and when it works again.
-    """
+    """The tries of ``who`` at something that has no last try: an outage logs them, and a policy backs off."""
 
     def __init__(self, who: Hashable, retry: RetryPolicy, outage: Outage) -> None:
         self._who = who

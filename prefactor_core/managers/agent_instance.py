@@ -32,15 +32,7 @@ PURPOSES: Final = frozenset({"live", "smoke_test", "eval"})
 
 
 class AgentInstanceManager:
-    """Puts the operations of instances.
-
-    Args:
-        entrance: Where operations go.
-        ids: Makes instance ids.
-        now: Returns the time, with a time zone.
-        on_register: Told the id of each instance that was registered.
-        on_finish: Told the id of each instance that was finished.
-    """
+    """Puts the operations of instances, and tells of each instance that was registered or finished."""
 
     def __init__(
         self,
@@ -73,14 +65,7 @@ class AgentInstanceManager:
     ) -> str:
         """Put the registration of a new instance and return its id.
 
-        Args:
-            agent_id: PFID of the agent; none with a token that names the deployment.
-            agent_version: The agent's version, as the API takes it.
-            agent_schema_version: The schemas of its spans, as the API takes them.
-            instance_id: PFID of the caller's choice; by default a new one.
-            environment_id: PFID of the environment; none with a token that names the deployment.
-            purpose: ``live``, ``smoke_test`` or ``eval``.
-            external_identifier: The caller's own name for the instance.
+        The arguments are those of ``PrefactorCoreClient.create_agent_instance``.
 
         Raises:
             InvalidInputError: An argument is malformed; nothing was put.
@@ -207,12 +192,7 @@ class AgentInstanceManager:
         self._on_finish(instance_id)
 
     async def record_quality(self, instance_id: str, name: str, payload: dict[str, Any] | None) -> None:
-        """Put a quality of an instance: what is known of how well it did.
-
-        Args:
-            instance_id: PFID of the instance; another process may own it.
-            name: Name of the quality, as in its schema.
-            payload: Its value; ``None`` removes what was recorded.
+        """Put a quality of an instance; see ``PrefactorCoreClient.record_quality``.
 
         Raises:
             InvalidInputError: An argument is malformed; nothing was put.

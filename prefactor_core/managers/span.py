@@ -38,13 +38,8 @@ class SpanManager:
     """Knows the open spans and puts their operations.
 
     A span's create is put no later than the create of any of its descendants, whatever order the calls come
-    in: the API takes a child only after its parent.
-
-    Args:
-        entrance: Where operations go.
-        ids: Makes span ids.
-        now: Returns the time, with a time zone.
-        start_if_pending: Returns what has to be put before the first span of an instance.
+    in: the API takes a child only after its parent. ``start_if_pending`` returns what has to be put before
+    the first span of an instance.
     """
 
     def __init__(
@@ -85,9 +80,6 @@ class SpanManager:
 
         Returns:
             The span's id, which stays the same.
-
-        Raises:
-            InvalidInputError: An id or a name is malformed, or the payload cannot be sent.
         """
         self._entrance.check()
         encoded = encode_object(payload, "payload")
@@ -104,14 +96,7 @@ class SpanManager:
         payload: dict[str, Any] | None = None,
         started_at: datetime | None = None,
     ) -> str:
-        """Open a span and put its create; it stays the innermost one until it is finished.
-
-        Returns:
-            The span's id.
-
-        Raises:
-            InvalidInputError: An argument is malformed, or the payload cannot be sent.
-        """
+        """Open a span, put its create and return its id; it stays the innermost one until it is finished."""
         self._entrance.check()
         encoded = encode_object(payload, "payload")
         require_time(started_at, "started_at")
@@ -128,10 +113,7 @@ class SpanManager:
     ) -> bool:
         """Put the create of a prepared span as active, after those of its ancestors that were not put yet.
 
-        Args:
-            span_id: The span.
-            payload: What it was given; by default what it was prepared with.
-            started_at: When it began; by default now.
+        Without a payload it sends what it was prepared with; without a time it began now.
 
         Returns:
             False if the span was started before (by a child of its own, maybe), and nothing was done.

@@ -16,13 +16,7 @@ _SHORTEST_GAP: Final = 0.1
 
 
 class TerminationPoll:
-    """Asks for each watched instance once in every interval.
-
-    Args:
-        get: Reads a path of the API.
-        monitor: Whom to tell, and whom to ask for instances.
-        interval: Seconds of a round.
-    """
+    """Asks for each instance that the monitor watches once in ``interval`` seconds, and tells the monitor."""
 
     def __init__(
         self,

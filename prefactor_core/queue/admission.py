@@ -24,11 +24,6 @@ class Admission:
 
     The room kept for closing operations is at most half of the count and an eighth of the bytes: spans
     that are never finished must not fill the buffer with reservations.
-
-    Args:
-        max_items: Items unsettled at most.
-        max_bytes: Bytes unsettled at most.
-        monotonic: Clock for the interval between warnings, in seconds.
     """
 
     def __init__(self, max_items: int, max_bytes: int, monotonic: Callable[[], float]) -> None:
@@ -43,13 +38,9 @@ class Admission:
         """How many items were dropped, by operation type (``item`` for what is no operation)."""
 
     def admit(self, item: object, size: int, held_items: int, held_bytes: int) -> bool:
-        """Return whether ``item`` is taken; if not, it is counted here and its dependents follow.
+        """Return whether ``item`` of ``size`` bytes is taken, beside the items and bytes held already.
 
-        Args:
-            item: What is to be put.
-            size: About how many bytes it takes.
-            held_items: Items unsettled now.
-            held_bytes: Bytes unsettled now.
+        If not, it is counted here, and its dependents follow.
         """
         operation = item if isinstance(item, Operation) else None
         rules = NO_RULES if operation is None else operation.type.rules
