@@ -13,7 +13,6 @@ your agent never waits for the network::
 
 from prefactor_core._version import __version__
 from prefactor_core.accounts import ClientStats, CloseSummary
-from prefactor_core.adaptors import warn_missing_adaptor_config
 from prefactor_core.client import PrefactorCoreClient
 from prefactor_core.config import HttpClientConfig, PrefactorCoreConfig, QueueConfig
 from prefactor_core.context_stack import SpanContextStack
@@ -47,7 +46,11 @@ from prefactor_core.queue.memory import InMemoryQueue
 from prefactor_core.runtime import build_runtime_environment
 from prefactor_core.schema_registry import SchemaRegistry
 from prefactor_core.span_context import SpanContext
-from prefactor_core.utils import generate_idempotency_key, validate_idempotency_key
+from prefactor_core.utils import (
+    generate_idempotency_key,
+    validate_idempotency_key,
+    warn_missing_adaptor_config,
+)
 
 __all__ = [
     "AgentInstance",

@@ -59,6 +59,10 @@ class PrefactorCoreClient:
     A client that nobody holds any more, nor any handle or span of it, is closed in the background, with a
     warning.
 
+    All calls that record something raise ``ClientNotInitializedError`` if the client is not running,
+    ``WrongEventLoopError`` outside its event loop, and ``PrefactorTelemetryFailureError`` once delivery has
+    failed for good (the API refuses the token).
+
     Args:
         config: What the client needs to know.
         queue: A queue of your own, for this client alone, in place of the one that ``config.transport_url``
@@ -143,15 +147,8 @@ class PrefactorCoreClient:
     async def flush(self, timeout: float = 30.0) -> bool:
         """Wait until everything queued so far is delivered: for the end of a request, say, or of a test.
 
-        Args:
-            timeout: Seconds to wait at most.
-
         Returns:
-            Whether that came true in time. What was dead-lettered counts as dealt with.
-
-        Raises:
-            ClientNotInitializedError: The client is not running.
-            PrefactorTelemetryFailureError: Delivery has failed for good.
+            Whether that came true in ``timeout`` seconds. What was dead-lettered counts as dealt with.
         """
         session = self._running()
         done = await session.lifetime.flush(timeout)
@@ -159,11 +156,7 @@ class PrefactorCoreClient:
         return done
 
     def stats(self) -> ClientStats:
-        """Return where everything that was queued is now.
-
-        Raises:
-            ClientNotInitializedError: The client is not running.
-        """
+        """Return where everything that was queued is now. Raises ``ClientNotInitializedError``."""
         if self._session is None:
             raise self._not_running()
         return self._session.stats()
@@ -194,11 +187,7 @@ class PrefactorCoreClient:
 
     @property
     def instance_manager(self) -> AgentInstanceManager:
-        """The manager of agent instances.
-
-        Raises:
-            ClientNotInitializedError: The client is not running.
-        """
+        """The manager of agent instances."""
         return self._running().instances
 
     # -- instances
@@ -232,45 +221,23 @@ class PrefactorCoreClient:
             external_identifier: Your own name for the instance.
 
         Raises (when awaited or entered):
-            ClientNotInitializedError: The client is not running.
             InvalidInputError: An argument is malformed, or missing; nothing was queued.
-            PrefactorTelemetryFailureError: Delivery has failed for good.
         """
-        return InstanceRequest(
-            self._register(
-                agent_id,
-                agent_version,
-                agent_schema_version,
-                instance_id,
-                external_schema_version_id,
-                environment_id,
-                purpose,
-                external_identifier,
-            )
-        )
 
-    async def _register(
-        self,
-        agent_id: str | None,
-        agent_version: dict[str, Any] | None,
-        agent_schema_version: dict[str, Any] | None,
-        instance_id: str | None,
-        external_schema_version_id: str | None,
-        environment_id: str | None,
-        purpose: str | None,
-        external_identifier: str | None,
-    ) -> AgentInstanceHandle:
-        instances = self._running().instances
-        registered = await instances.register(
-            agent_id,
-            self._version(agent_version),
-            self._schemas(agent_schema_version, external_schema_version_id),
-            instance_id,
-            environment_id=environment_id,
-            purpose=purpose,
-            external_identifier=external_identifier,
-        )
-        return AgentInstanceHandle(registered, self)
+        async def register() -> AgentInstanceHandle:
+            instances = self._running().instances
+            registered = await instances.register(
+                agent_id,
+                self._version(agent_version),
+                self._schemas(agent_schema_version, external_schema_version_id),
+                instance_id,
+                environment_id=environment_id,
+                purpose=purpose,
+                external_identifier=external_identifier,
+            )
+            return AgentInstanceHandle(registered, self)
+
+        return InstanceRequest(register())
 
     def _version(self, agent_version: dict[str, Any] | None) -> dict[str, Any]:
         if agent_version is None:
@@ -308,9 +275,7 @@ class PrefactorCoreClient:
             payload: Its value; ``None`` removes what was recorded.
 
         Raises:
-            ClientNotInitializedError: The client is not running.
             InvalidInputError: An argument is malformed; nothing was queued.
-            PrefactorTelemetryFailureError: Delivery has failed for good.
         """
         await self._running().instances.record_quality(instance_id, name, payload)
 
@@ -332,9 +297,7 @@ class PrefactorCoreClient:
             payload: Inputs of the span, sent when it starts; anything that pydantic serialises to an object.
 
         Raises (when entered):
-            ClientNotInitializedError: The client is not running.
             InvalidInputError: An argument is malformed; nothing was queued.
-            PrefactorTelemetryFailureError: Delivery has failed for good.
         """
 
         def open_span() -> SpanContext:
@@ -355,16 +318,14 @@ class PrefactorCoreClient:
         """Open a span that stays open until ``finish_span``, and return its id.
 
         Args:
-            instance_id: PFID of the instance; another process may own it.
+            instance_id: As for ``span``, and so are the other three.
             schema_name: Name of the span's schema.
-            parent_span_id: PFID of the parent; by default the innermost open span of the same instance.
-            payload: Inputs of the span; anything that pydantic serialises to an object.
+            parent_span_id: PFID of the parent.
+            payload: Inputs of the span.
             started_at: When it began, with a time zone; by default now.
 
         Raises:
-            ClientNotInitializedError: The client is not running.
             InvalidInputError: An argument is malformed; nothing was queued.
-            PrefactorTelemetryFailureError: Delivery has failed for good.
         """
         spans = self._running().spans
         return await spans.create(instance_id, schema_name, parent_span_id, payload, started_at)
@@ -385,9 +346,7 @@ class PrefactorCoreClient:
             timestamp: When it ended, with a time zone; by default now.
 
         Raises:
-            ClientNotInitializedError: The client is not running.
             SpanNotFoundError: The span is not open in this client.
-            PrefactorTelemetryFailureError: Delivery has failed for good.
         """
         spans = self._running().spans
         require_pfid(span_id, "span_id")

@@ -1,14 +1,24 @@
 """Configuration of the client, checked when it is made."""
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from prefactor_core.exceptions import InvalidInputError
 from prefactor_core.schema_registry import SchemaRegistry
-from prefactor_core.settings import read_environment, variable_error
 
+PREFIX: Final = "PREFACTOR_"
 DEFAULT_API_URL: Final = "https://app.prefactorai.com"
 
 
@@ -141,25 +151,58 @@ class PrefactorCoreConfig(BaseModel):
         Raises:
             InvalidInputError: A value is wrong; the message names the variable.
         """
-        values = read_environment(env_file)
         try:
-            http = _take(values, HttpClientConfig) if "api_token" in values else None
-            queue = _take(values, QueueConfig)
-            config = cls(http_config=http, queue_config=queue, **_own(values, cls))
+            # The file is an argument that the class takes beside its fields.
+            environment = _Environment(_env_file=env_file)  # type: ignore[call-arg] # known to the library alone
+            values = environment.model_dump(exclude_none=True)
+            http = HttpClientConfig(**_own(values, HttpClientConfig)) if "api_token" in values else None
+            queue = QueueConfig(**_own(values, QueueConfig))
+            return cls(http_config=http, queue_config=queue, **_own(values, PrefactorCoreConfig))
         except ValidationError as error:
-            raise variable_error(error) from None
-        return config
+            raise _variable_error(error) from None
 
 
-M = TypeVar("M", bound=BaseModel)
+ENVIRONMENT: Final[dict[type[BaseModel], tuple[str, ...]]] = {
+    HttpClientConfig: ("api_url", "api_token", "request_timeout", "connect_timeout", "max_retry_delay"),
+    QueueConfig: ("num_workers", "max_retries", "retry_delay_base"),
+    PrefactorCoreConfig: (
+        "transport_url",
+        "buffer_operations",
+        "buffer_bytes",
+        "buffer_policy",
+        "close_timeout",
+        "termination_poll_interval",
+    ),
+}
+"""The fields of each model that ``from_env`` reads."""
+
+
+class _EnvironmentBase(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="ignore",  # the worker and the tests have variables of their own
+        hide_input_in_errors=True,
+    )
+
+
+def _optional(field: Any) -> Any:
+    return field.annotation | None, None
+
+
+_FIELDS: Final[dict[str, Any]] = {
+    name: _optional(model.model_fields[name]) for model, names in ENVIRONMENT.items() for name in names
+}
+# What is not set keeps the models' defaults.
+_Environment = create_model("_Environment", __base__=_EnvironmentBase, **_FIELDS)
 
 
 def _own(values: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name in model.model_fields}
+    return {name: values[name] for name in ENVIRONMENT[model] if name in values}
 
 
-def _take(values: dict[str, Any], model: type[M]) -> M:
-    own = _own(values, model)
-    if model is HttpClientConfig:
-        own.pop("max_retries", None)  # QueueConfig's counts
-    return model(**own)
+def _variable_error(error: ValidationError) -> InvalidInputError:
+    """Return the error that names the variable, not the value, which the first problem is about."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    field = str(first["loc"][-1]) if first["loc"] else "settings"
+    return InvalidInputError(f"{PREFIX}{field.upper()}", first["msg"])

@@ -5,67 +5,15 @@ import logging
 from collections.abc import Coroutine, Generator
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from prefactor_core.exceptions import PrefactorCoreError, PrefactorTerminatedError
-from prefactor_core.monitoring.termination_monitor import TerminationMonitor
 from prefactor_core.span_context import SpanScope
 
+if TYPE_CHECKING:
+    from prefactor_core.client import PrefactorCoreClient
+
 logger = logging.getLogger("prefactor_core")
-
-
-class _Instances(Protocol):
-    async def start(self, instance_id: str, timestamp: datetime | None = None) -> None: ...
-
-    async def finish(
-        self, instance_id: str, status: str = "complete", timestamp: datetime | None = None
-    ) -> None: ...
-
-    async def record_quality(self, instance_id: str, name: str, payload: dict[str, Any] | None) -> None: ...
-
-
-class InstanceClient(Protocol):
-    """What a handle needs of its client."""
-
-    @property
-    def instance_manager(self) -> _Instances:
-        """What starts and finishes instances."""
-        ...
-
-    @property
-    def termination_monitor(self) -> TerminationMonitor:
-        """What knows which instances have been asked to stop."""
-        ...
-
-    def span(
-        self,
-        instance_id: str,
-        schema_name: str,
-        parent_span_id: str | None = None,
-        payload: dict[str, Any] | None = None,
-    ) -> SpanScope:
-        """Open a span for the length of a block."""
-        ...
-
-    async def create_span(
-        self,
-        instance_id: str,
-        schema_name: str,
-        parent_span_id: str | None = None,
-        payload: dict[str, Any] | None = None,
-        started_at: datetime | None = None,
-    ) -> str:
-        """Open a span until it is finished."""
-        ...
-
-    async def finish_span(
-        self,
-        span_id: str,
-        result_payload: dict[str, Any] | None = None,
-        timestamp: datetime | None = None,
-    ) -> None:
-        """Finish a span."""
-        ...
 
 
 class AgentInstanceHandle:
@@ -78,7 +26,7 @@ class AgentInstanceHandle:
         client: The client that speaks for it.
     """
 
-    def __init__(self, instance_id: str, client: InstanceClient) -> None:
+    def __init__(self, instance_id: str, client: "PrefactorCoreClient") -> None:
         self._instance_id = instance_id
         self._client = client
         self._started = False
@@ -203,11 +151,7 @@ class AgentInstanceHandle:
 
 
 class InstanceRequest(Coroutine[Any, Any, AgentInstanceHandle]):
-    """What ``create_agent_instance`` returns: ``await`` it for the handle, or ``async with`` it.
-
-    Args:
-        creation: The coroutine that registers the instance.
-    """
+    """What ``create_agent_instance`` returns: ``await`` it for the handle, or ``async with`` it."""
 
     def __init__(self, creation: Coroutine[Any, Any, AgentInstanceHandle]) -> None:
         self._creation = creation

@@ -14,8 +14,7 @@ from typing import Any, Final, Self
 from pydantic_core import from_json, to_json
 
 from prefactor_core.exceptions import InvalidInputError, InvalidPayloadError
-from prefactor_core.payload_problems import NOT_UNICODE
-from prefactor_core.payloads import MAX_OPERATION_BYTES, EncodedJson, encode_object
+from prefactor_core.payloads import MAX_OPERATION_BYTES, NOT_UNICODE, EncodedJson, encode_object
 from prefactor_core.texts import is_unicode, problem_of_id, problem_of_sdk_header
 
 SDK_HEADER: Final = "sdk_header"

@@ -1,7 +1,14 @@
-"""Idempotency keys."""
+"""Small helpers of integrations and commands: idempotency keys, and what to say when something is missing."""
 
+import importlib
+import logging
+import sys
 import uuid
 from typing import Final
+
+logger = logging.getLogger("prefactor_core")
+
+_OURS: Final = "prefactor_"
 
 MAX_KEY_LENGTH: Final = 64
 """The longest key that the API takes, in characters."""
@@ -31,3 +38,44 @@ def validate_idempotency_key(key: str) -> str:
     if not key.isprintable():
         raise ValueError("idempotency_key: expected printable characters")
     return key
+
+
+def warn_missing_adaptor_config(instance_id: str, adaptor_name: str, create_client_call: str) -> None:
+    """Log that an instance is used by an integration that its client was not made for.
+
+    The integration's spans then lack their schemas, and its name is missing from the SDK header.
+
+    Args:
+        instance_id: The instance.
+        adaptor_name: Name of the integration.
+        create_client_call: The call that makes a client for it, to be shown to the user.
+    """
+    logger.warning(
+        "instance %s was created by a client that is not configured for %s: create the client with %s",
+        instance_id,
+        adaptor_name,
+        create_client_call,
+    )
+
+
+def run_command(module: str, command: str, extra: str) -> None:
+    """Import a command's module and run its ``main``.
+
+    Args:
+        module: The module.
+        command: The command's name, for the message.
+        extra: The extra that brings what the module imports.
+
+    Raises:
+        SystemExit: With status 2 and one line, if a library that the extra brings is missing.
+    """
+    try:
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(_OURS):
+            raise  # a mistake of ours, not a missing library
+        print(  # noqa: T201 -- a command speaks to its user
+            f"{command} needs {error.name}: pip install 'prefactor-core[{extra}]'", file=sys.stderr
+        )
+        raise SystemExit(2) from None
+    loaded.main()

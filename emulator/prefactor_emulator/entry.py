@@ -1,6 +1,6 @@
 """The command ``prefactor-emulator``, even where its libraries are missing."""
 
-from prefactor_core.extras import run_command
+from prefactor_core.utils import run_command
 
 
 def main() -> None:

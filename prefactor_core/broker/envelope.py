@@ -40,8 +40,7 @@ from prefactor_core.operations import (
     OperationType,
     require_sound,
 )
-from prefactor_core.payload_problems import NOT_UNICODE
-from prefactor_core.payloads import MAX_OPERATION_BYTES, EncodedJson, encode_object
+from prefactor_core.payloads import MAX_OPERATION_BYTES, NOT_UNICODE, EncodedJson, encode_object
 from prefactor_core.texts import is_unicode, problem_of_sdk_header
 
 VERSION: Final = 1

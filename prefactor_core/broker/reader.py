@@ -11,7 +11,7 @@ from prefactor_core.broker.inbox import Inbox
 from prefactor_core.broker.isolation import IsolatedAttempt, Isolation
 from prefactor_core.broker.owned_partition import OwnedPartition
 from prefactor_core.exceptions import BrokerError
-from prefactor_core.execution.dead_letter_log import DeadLetterLog
+from prefactor_core.execution.disposal import DeadLetterLog
 from prefactor_core.execution.retry import RetryPolicy, Tries
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import DeadLetter

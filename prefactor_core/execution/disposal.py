@@ -3,16 +3,17 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
 
 from prefactor_core.accounts import ExecutorAccount
-from prefactor_core.execution.dead_letter_log import DeadLetterLog
+from prefactor_core.bounded import Throttle
 from prefactor_core.execution.lanes import Resolution
 from prefactor_core.execution.retry import RetryPolicy, Tries
-from prefactor_core.operations import kind_of
+from prefactor_core.operations import Operation, kind_of
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import DeadLetter, Delivery, Queue
+from prefactor_core.texts import one_line
 
 logger = logging.getLogger("prefactor_core.queue")
 
@@ -20,6 +21,45 @@ R = TypeVar("R")
 
 Observe: TypeAlias = Callable[[Sequence[Any], Sequence[DeadLetter[Any]]], None]
 """Told the items that were settled, and the dead letters."""
+
+
+_INTERVAL: Final = 30.0
+"""Seconds between two lines about the same type and reason, and about messages that cannot be read."""
+_LONGEST_KEY: Final = 64
+_LONGEST_REASON: Final = 1_000
+"""Characters that are logged: what a handler raises may say anything, at any length."""
+
+
+class DeadLetterLog:
+    """Logs dead letters with type, key and reason; never what was in them."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._throttle = Throttle(_INTERVAL)
+        self._silent = 0
+
+    def write(self, letters: Iterable[DeadLetter[Any]]) -> None:
+        """Log the letters whose type and reason have not been logged lately."""
+        for letter in letters:
+            item = letter.item
+            name = item.type.value if isinstance(item, Operation) else type(item).__name__
+            reason = one_line(letter.reason, _LONGEST_REASON)
+            key = item.idempotency_key if isinstance(item, Operation) else None
+            if key is not None:
+                key = one_line(str(key), _LONGEST_KEY)
+            self._say((name, reason), f"{name} {key}: {reason}")
+
+    def write_unread(self, partition: int, reason: str) -> None:
+        """Log a message that was dead-lettered since it cannot be read, if none has been logged lately."""
+        self._say(("unread", ""), f"unread, from partition {partition}: {one_line(reason, _LONGEST_REASON)}")
+
+    def _say(self, kind: tuple[str, str], text: str) -> None:
+        if not self._throttle.allows(self._monotonic(), kind):
+            self._silent += 1
+            return
+        more = f" (and {self._silent} more that were not logged)" if self._silent else ""
+        logger.warning("dead-lettered: %s%s", text, more)
+        self._silent = 0
 
 
 class Disposal:

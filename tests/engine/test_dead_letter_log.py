@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from prefactor_core.execution.dead_letter_log import DeadLetterLog
+from prefactor_core.execution.disposal import DeadLetterLog
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter
 from tests.support.operations import quality

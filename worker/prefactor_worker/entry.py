@@ -11,7 +11,7 @@ def main() -> None:
         # What it imports takes a second, and a stop may come before the worker can see to it.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _end)
-    from prefactor_core.extras import run_command  # noqa: PLC0415 -- that second begins here
+    from prefactor_core.utils import run_command  # noqa: PLC0415 -- that second begins here
 
     run_command("prefactor_worker.cli", "prefactor-worker", "worker")
 
