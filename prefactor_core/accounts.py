@@ -71,18 +71,14 @@ class CloseSummary:
 class ClientStats:
     """Where everything that was put is now.
 
-    ``put = delivered + dead_lettered + dropped + buffered + sending``, always.
+    ``put = delivered + dead_lettered + dropped + buffered + sending``, always. The first four are as in
+    ``CloseSummary``.
 
     Attributes:
-        put: Operations that the calls on this client made.
-        delivered: Those whose effect has happened at the API; with a broker, those that it has confirmed.
-        dead_lettered: Those that the API will not take.
-        dropped: Those that did not fit into the buffer, by type, and those that a refused token left.
         buffered: Those that wait in the queue.
-        sending: Those that the executor has: in flight, waiting for their turn, or for another try; with a
-            broker, those that were sent and are not confirmed.
+        sending: Those that the executor has: in flight, or waiting for another attempt; with a broker, those
+            that were sent and are not confirmed.
         retried: As in ``ExecutorAccount``; one operation may count several times.
-        open_spans: Spans that are open.
     """
 
     put: int = 0

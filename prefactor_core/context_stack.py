@@ -19,12 +19,7 @@ TellsOpen: TypeAlias = WeakMethod[Callable[[str], bool]]
 
 
 class StackedSpan(str):
-    """A span's id that knows whether the span is still open. A span that was finished stays so.
-
-    Args:
-        span_id: The id.
-        is_open: Tells.
-    """
+    """A span's id that knows whether the span is still open. A span that was finished stays so."""
 
     __slots__ = ("_is_open",)
     _is_open: TellsOpen
@@ -46,10 +41,6 @@ class _Node:
     """One span on top of a stack. Tasks share what is below, so no node ever changes what its stack holds.
 
     Only finished spans are cut out in place: they are finished for everybody.
-
-    Args:
-        span_id: The span.
-        below: The rest of the stack.
     """
 
     __slots__ = ("below", "depth", "span_id", "swept")

@@ -20,10 +20,6 @@ class AgentInstanceHandle:
     """One agent instance, with everything that can be done to it.
 
     A handle may also be made by hand, for an instance that another process registered.
-
-    Args:
-        instance_id: PFID of the instance.
-        client: The client that speaks for it.
     """
 
     def __init__(self, instance_id: str, client: "PrefactorCoreClient") -> None:
@@ -38,12 +34,9 @@ class AgentInstanceHandle:
         return self._instance_id
 
     async def start(self, timestamp: datetime | None = None) -> None:
-        """Queue the start of the instance. A second call does nothing.
+        """Queue the start of the instance, by default now. A second call does nothing.
 
         An instance that is not started by then is started with its first span.
-
-        Args:
-            timestamp: When it started, with a time zone; by default now.
         """
         if self._started:
             return
@@ -55,13 +48,9 @@ class AgentInstanceHandle:
             raise
 
     async def finish(self, status: str = "complete", timestamp: datetime | None = None) -> None:
-        """Queue the finish of the instance. A second call does nothing.
+        """Queue the finish of the instance: ``complete``, ``failed`` or ``cancelled``. Once is enough.
 
         An instance that was never started is started first: the API finishes only what has begun.
-
-        Args:
-            status: ``complete``, ``failed`` or ``cancelled``.
-            timestamp: When it ended, with a time zone; by default now.
 
         Raises:
             ValueError: The status is none of these.
@@ -106,12 +95,7 @@ class AgentInstanceHandle:
         await self._client.finish_span(span_id, result_payload, timestamp)
 
     async def record_quality(self, name: str, payload: dict[str, Any] | None) -> None:
-        """Queue a quality of this instance: what is known of how well it did.
-
-        Args:
-            name: Name of the quality, as in its schema.
-            payload: Its value; ``None`` removes what was recorded.
-        """
+        """Queue a quality of this instance; see ``PrefactorCoreClient.record_quality``."""
         await self._client.instance_manager.record_quality(self._instance_id, name, payload)
 
     @property
@@ -120,11 +104,7 @@ class AgentInstanceHandle:
         return self._client.termination_monitor.get_termination_event(self._instance_id).is_set()
 
     def raise_if_terminated(self) -> None:
-        """Stop here if the service has asked for it.
-
-        Raises:
-            PrefactorTerminatedError: It has; the reason is in it.
-        """
+        """Raise ``PrefactorTerminatedError`` if the service has asked this agent to stop."""
         if self.terminated:
             raise PrefactorTerminatedError(self._client.termination_monitor.reason(self._instance_id))
 

@@ -82,11 +82,7 @@ class Lifetime:
             raise ClientClosedError("the client is closed: initialize() it again to go on")
 
     def check_loop(self) -> None:
-        """Raise if the caller does not run in the event loop that all of this belongs to.
-
-        Raises:
-            WrongEventLoopError: It does not.
-        """
+        """Raise ``WrongEventLoopError`` unless the caller runs in the event loop of all this."""
         try:
             running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
@@ -158,11 +154,7 @@ class Lifetime:
     # -- the end
 
     def end(self, timeout: float) -> None:
-        """Begin to end: take nothing more, and deliver what is queued for ``timeout`` seconds at most.
-
-        Raises:
-            WrongEventLoopError: The caller runs in another event loop, and this one is not closed.
-        """
+        """Begin to end: take nothing more, and deliver what is queued for ``timeout`` seconds at most."""
         if not self.loop_closed:
             self.check_loop()
             self._want_end(timeout)

@@ -15,12 +15,8 @@ class AgentInstance:
     """One execution of an agent, as far as this client has put it.
 
     Attributes:
-        id: PFID of the instance.
-        agent_id: PFID of the agent; empty where the token names the deployment.
+        agent_id: Empty where the token names the deployment.
         status: ``pending``, ``active``, ``complete``, ``failed`` or ``cancelled``.
-        created_at: When the instance was registered.
-        started_at: When it was started, if it was.
-        finished_at: When it was finished, if it was.
         metadata: Whatever the caller wants to keep with it; never sent.
     """
 
@@ -38,15 +34,10 @@ class Span:
     """One open unit of work within an instance.
 
     Attributes:
-        id: PFID of the span.
-        instance_id: PFID of the instance that it belongs to.
-        schema_name: Name of the span's schema.
-        parent_span_id: PFID of the parent span, if it is nested.
         status: ``pending`` (not put yet), ``active``, or a terminal status.
         payload: What was given as the span's input before it was put.
         created_at: When the span was prepared.
         started_at: When it was put as active.
-        finished_at: When it was finished.
     """
 
     id: str

@@ -197,11 +197,10 @@ def kind_of(item: object) -> str:
 def require_sound(operation: Operation) -> None:
     """Refuse an operation that would do harm in a path, or to others in the same request.
 
-    Those of a client are sound. One that was built by hand may not be, nor one that comes from elsewhere.
+    Those of a client are sound; one that was built by hand, or comes from elsewhere, may not be.
 
     Raises:
-        InvalidInputError: Its key or an id is no text, an id is too long or not printable, or the SDK header
-            is no header. The message quotes nothing.
+        InvalidInputError: Its key, an id or the SDK header is malformed. The message quotes nothing.
     """
     key = operation.idempotency_key
     if key is not None and not (isinstance(key, str) and is_unicode(key)):

@@ -48,11 +48,7 @@ def create_queue(url: str, config: PrefactorCoreConfig) -> Queue[Any]:
 
 
 def observers(*own: object) -> Observe | None:
-    """Return what tells every observer, or ``None`` if there is none.
-
-    Args:
-        own: Observers beside the installed ones: objects with an implementation of ``prefactor_disposed``.
-    """
+    """Return what tells every observer, the installed ones and ``own``, or ``None`` if there is none."""
     manager = _manager()
     manager.load_setuptools_entrypoints(hookspecs.OBSERVER_GROUP)
     for observer in own:

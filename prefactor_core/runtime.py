@@ -24,11 +24,7 @@ class RuntimeEnvironment(TypedDict):
 
 
 def build_runtime_environment(sdk_header_entry: str | None = None) -> RuntimeEnvironment:
-    """Describe this process.
-
-    Args:
-        sdk_header_entry: The entries of integrations, ``name@version``, separated by blanks.
-    """
+    """Describe this process, with the integrations (``name@version``, separated by blanks)."""
     implementation = platform.python_implementation().lower()
     return {
         "agent_sdk": sdk_header_entry.split() if sdk_header_entry else [],

@@ -30,11 +30,7 @@ class SchemaRegistry:
         }
 
     def register(self, schema_name: str, schema: dict[str, Any]) -> None:
-        """Register a params schema.
-
-        Args:
-            schema_name: Name of the span type (``agent:llm``).
-            schema: JSON Schema of the span's payload.
+        """Register a params schema: the JSON Schema of a span's payload, by span type (``agent:llm``).
 
         Raises:
             ValueError: The name has a params schema already, or one of the arguments is bad.
@@ -42,20 +38,11 @@ class SchemaRegistry:
         self._add(_SPANS, schema_name, _checked(schema, "schema"))
 
     def register_unsafe(self, schema_name: str, schema: dict[str, Any]) -> None:
-        """Register a params schema in place of one that the name may have already.
-
-        Args:
-            schema_name: Name of the span type.
-            schema: JSON Schema of the span's payload.
-        """
+        """Register a params schema in place of one that the name may have already."""
         self._categories[_SPANS][_checked_name(schema_name)] = _checked(schema, "schema")
 
     def register_result(self, schema_name: str, result_schema: dict[str, Any]) -> None:
-        """Register a result schema; the span type needs no params schema.
-
-        Args:
-            schema_name: Name of the span type.
-            result_schema: JSON Schema of the span's result.
+        """Register the JSON Schema of a span type's result; the type needs no params schema.
 
         Raises:
             ValueError: The name has a result schema already.
@@ -106,15 +93,7 @@ class SchemaRegistry:
         template: str | None = None,
         data_risk: dict[str, Any] | None = None,
     ) -> None:
-        """Register the schema of a quality.
-
-        Args:
-            name: Name of the quality.
-            schema: JSON Schema of its payload.
-            title: Name for people.
-            description: What it measures.
-            template: Display template, with ``{{field}}`` for values.
-            data_risk: What kind of data it holds.
+        """Register the schema of a quality's payload; the other arguments are those of ``register_type``.
 
         Raises:
             ValueError: The quality is registered already.
@@ -161,9 +140,7 @@ class SchemaRegistry:
     def to_agent_schema_version(self, external_id: str) -> dict[str, Any]:
         """Return everything as the API's ``agent_schema_version``, as plain JSON.
 
-        Args:
-            external_id: The version's external identifier. Versions are immutable at the API: other content
-                needs another identifier.
+        Versions are immutable at the API: other content needs another ``external_id``.
         """
         version: dict[str, Any] = {"external_identifier": external_id}
         for category in (_SPANS, _RESULTS):

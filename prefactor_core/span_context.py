@@ -50,13 +50,9 @@ class SpanContext:
         return self._id
 
     def set_payload(self, data: dict[str, Any]) -> None:
-        """Add to what ``start`` will send. After the start it is too late: a warning says so.
+        """Add to what ``start`` will send; new values replace those of the same name.
 
-        Args:
-            data: Inputs of the span; they go over those of the same name.
-
-        Raises:
-            InvalidPayloadError: It is no object.
+        After the start it is too late: a warning says so.
         """
         if self._is_put():
             self._manager.warn_once(self._id, "set_payload() after the start: ignored")
@@ -65,21 +61,13 @@ class SpanContext:
         self._manager.get_span(self._id).payload = self._payload
 
     def set_result(self, data: dict[str, Any]) -> None:
-        """Add to what is sent when the span ends. Does not end it.
-
-        Args:
-            data: Results of the span; they go over those of the same name.
-        """
+        """Add to what is sent when the span ends. Does not end it."""
         added = self._manager.encode_result(self._id, data)
         earlier = self._result
         self._result = added if earlier is None else {**as_object(earlier, "result"), **added.decode()}
 
     async def start(self, payload: dict[str, Any] | None = None, started_at: datetime | None = None) -> None:
-        """Put the span as active. A second call does nothing.
-
-        Args:
-            payload: Inputs of the span; by default what it was opened with and ``set_payload`` added.
-            started_at: When it began, with a time zone; by default now.
+        """Put the span as active, by default as of now with what it was opened with. Repeating does nothing.
 
         Raises:
             InvalidPayloadError: The payload cannot be sent; the span is not started.
@@ -135,10 +123,6 @@ class SpanScope:
 
     An exception in the body ends the span as failed, with the exception's type and message in its result;
     a cancellation ends it as cancelled. Either goes on to the caller, whatever happens here.
-
-    Args:
-        open_span: Opens the span and returns its context, or refuses.
-        check: Raises if the client cannot take calls now.
     """
 
     def __init__(self, open_span: Callable[[], SpanContext], check: Callable[[], object]) -> None:

@@ -43,12 +43,8 @@ def validate_idempotency_key(key: str) -> str:
 def warn_missing_adaptor_config(instance_id: str, adaptor_name: str, create_client_call: str) -> None:
     """Log that an instance is used by an integration that its client was not made for.
 
-    The integration's spans then lack their schemas, and its name is missing from the SDK header.
-
-    Args:
-        instance_id: The instance.
-        adaptor_name: Name of the integration.
-        create_client_call: The call that makes a client for it, to be shown to the user.
+    The integration's spans then lack their schemas, and its name is missing from the SDK header. The warning
+    shows the call that makes a client for it.
     """
     logger.warning(
         "instance %s was created by a client that is not configured for %s: create the client with %s",
@@ -61,13 +57,8 @@ def warn_missing_adaptor_config(instance_id: str, adaptor_name: str, create_clie
 def run_command(module: str, command: str, extra: str) -> None:
     """Import a command's module and run its ``main``.
 
-    Args:
-        module: The module.
-        command: The command's name, for the message.
-        extra: The extra that brings what the module imports.
-
     Raises:
-        SystemExit: With status 2 and one line, if a library that the extra brings is missing.
+        SystemExit: With status 2 and one line, if a library that ``extra`` brings is missing.
     """
     try:
         loaded = importlib.import_module(module)

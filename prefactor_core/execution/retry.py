@@ -13,17 +13,11 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long to wait before trying again.
+    """How long to wait before trying again; ``max_retries`` counts against an item.
 
     Full jitter (a uniform choice between nothing and the exponential bound) spreads the retries of many
-    senders best; see "Exponential Backoff And Jitter" in the AWS architecture blog.
-
-    Attributes:
-        max_retries: Tries after the first that count against an item.
-        base: Bound of the first wait, in seconds.
-        multiplier: What the bound grows by with each failure.
-        cap: The bound's own bound, in seconds. A server's ``Retry-After`` may exceed it.
-        rng: Source of the jitter.
+    senders best; see "Exponential Backoff And Jitter" in the AWS architecture blog. A server's
+    ``Retry-After`` may exceed the ``cap``.
     """
 
     max_retries: int = 3

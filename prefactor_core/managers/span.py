@@ -70,16 +70,13 @@ class SpanManager:
         parent_span_id: str | None = None,
         payload: dict[str, Any] | None = None,
     ) -> str:
-        """Open a span here, without telling the API yet, and make it the innermost one.
+        """Open a span here, without telling the API yet, make it the innermost one, and return its id.
 
-        Args:
-            instance_id: The instance that it belongs to.
-            schema_name: Name of its schema.
-            parent_span_id: Its parent; by default the innermost open span of the same instance.
-            payload: What ``start`` sends if it is not given anything else.
+        The parent is by default the innermost open span of the same instance; ``payload`` is what ``start``
+        sends if it is not given anything else.
 
-        Returns:
-            The span's id, which stays the same.
+        Raises:
+            InvalidInputError: An id or a name is malformed, or the payload cannot be sent.
         """
         self._entrance.check()
         encoded = encode_object(payload, "payload")
@@ -273,10 +270,7 @@ class SpanManager:
         started_at: datetime | None,
         status: str = "active",
     ) -> list[Operation]:
-        """Mark a span and its unstarted ancestors as put, and return their creates, outermost first.
-
-        An instance that is not started is started with its first span.
-        """
+        """Mark a span and its unstarted ancestors as put, and return their creates, outermost first."""
         now = self._now()
         operations = [self._create(span, payload, started_at or now, now, status)]
         parent_id = span.parent_span_id

@@ -28,8 +28,8 @@ class Owner(Protocol):
 class Attempt(Protocol):
     """What a queue records while a delivery is handled, so that a crash of its handler is counted.
 
-    It is recorded when the delivery is handed out. Whoever lets the delivery wait, for an endpoint that is
-    unavailable or for a retry, withdraws it, and begins it again before the delivery is handled.
+    It is recorded when the delivery is handed out. Before the delivery has to wait, for an endpoint that is
+    unavailable or for a retry, it is withdrawn; it is begun again before the delivery is handled.
     """
 
     async def withdraw(self) -> None:
@@ -37,28 +37,23 @@ class Attempt(Protocol):
         ...
 
     async def begin(self) -> bool:
-        """Record it again, unless it is recorded.
+        """Record it again, unless it is recorded, and return whether the delivery may be handled now.
 
-        Returns:
-            Whether the delivery may be handled now. If not, it has to wait a moment: the broker cannot be
-            told, or another delivery is handled that has to be alone.
+        If not, it has to wait a moment: the broker cannot be told, or another delivery has to be alone.
         """
         ...
 
 
 class Delivery(Generic[T]):
-    """One item handed out by a queue, to be settled, dead-lettered or given back exactly once.
+    """One item handed out by a queue, to be settled, dead-lettered or released exactly once.
 
     Attributes:
-        item: What was put.
-        size: About how many bytes it takes.
         maybe_sent: Whether an earlier attempt may have had its effect. A queue sets it on what it
             delivers again; a sender sets it once a request may have reached the API.
         crashes: How often it was begun by owners that crashed, where the queue knows.
-        given_up: The letter that it is to be dead-lettered with, where a queue knows that it must not be
-            carried out. Whoever receives it dead-letters it in its turn, and what depends on it.
-        lane: Whose turn it waits for; the executor's own.
-        number: Its place among all that the executor received; the executor's own.
+        dead_letter: Set where a queue knows that it must not be carried out. The executor dead-letters it
+            with this, and its dependents too.
+        lane, number: Its place in the executor; the executor's own.
         owner: Who can lose it to another process; ``None`` where nobody can.
         attempt: What is recorded while it is handled; ``None`` where crashes are not counted.
         receipt: What the queue disposes of it by; the queue's own.
@@ -94,8 +89,6 @@ class DeadLetter(Generic[T]):
     """An item that will not be tried again.
 
     Attributes:
-        item: What was put.
-        reason: Why it was given up.
         attempts: How often it was sent, or begun, on its own account, the last time included: not in company
             that failed as a whole, nor while the endpoint was unavailable. 0 if it was never sent, as what
             only depends on a lost operation.
@@ -112,14 +105,8 @@ class DeadLetter(Generic[T]):
 class Published:
     """Where everything put to a queue that ends elsewhere is.
 
-    ``put = confirmed + unconfirmed + buffered + dropped``, always.
-
-    Attributes:
-        put: Items that were put.
-        confirmed: Those that have arrived there.
-        unconfirmed: Those that were sent without an answer; they may have arrived.
-        buffered: Those that have never been sent.
-        dropped: Those that did not fit into the buffer, by operation type.
+    ``put = confirmed + unconfirmed + buffered + dropped``, always. ``unconfirmed`` items were sent without
+    an answer, and may have arrived; ``buffered`` ones were never sent; ``dropped`` counts by operation type.
     """
 
     put: int = 0
@@ -130,10 +117,7 @@ class Published:
 
 
 class Queue(ABC, Generic[T]):
-    """Where operations wait between the agent and the executor.
-
-    All calls belong to one event loop.
-    """
+    """Where operations wait between the agent and the executor. All calls belong to one event loop."""
 
     local: ClassVar[bool] = True
     """Whether this process empties the queue. A client starts its own executor on a local queue; a
@@ -168,12 +152,10 @@ class Queue(ABC, Generic[T]):
 
     @abstractmethod
     async def close(self, num_waiters: int = 1) -> None:
-        """Take nothing more. Closing again does nothing.
+        """Take nothing more, and wake the ``num_waiters`` callers that are blocked in ``get``.
 
-        What is in the queue can still be got; what a queue keeps elsewhere stays there for others.
-
-        Args:
-            num_waiters: How many callers are blocked in ``get`` and need waking.
+        What is in the queue can still be got; what a queue keeps elsewhere stays there for others. Closing
+        again does nothing.
         """
 
     @property
@@ -192,15 +174,9 @@ class Queue(ABC, Generic[T]):
         return {}
 
     async def receive(self, max_items: int, max_bytes: int) -> "list[Delivery[T]]":
-        """Return one or more deliveries, waiting for the first.
-
-        One that is ``given_up`` is not to be carried out, but to be dead-lettered with its letter.
+        """Return up to ``max_items`` deliveries, or as many as reach ``max_bytes``, waiting for the first.
 
         The default takes one item at a time with ``get``, which settles it by handing it out.
-
-        Args:
-            max_items: The most to return.
-            max_bytes: Stop after the item that reaches this many bytes.
 
         Raises:
             QueueClosedError: The queue is closed, and everything in it has been handed out.
@@ -239,8 +215,7 @@ class Queue(ABC, Generic[T]):
     def introduce(self, sdk_header: Callable[[], str]) -> None:
         """Tell the queue who puts into it. Called by a client before its first put.
 
-        Args:
-            sdk_header: Returns the SDK header of the moment, for a queue that is emptied elsewhere.
+        ``sdk_header`` returns the SDK header of the moment, for a queue that is emptied elsewhere.
         """
 
     async def disconnect(self) -> None:
@@ -263,11 +238,8 @@ class Queue(ABC, Generic[T]):
     async def flush(self, timeout: float) -> bool:
         """Wait until nothing is unsettled here; for a broker, until it has confirmed what was put.
 
-        Args:
-            timeout: Seconds to wait at most.
-
         Returns:
-            Whether that came true in time. The default, which cannot know, looks at ``size()``.
+            Whether that came true in ``timeout`` seconds. The default looks at ``size()``.
         """
         del timeout
         return self.size() == 0

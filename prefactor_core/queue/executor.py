@@ -153,10 +153,8 @@ class TaskExecutor:
         """Close the queue, carry out what is left in it, and end.
 
         Args:
-            timeout: Seconds after which what is not carried out is given back to the queue instead. Without
-                one it takes as long as it takes.
-            drain: Whether to carry out all that was received; if not, only what is with the handler now,
-                and the rest is given back.
+            timeout: Seconds after which the rest is released instead; ``None`` waits for all.
+            drain: Whether to carry out all that was received, or only what is with the handler now.
 
         Returns:
             Whether everything was carried out (or dead-lettered).

@@ -22,14 +22,9 @@ DEAD_LETTERS_KEPT: Final = 1_000
 class InMemoryQueue(Queue[T]):
     """A queue in this process: what it holds is gone when the process dies.
 
-    It is unbounded unless it is given bounds. With bounds ``put`` drops what does not fit, together with
-    what depends on it, and counts it in ``dropped``; or it waits for room, with the policy ``block``.
-
-    Args:
-        max_items: Items unsettled (waiting or handed out) at most.
-        max_bytes: Bytes unsettled at most.
-        policy: What ``put`` does without room: ``drop`` or ``block``.
-        monotonic: Clock for throttled warnings, in seconds.
+    It is unbounded unless it is given bounds, of items and bytes that wait or are handed out. With the policy
+    ``drop``, ``put`` drops what does not fit, together with what depends on it, and counts it in ``dropped``;
+    with ``block`` it waits for room.
     """
 
     in_memory: ClassVar[bool] = True
@@ -95,11 +90,7 @@ class InMemoryQueue(Queue[T]):
     # -- receiving
 
     async def get(self) -> T:
-        """Remove the next item and return it; handing it out settles it.
-
-        Raises:
-            QueueClosedError: The queue is closed and empty.
-        """
+        """Remove the next item and return it; handing it out settles it. Raises as ``receive``."""
         deliveries = await self.receive(1, 1)
         await self.settle(deliveries)
         return deliveries[0].item
