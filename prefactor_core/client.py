@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -108,7 +108,7 @@ class PrefactorCoreClient:
             await left.leave()
         self._closing = None
         queue = self._queue or create_queue(self._config.transport_url, self._config)
-        self._session = Session(self._config, queue, self._ids, _now, self._header, self._termination_monitor)
+        self._session = Session(self._config, queue, self._ids, self._header, self._termination_monitor)
         try:
             await self._session.lifetime.begin()
         except asyncio.CancelledError:
@@ -387,7 +387,3 @@ def _header_entry(entry: str | None) -> str | None:
     if entry is not None and (problem := problem_of_sdk_header(f"{entry} {CORE_SDK_HEADER_ENTRY}")):
         raise InvalidInputError("sdk_header_entry", f"{problem}, as name@version")
     return entry
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

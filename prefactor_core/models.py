@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 
-def _now() -> datetime:
+def utc_now() -> datetime:
+    """Return the time, with its zone."""
     return datetime.now(UTC)
 
 
@@ -23,7 +24,7 @@ class AgentInstance:
     id: str
     agent_id: str
     status: str = "pending"
-    created_at: datetime = field(default_factory=_now)
+    created_at: datetime = field(default_factory=utc_now)
     started_at: datetime | None = None
     finished_at: datetime | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -46,6 +47,6 @@ class Span:
     parent_span_id: str | None = None
     status: str = "pending"
     payload: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    created_at: datetime = field(default_factory=_now)
+    created_at: datetime = field(default_factory=utc_now)
     started_at: datetime | None = None
     finished_at: datetime | None = None

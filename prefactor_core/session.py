@@ -6,7 +6,6 @@ belongs to the ``Lifetime``, and nothing there leads back. So reference counts t
 """
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import TYPE_CHECKING
 from weakref import WeakMethod, finalize, ref
 
@@ -17,6 +16,7 @@ from prefactor_core.identifiers import PfidFactory
 from prefactor_core.lifetime import Lifetime
 from prefactor_core.managers.agent_instance import AgentInstanceManager
 from prefactor_core.managers.span import SpanManager
+from prefactor_core.models import utc_now
 from prefactor_core.monitoring.termination_monitor import TerminationMonitor
 from prefactor_core.operations import Operation
 from prefactor_core.outbox import Entrance
@@ -40,7 +40,6 @@ class Session:
         config: PrefactorCoreConfig,
         queue: Queue[Operation],
         ids: PfidFactory,
-        now: Callable[[], datetime],
         sdk_header: Callable[[], str],
         monitor: TerminationMonitor,
     ) -> None:
@@ -58,9 +57,9 @@ class Session:
             monitor.finished(instance_id)
 
         self.instances = AgentInstanceManager(
-            entrance, ids, now, on_register=monitor.watch, on_finish=finished
+            entrance, ids, utc_now, on_register=monitor.watch, on_finish=finished
         )
-        self.spans = SpanManager(entrance, ids, now, self.instances.start_if_pending)
+        self.spans = SpanManager(entrance, ids, utc_now, self.instances.start_if_pending)
         # Weak, since spans lead to instances: a cycle would wait for the garbage collector.
         spans_finished = WeakMethod(self.spans.instance_finished)
         finalize(entrance, self.lifetime.drop, ref(entrance))

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, Protocol, TypeVar
 
 from prefactor_core.exceptions import PrefactorTelemetryFailureError
 from prefactor_core.execution.outcome import SETTLED, Dead, Outcome, Retry
@@ -37,8 +37,9 @@ class BatchHandler(Protocol[T]):
         Deliveries of a lane stand together and in order. An outcome other than ``Settled`` or ``Dead``
         means that nothing behind it in its lane has happened.
 
-        It is cancelled when the executor stops. One that has to wait for what it speaks to is a
-        ``GuardedHandler`` as well.
+        It is cancelled when the executor stops. One that has to wait for what it speaks to has a
+        ``circuit`` as well: the executor waits for that before it takes a batch, so that nothing that only
+        waits is counted as handled, and a call when it is not ready answers ``NotReached`` for everything.
 
         Raises:
             PrefactorTelemetryFailureError: Nothing will ever be delivered: the executor ends.
@@ -75,20 +76,6 @@ class NoCircuit:
     async def prove(self) -> bool:
         """Return ``True``."""
         return True
-
-
-@runtime_checkable
-class GuardedHandler(Protocol):
-    """A batch handler behind a circuit breaker.
-
-    The executor waits for it before it takes a batch, so that nothing that only waits is counted as handled.
-    A call that comes when the circuit is not ready answers ``NotReached`` for everything.
-    """
-
-    @property
-    def circuit(self) -> Circuit:
-        """The circuit breaker, the same always."""
-        ...
 
 
 class EachItem:

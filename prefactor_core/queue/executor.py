@@ -11,7 +11,7 @@ from prefactor_core.accounts import ExecutorAccount
 from prefactor_core.exceptions import PrefactorTelemetryFailureError, QueueClosedError
 from prefactor_core.execution.dependents import Dependents
 from prefactor_core.execution.disposal import Disposal, Observe
-from prefactor_core.execution.handler import BatchHandler, Circuit, EachItem, GuardedHandler, NoCircuit
+from prefactor_core.execution.handler import BatchHandler, Circuit, EachItem, NoCircuit
 from prefactor_core.execution.lanes import Lanes, Resolution
 from prefactor_core.execution.outcome import LATER, Outcome, Retry
 from prefactor_core.execution.retry import RetryPolicy, Tries
@@ -87,7 +87,7 @@ class TaskExecutor:
         self._queue = queue
         batches: BatchHandler[Any] = EachItem(handler, is_retryable) if callable(handler) else handler
         self._handler = batches
-        self._circuit: Circuit = batches.circuit if isinstance(batches, GuardedHandler) else NoCircuit()
+        self._circuit: Circuit = getattr(batches, "circuit", None) or NoCircuit()
         self._num_workers = num_workers
         self._retry = retry or RetryPolicy(max_retries=max_retries, base=retry_delay_base)
         self._linger = linger
@@ -425,13 +425,8 @@ class _Flush:
         self.done = asyncio.Event()
 
     def disposed(self, resolution: Resolution[Any]) -> None:
-        """Count what has been disposed of."""
-        self.gone(resolution.settled)
-        self.gone([delivery for delivery, _ in resolution.dead])
-        self.gone(resolution.revoked)
-
-    def gone(self, deliveries: Sequence[Delivery[Any]]) -> None:
         """Count what is not held any more."""
-        self._remaining -= sum(delivery.number <= self._up_to for delivery in deliveries)
+        gone = [*resolution.settled, *(delivery for delivery, _ in resolution.dead), *resolution.revoked]
+        self._remaining -= sum(delivery.number <= self._up_to for delivery in gone)
         if self._remaining <= 0:
             self.done.set()
