@@ -1,12 +1,15 @@
-"""The queue in memory: the default transport, and the one that everything is measured against."""
+"""The queue in memory, and the plugin that makes it the transport for ``memory://``."""
 
 import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Final, Literal, TypeVar
+from typing import Any, ClassVar, Final, Literal, TypeVar
+from urllib.parse import urlsplit
 
-from prefactor_core.exceptions import QueueClosedError
+from prefactor_core.config import PrefactorCoreConfig
+from prefactor_core.exceptions import QueueClosedError, TransportError
+from prefactor_core.hookspecs import hookimpl
 from prefactor_core.queue.admission import Admission
 from prefactor_core.queue.base import DeadLetter, Delivery, Queue
 from prefactor_core.waiters import Waiters
@@ -216,3 +219,18 @@ class InMemoryQueue(Queue[T]):
             and (self.unsettled >= self._max_items or self._bytes + size > self._max_bytes)
         ):
             await self._putters.wait()
+
+
+@hookimpl
+def prefactor_create_queue(url: str, config: PrefactorCoreConfig) -> InMemoryQueue[Any] | None:
+    """Build a bounded queue in memory.
+
+    Raises:
+        TransportError: The URL has a host or options; ``memory://`` takes none.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "memory":
+        return None
+    if parts.netloc or parts.path.strip("/") or parts.query:
+        raise TransportError("transport_url: memory:// takes neither a host nor options")
+    return InMemoryQueue(config.buffer_operations, config.buffer_bytes, policy=config.buffer_policy)

@@ -43,7 +43,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 def test_memory_is_built_through_its_entry_point() -> None:
     (entry,) = entry_points(group=ENTRY_POINT_GROUP, name="memory")
-    assert entry.value == "prefactor_core.memory_transport"
+    assert entry.value == "prefactor_core.queue.memory"
     assert "memory" in installed_transports()
     for url in ("memory://", "memory:", "memory:///"):
         assert isinstance(create_queue(url, CONFIG), InMemoryQueue)
