@@ -28,13 +28,13 @@ class HttpClientConfig(BaseModel):
     Attributes:
         api_url: Base URL, without ``/api/v1``.
         api_token: The bearer token; appears in no ``repr``.
-        request_timeout: Seconds without a byte from the API until a request is given up.
+        request_timeout: Seconds without a byte from the API until a request has failed.
         connect_timeout: Seconds to connect.
         max_retries: Taken for compatibility; ``QueueConfig.max_retries`` counts.
         initial_retry_delay: Taken for compatibility; ``QueueConfig.retry_delay_base`` counts.
         max_retry_delay: Bound of one backoff, in seconds, in the one retry policy.
         retry_multiplier: What the backoff grows by, in the one retry policy.
-        retry_on_status_codes: Statuses to be tried again beside those that always are (408, 425, 429, 5xx).
+        retry_on_status_codes: Statuses to be retried beside those that always are (408, 425, 429, 5xx).
         default_idempotency_key: Taken for compatibility; every operation has a key of its own.
     """
 
@@ -78,7 +78,7 @@ class QueueConfig(BaseModel):
 
     Attributes:
         num_workers: Requests in flight at most.
-        max_retries: Tries of a failed operation after the first.
+        max_retries: Attempts at a failed operation after the first.
         retry_delay_base: Bound of the first backoff, in seconds; later ones grow from it.
     """
 

@@ -13,7 +13,7 @@
     ├── InstanceNotFoundError                      an agent instance that this client does not know
     ├── SpanNotFoundError (also KeyError)          a span that is not open in this client
     ├── PrefactorTerminatedError                   the service asks this instance's agent to stop
-    ├── OperationError                             why an operation was rejected or given up
+    ├── OperationError                             why an operation was dead-lettered
     ├── PrefactorTelemetryFailureError             the in-process sender has failed for good
     ├── QueueClosedError                           put() on a closed queue, get() on a closed and empty one
     └── TransportError                             a transport URL that cannot be served
@@ -103,7 +103,7 @@ class PrefactorTerminatedError(PrefactorCoreError):
 
 
 class OperationError(PrefactorCoreError):
-    """Why an operation was rejected or given up; the reason on a dead letter.
+    """Why an operation was dead-lettered; the reason on its dead letter.
 
     Attributes:
         operation_type: Name of the ``OperationType``, where the operation had one.

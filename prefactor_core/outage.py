@@ -72,7 +72,7 @@ class Outage:
             self._end = loop.call_later(_QUIET, self._say_end)
 
     def close(self) -> None:
-        """Log now what was to be logged later, and forget the rest: nobody tries any more."""
+        """Log now what was to be logged later, and forget the rest: there are no more attempts."""
         if self._end is not None:
             self._cancel_end()
             self._say_end()

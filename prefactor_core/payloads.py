@@ -29,7 +29,7 @@ UNSERIALISABLE_KEY: Final = "prefactor_unserialisable"
 NOT_UNICODE: Final = "holds text that is not Unicode (a lone surrogate)"
 
 SAFE_DEPTH: Final = 150
-"""Nesting that every reader takes; they give up somewhere beyond 200."""
+"""Nesting that every reader takes; most fail somewhere beyond 200."""
 
 _LONGEST_PATH: Final = 200
 """Characters of a path in a message."""

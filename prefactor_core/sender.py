@@ -113,7 +113,7 @@ class LocalSender:
         await self._pipeline.http.close()
 
     async def release(self) -> None:
-        """Give what was taken back to the queue: the event loop is closed, and its tasks with it."""
+        """Release what was taken: the event loop is closed, and its tasks with it."""
         await self._executor.release()
 
     async def abort(self) -> None:

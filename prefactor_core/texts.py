@@ -12,7 +12,7 @@ LONGEST_ID: Final = 256
 """Characters of an id; the client's own have 32."""
 
 LONGEST_SDK_HEADER: Final = 1_024
-"""Characters of an SDK header: those of many agents share a request."""
+"""Characters of an SDK header: one request carries those of many agents."""
 
 _LONGEST_NAME: Final = 64
 _MOST_NAMES: Final = 20

@@ -48,7 +48,7 @@ _REFUSED_KEPT: Final = 10_000
 """Keys remembered at most of operations that were not allowed once."""
 
 _ENTRIES_SENT: Final = 16
-"""Entries of one SDK header at most, however many kinds of agents share a request."""
+"""Entries of one SDK header at most, however many kinds of agents are in a request."""
 
 _NO_BULK: Final = frozenset({404, 405, 501})
 
@@ -108,7 +108,7 @@ class ApiDelivery:
                 if not wires:
                     rest: list[Outcome] = [NOT_REACHED] * (len(deliveries) - 1)
                     return [Dead(str(error), sent=False), *rest]
-                break  # it has its turn when it is the first
+                break  # its failure is told once it is the first
         if not self._breaker.ready:
             return [NOT_REACHED] * len(deliveries)
         async with self._breaker.permit() as permit:
@@ -206,7 +206,7 @@ class ApiDelivery:
     def _set_apart(
         self, batch: Sequence[Delivery[Operation]], wires: list[WireOperation], reply: Reply
     ) -> list[Outcome]:
-        """Draw the circle closer round what made the whole request fail."""
+        """Have fewer operations travel together, until the one that made the request fail is alone."""
         if len(batch) == 1:
             self._packing.set_alone(wires[0].key)
         return [Apart(str(reply))] * len(batch)
@@ -301,7 +301,7 @@ class ApiDelivery:
         try:
             return await self._api.post(path, body, _sdk_header(batch))
         except asyncio.CancelledError:
-            # Whoever takes over has to know that the effect may have happened.
+            # The next attempt has to know that the effect may have happened.
             _mark_sent(batch)
             raise
 

@@ -87,7 +87,7 @@ class Packing:
     def set_alone(self, key: str) -> None:
         """A bulk reply could not speak for the operation of that key."""
         if len(self._singly) >= _KEYS_KEPT:
-            self._singly.clear()  # given up meanwhile, most of them; the others are asked in bulk once more
+            self._singly.clear()  # most are dead-lettered by now; the others are sent in bulk once more
         self._singly.add(key)
 
     def forget(self, key: str) -> None:

@@ -48,7 +48,7 @@ class Pipeline:
         observer: Told what was disposed of, beside the installed observers.
         on_terminated: Told the instance and the reason when a reply asks an agent to stop.
         on_failure: Awaited once, when nothing will ever be delivered.
-        outage: The queue's, if others tell it of their tries as well.
+        outage: The queue's, where others log their failures too.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ class DeadLetterLog:
         self._silent = 0
 
     def write(self, letters: Iterable[DeadLetter[Any]]) -> None:
-        """Log the letters whose type and reason have not been logged lately."""
+        """Log the dead letters whose type and reason have not been logged lately."""
         for letter in letters:
             item = letter.item
             name = item.type.value if isinstance(item, Operation) else type(item).__name__
@@ -123,7 +123,7 @@ class Disposal:
                 return refused
         except asyncio.CancelledError:
             self.held -= len(settled) + len(dead_deliveries) + len(revoked)
-            # The effects of these have happened; whoever gets them again finds that out by their keys.
+            # The effects of these have happened; their keys tell the next owner so.
             for delivery in settled:
                 delivery.maybe_sent = True
             self.interrupted += [*settled, *dead_deliveries, *revoked]

@@ -3,8 +3,8 @@
 A lane is the first-in-first-out line of the deliveries of one key. At most one batch of a lane is out at
 a time. A batch takes the longest prefix that fits from each lane that is ready.
 
-When a batch fails as a whole nobody knows which of its items is to blame, so the circle is drawn closer
-before anything counts against an item: the same company once more, then each lane alone, then the lane's
+When a batch fails as a whole nobody knows which of its items is to blame, so fewer travel together
+before anything counts against an item: the same batch once more, then each lane alone, then the lane's
 first item alone. Only there do failures count as attempts. A success widens the lane again.
 
 Lanes that travel alone take one call each, so while others wait they get no more than half of the calls.
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 _NO_LIMIT: Final = 1 << 30
 _SHARED_TRIES: Final = 2
-"""Failures in company after which a lane travels alone."""
+"""Failures together with other lanes after which a lane travels alone."""
 _FOLLOWS: Final = "follows a lost operation: "
 _MOMENT: Final = 0.02
 """Seconds until what could not be handled is looked at again."""
@@ -46,7 +46,7 @@ class _Lane(Generic[T]):
     line: deque[Delivery[T]] = field(default_factory=deque)
     out: int = 0  # how many at the head of the line are with a handler
     failures: int = 0  # in a row; what the backoff grows with
-    shared: int = 0  # of those, in the company of other lanes
+    shared: int = 0  # of those, in batches with other lanes
     attempts: int = 0  # how often the head was sent on its own account; failures of it alone, and rejections
     blame: float = 0.0  # what the attempts weigh
     alone: bool = False
@@ -101,10 +101,9 @@ class Lanes(Generic[T]):
         self.held_bytes = 0
         """Bytes of those."""
         self.doomed: list[tuple[Delivery[T], DeadLetter[T]]] = []
-        """Deliveries that ``take`` found to be given up, or to depend on a lost one: to be dead-lettered by
-        the caller."""
+        """Deliveries that ``take`` found not to be sent: the caller dead-letters them."""
         self.revoked: list[Delivery[T]] = []
-        """Deliveries that ``take`` found to be another process's by now: to be given back by the caller."""
+        """Deliveries that another process owns by now, as ``take`` found: the caller releases them."""
 
     def add(self, delivery: Delivery[T]) -> None:
         """Put a delivery at the end of its lane."""
@@ -129,7 +128,7 @@ class Lanes(Generic[T]):
         batch = self._take_one_alone(limits, now) if alone_first else []
         if not batch:
             batch = self._take_company(limits, now)
-            # Those that waited while others went have the next turn.
+            # Lanes that waited meanwhile come next.
             self._alone_is_next = bool(self._ready_alone)
             if not batch and not alone_first:
                 batch = self._take_one_alone(limits, now)
@@ -151,8 +150,8 @@ class Lanes(Generic[T]):
         groups = list(self._by_lane(batch, outcomes))
         if any(isinstance(outcome, Settled) for outcome in outcomes):
             self._free_held(resolution, now)
-        # Lanes whose turn did not come go before those that had theirs: whoever ends requests early, over
-        # and over, must not keep the others from being reached.
+        # Lanes that were not reached go before those that were: one that ends requests early, over and
+        # over, must not keep the others from being reached.
         groups.sort(key=lambda group: not isinstance(group[1][0], NotReached))
         for lane, its_outcomes in groups:
             self._resolve_lane(lane, its_outcomes, resolution, now, company=len(groups) > 1)
@@ -197,7 +196,7 @@ class Lanes(Generic[T]):
 
     def _take_company(self, limits: BatchLimits, now: float) -> list[Delivery[T]]:
         # Long prefixes of few lanes, rather than a little of each: what one batch leaves alone, the next can
-        # take while this one is under way. A lane that was served goes to the end, so each has its turn.
+        # take while this one is under way. A lane that was served goes to the end.
         batch: list[Delivery[T]] = []
         room_bytes, lanes = limits.max_bytes, limits.max_lanes
         while lanes and self._ready and len(batch) < limits.max_items:
@@ -422,7 +421,7 @@ class Lanes(Generic[T]):
         whole: bool = False,
         rejected_at: int | None = None,
     ) -> tuple[Delivery[T], DeadLetter[T]]:
-        """Take the head off the line for good. What depends on it follows when its turn comes."""
+        """Take the head off the line for good. Its dependents follow once they are at the head."""
         delivery = self._pop(lane)
         # What is another process's by now may have its effect there.
         if self._dependents is not None and fatal and not delivery.revoked:
@@ -437,11 +436,11 @@ class Lanes(Generic[T]):
         lane.blame = 0.0
 
     def _doom_of(self, lane: _Lane[T], delivery: Delivery[T]) -> tuple[DeadLetter[T], int | None] | None:
-        """Return the letter of what must not be sent: given up, or senseless without what was lost.
+        """Return the dead letter of what must not be sent: its queue says so, or something it needs was lost.
 
         Beside it stands after how many successes a rejection began that, if one did.
         """
-        if delivery.dead_letter is not None and not delivery.revoked:  # else its owner gives it up, and knows
+        if delivery.dead_letter is not None and not delivery.revoked:  # else its owner dead-letters it
             return delivery.dead_letter, None
         loss = self._dependents.loss_of(delivery.item) if self._dependents else None
         if loss is None:

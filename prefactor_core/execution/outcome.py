@@ -13,7 +13,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class NotReached:
-    """It was in the request, but its turn did not come. It goes out again at once."""
+    """It was in the request, but was not reached. It goes out again at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """To be tried again at once, in less company.
+    """To be tried again at once, with fewer others.
 
     The request was too large, or the reply to this item did not say enough.
     """

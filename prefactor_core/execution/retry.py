@@ -39,7 +39,7 @@ class RetryPolicy:
 
 
 class Tries:
-    """The tries of ``who`` at something that has no last try: an outage logs them, and a policy backs off."""
+    """Attempts of ``who`` until one works: an outage logs the failures, and a policy backs off."""
 
     def __init__(self, who: Hashable, retry: RetryPolicy, outage: Outage) -> None:
         self._who = who

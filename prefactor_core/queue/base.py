@@ -2,7 +2,7 @@
 
 The five methods of the published SDK (``put``, ``get``, ``size``, ``close``, ``closed``) are enough: a
 queue that has only those works with the client and the executor. What a broker adds comes with
-defaults: deliveries that are settled once their effect is known, dead letters, giving back, flush and depth.
+defaults: deliveries that are settled once their effect is known, dead letters, release, flush and depth.
 """
 
 from abc import ABC, abstractmethod
@@ -80,7 +80,7 @@ class Delivery(Generic[T]):
 
     @property
     def revoked(self) -> bool:
-        """Whether it is another process's by now: not to be carried out, but to be given back."""
+        """Whether another process owns it by now: it is to be released, not carried out."""
         return self.owner is not None and not self.owner.current
 
 
@@ -89,9 +89,9 @@ class DeadLetter(Generic[T]):
     """An item that will not be tried again.
 
     Attributes:
-        attempts: How often it was sent, or begun, on its own account, the last time included: not in company
-            that failed as a whole, nor while the endpoint was unavailable. 0 if it was never sent, as what
-            only depends on a lost operation.
+        attempts: How often it was sent, or begun, by itself, the last time included: not in a batch that
+            failed as a whole, nor while the endpoint was unavailable. 0 if it was never sent, as a dependent
+            of a lost operation.
         reply: What the API answered, if that was the reason.
     """
 
@@ -207,7 +207,7 @@ class Queue(ABC, Generic[T]):
         return ()
 
     async def release(self, deliveries: "Sequence[Delivery[T]]") -> None:
-        """Give deliveries back unharmed, in their order, to be handed out again.
+        """Take deliveries back unharmed, in their order, to be handed out again.
 
         The default cannot: with ``get`` alone an item is gone once it is handed out.
         """

@@ -28,9 +28,9 @@ WINDOW_BYTES: Final = 64 * 1024 * 1024
 """Bytes held by one executor, but for the last delivery that crosses the line."""
 _NO_WINDOW: Final = 1 << 62
 _LOOK_AGAIN: Final = 1.0
-"""Seconds after which whoever waits for everything looks whether anything is left."""
+"""Seconds between two looks of ``idle`` at whether anything is left."""
 _RECEIVED_AT_ONCE: Final = 256
-"""Deliveries sorted into lanes before the event loop gets its turn."""
+"""Deliveries sorted into lanes before other tasks run."""
 
 
 def instance_lane(item: object) -> str | None:
@@ -52,8 +52,8 @@ class TaskExecutor:
             interface is enough.
         handler: A coroutine function that carries out one item, or a ``BatchHandler``.
         num_workers: Calls of the handler in flight at most.
-        max_retries: Tries after the first.
-        is_retryable: Whether an exception of the function is worth another try; by default all are.
+        max_retries: Attempts after the first.
+        is_retryable: Whether an exception of the function is worth another attempt; by default all are.
         retry_delay_base: Bound of the first backoff, in seconds.
         retry: The whole retry policy, in place of ``max_retries`` and ``retry_delay_base``.
         key: Names an item's lane; ``None`` from it is a lane of its own.
@@ -61,8 +61,8 @@ class TaskExecutor:
         linger: Seconds to let a small batch grow before it is handed over.
         observe: Told the items that were settled and the dead letters, once the queue knows of them.
         on_failure: Awaited once, when the handler says that nothing will ever be delivered. By then the
-            executor has stopped by itself and given everything back to the queue.
-        outage: Where tries that the queue failed are told, if others tell theirs there too; it is left open.
+            executor has stopped by itself and released everything.
+        outage: Logs failures of the queue, where others log theirs there too; it is left open.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class TaskExecutor:
 
     @property
     def held(self) -> int:
-        """Deliveries that are neither settled, dead-lettered nor given back."""
+        """Deliveries that are neither settled, dead-lettered nor released."""
         return self._lanes.held + self._disposal.held
 
     @property
@@ -178,12 +178,12 @@ class TaskExecutor:
         return self._account.released == released
 
     async def abandon(self) -> None:
-        """End at once and give everything that is held back to the queue."""
+        """End at once and release everything that is held."""
         self._stopping = True
         await self._end()
 
     async def release(self) -> None:
-        """Give everything that is held back to the queue: the event loop is closed, and no task will run."""
+        """Release everything that is held: the event loop is closed, and no task will run."""
         self._tasks = []
         await self._release_all()
 
@@ -388,7 +388,7 @@ class TaskExecutor:
             await self._on_failure(failure)
 
     async def _end(self) -> None:
-        """Cancel what still runs and give back what it held."""
+        """Cancel what still runs and release what it held."""
         tasks, self._tasks = self._tasks, []
         others = [task for task in tasks if task is not asyncio.current_task()]
         for task in others:
@@ -408,7 +408,7 @@ class TaskExecutor:
             try:
                 await self._queue.release(left)
             except Exception:
-                # Again somebody else's code; whoever ends waits for nobody.
+                # The queue is somebody else's code, and the end waits for nothing.
                 logger.exception("the queue did not take back %d operations", len(left))
         if self._closes_outage:
             self._outage.close()
