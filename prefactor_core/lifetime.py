@@ -14,6 +14,7 @@ from prefactor_core.monitoring.termination_monitor import TerminationMonitor
 from prefactor_core.operations import Operation
 from prefactor_core.outbox import Outbox
 from prefactor_core.queue.base import Queue
+from prefactor_core.waiters import in_time
 
 if TYPE_CHECKING:
     from prefactor_core.sender import LocalSender
@@ -101,10 +102,7 @@ class Lifetime:
     async def flush(self, timeout: float) -> bool:
         """Wait until everything put so far is delivered, for ``timeout`` seconds at most."""
         deadline = self._loop.time() + timeout
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self.outbox.drain()
-        except TimeoutError:
+        if not await in_time(self.outbox.drain(), timeout):
             return False
         left = max(0.0, deadline - self._loop.time())
         if self._sender is not None:
@@ -120,7 +118,7 @@ class Lifetime:
         sender = self._sender
         if sender is None:
             return self._stats_elsewhere(put, dropped, open_spans)
-        account = sender.account
+        account = sender.executor.account
         if sender.discarded:
             dropped["discarded"] = sender.discarded
         return ClientStats(
@@ -129,7 +127,7 @@ class Lifetime:
             account.dead_lettered,
             dropped,
             self._queue.size(),
-            sender.held,
+            sender.executor.held,
             account.retried,
             open_spans,
         )
@@ -200,7 +198,7 @@ class Lifetime:
             return
         self._closed = True
         if self._sender is not None:
-            await self._sender.release()
+            await self._sender.executor.release()
         self._report_left()
 
     async def _wait_for_end(self) -> None:
@@ -256,11 +254,8 @@ class Lifetime:
             self._report()
 
     async def _deliver_the_rest(self, deadline: float) -> None:
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self.outbox.drain()
-        except TimeoutError:
-            pass  # what the queue would not take in time is counted as left
+        # What the queue would not take in time is counted as left.
+        await in_time(self.outbox.drain(), deadline - self._loop.time())
         left = max(0.0, deadline - self._loop.time())
         if self._sender is not None:
             await self._sender.stop(left)

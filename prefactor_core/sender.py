@@ -3,9 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
-from prefactor_core.accounts import ExecutorAccount
 from prefactor_core.api.pipeline import Pipeline
 from prefactor_core.config import HttpClientConfig, QueueConfig
 from prefactor_core.exceptions import PrefactorTelemetryFailureError
@@ -13,6 +13,7 @@ from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.monitoring.poll import TerminationPoll
 from prefactor_core.monitoring.termination_monitor import TerminationMonitor
 from prefactor_core.queue.base import Queue
+from prefactor_core.waiters import in_time
 
 logger = logging.getLogger("prefactor_core")
 
@@ -46,23 +47,14 @@ class LocalSender:
             on_terminated=monitor.terminated,
             on_failure=self._fail,
         )
-        self._executor = self._pipeline.executor
+        self.executor = self._pipeline.executor
+        """Knows what is held, and where the deliveries went."""
         self._poll = (
             TerminationPoll(self._pipeline.http.get, monitor, poll_interval) if poll_interval > 0 else None
         )
         self._polling: asyncio.Task[None] | None = None
         self._check: asyncio.Task[None] | None = None
         self._failure: PrefactorTelemetryFailureError | None = None
-
-    @property
-    def account(self) -> ExecutorAccount:
-        """Where the deliveries went."""
-        return self._executor.account
-
-    @property
-    def held(self) -> int:
-        """Operations that were taken from the queue and whose fate is not known yet."""
-        return self._executor.held
 
     @property
     def discarded(self) -> int:
@@ -73,16 +65,11 @@ class LocalSender:
         """Raise the failure that has ended delivery, if one has."""
         if self._failure is not None:
             # A fresh one each time: an exception that is raised again grows its traceback.
-            raise PrefactorTelemetryFailureError(
-                str(self._failure),
-                cause=self._failure.cause,
-                operation_type=self._failure.operation_type,
-                dropped_operations=self._failure.dropped_operations,
-            ) from self._failure.cause
+            raise copy(self._failure) from self._failure.cause
 
     def start(self) -> None:
         """Start sending, and check the token in the background."""
-        self._executor.start()
+        self.executor.start()
         self._check = asyncio.get_running_loop().create_task(
             self._check_token(), name="prefactor-check-token"
         )
@@ -93,32 +80,23 @@ class LocalSender:
 
     async def flush(self, timeout: float) -> bool:
         """Wait until everything queued so far is settled or dead-lettered; return whether that came true."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._executor.idle()
-        except TimeoutError:
-            return False
-        return True
+        return await in_time(self.executor.idle(), timeout)
 
     async def stop(self, timeout: float) -> None:
         """Send what is left, for ``timeout`` seconds at most, and let go of the connections."""
         if self._polling is not None:
             self._polling.cancel()
             await asyncio.wait([self._polling])
-        await self._executor.stop(timeout)
+        await self.executor.stop(timeout)
         if self._check is not None:
             if self._failure is None:
                 self._check.cancel()
             await asyncio.wait([self._check])
         await self._pipeline.http.close()
 
-    async def release(self) -> None:
-        """Release what was taken: the event loop is closed, and its tasks with it."""
-        await self._executor.release()
-
     async def abort(self) -> None:
         """End at once, and let go of the connections."""
-        await self._executor.abandon()
+        await self.executor.abandon()
         own = [task for task in (self._polling, self._check) if task is not None]
         for task in own:
             task.cancel()
@@ -137,7 +115,7 @@ class LocalSender:
         self._failure = failure
         # All that is unsettled will be: calls that come before the end of this raise with the right number.
         failure.dropped_operations = await self._queue.depth()
-        await self._executor.abandon()
+        await self.executor.abandon()
         await self._queue.close()
         failure.dropped_operations = await self._queue.discard()
         logger.error("%s; %d operations were dropped", failure, failure.dropped_operations)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 
 
 class Waiters:
@@ -44,6 +45,16 @@ class Waiters:
         """Wake everybody who waits now."""
         while self._waiting:
             _wake(self._waiting.popleft())
+
+
+async def in_time(awaitable: Awaitable[object], timeout: float) -> bool:
+    """Wait for ``awaitable`` for ``timeout`` seconds, then cancel it. Return whether it ended by itself."""
+    try:
+        async with asyncio.timeout(timeout):
+            await awaitable
+    except TimeoutError:
+        return False
+    return True
 
 
 def _wake(waiter: asyncio.Future[bool], *, alone: bool = False) -> bool:

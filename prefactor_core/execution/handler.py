@@ -84,6 +84,8 @@ class EachItem:
     ``is_retryable`` says whether an exception is worth another try; by default all are.
     """
 
+    limits = ONE_ITEM
+
     def __init__(
         self,
         handler: Callable[[Any], Awaitable[None]],
@@ -91,11 +93,6 @@ class EachItem:
     ) -> None:
         self._handler = handler
         self._is_retryable = is_retryable
-
-    @property
-    def limits(self) -> BatchLimits:
-        """One item."""
-        return ONE_ITEM
 
     async def handle(self, deliveries: Sequence[Delivery[Any]]) -> list[Outcome]:
         """Call the function with the one item."""

@@ -14,7 +14,7 @@ from prefactor_core.exceptions import (
 )
 from prefactor_core.identifiers import PfidFactory, require_pfid
 from prefactor_core.instance_handle import AgentInstanceHandle
-from prefactor_core.managers.span import require_time
+from prefactor_core.managers.span import require_end_status, require_time
 from prefactor_core.models import AgentInstance
 from prefactor_core.operations import Operation, OperationType
 from prefactor_core.outbox import Entrance
@@ -23,7 +23,6 @@ from prefactor_core.utils import validate_idempotency_key
 
 __all__ = ["AgentInstanceHandle", "AgentInstanceManager"]
 
-INSTANCE_END_STATUSES: Final = frozenset({"complete", "failed", "cancelled"})
 _INSTANCES_KEPT: Final = 100_000
 """Unfinished instances that are known at once; then the oldest are forgotten."""
 _FINISHED_KEPT: Final = 10_000
@@ -175,8 +174,7 @@ class AgentInstanceManager:
         """
         self._entrance.check()
         require_pfid(instance_id, "instance_id")
-        if status not in INSTANCE_END_STATUSES:
-            raise InvalidInputError("status", f"expected complete, failed or cancelled, got {status!r}")
+        require_end_status(status)
         require_time(timestamp, "timestamp")
         validate_idempotency_key(idempotency_key)
         now = self._now()

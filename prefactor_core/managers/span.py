@@ -22,8 +22,6 @@ from prefactor_core.payloads import EncodedJson, encode_object, unserialisable_m
 
 logger = logging.getLogger("prefactor_core")
 
-SPAN_END_STATUSES: Final = frozenset({"complete", "failed", "cancelled"})
-
 _OPEN_KEPT: Final = 100_000
 """Spans that can be open at once; then the oldest are forgotten, as spans that will never be finished."""
 _ORPHANS_KEPT: Final = 10_000
@@ -148,8 +146,7 @@ class SpanManager:
         """
         self._entrance.check()
         span = self.get_span(span_id)
-        if status not in SPAN_END_STATUSES:
-            raise InvalidInputError("status", f"expected complete, failed or cancelled, got {status!r}")
+        require_end_status(status)
         require_time(timestamp, "timestamp")
         creates: list[Operation] = []
         if span.status == "pending":
@@ -356,6 +353,12 @@ class SpanManager:
             return False
         self._warned.add(place)
         return True
+
+
+def require_end_status(status: object) -> None:
+    """Check the status that a span or an instance is to end with. Raises ``InvalidInputError``."""
+    if status not in {"complete", "failed", "cancelled"}:
+        raise InvalidInputError("status", f"expected complete, failed or cancelled, got {status!r}")
 
 
 def require_time(value: object, field: str) -> None:

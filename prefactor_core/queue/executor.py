@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 from prefactor_core.accounts import ExecutorAccount
@@ -18,7 +17,7 @@ from prefactor_core.execution.retry import RetryPolicy, Tries
 from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import Attempt, Delivery, Queue
-from prefactor_core.waiters import Waiters
+from prefactor_core.waiters import Waiters, in_time
 
 logger = logging.getLogger("prefactor_core.queue")
 
@@ -198,9 +197,7 @@ class TaskExecutor:
         try:
             while not flush.done.is_set() and self._queue.size() + self.held > 0:
                 # What waits in the queue can become another process's, and is never received then.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK_AGAIN):
-                        await flush.done.wait()
+                await in_time(flush.done.wait(), _LOOK_AGAIN)
         finally:
             self._flushes.remove(flush)
 

@@ -1,6 +1,5 @@
 """The queue in memory, and the plugin that makes it the transport for ``memory://``."""
 
-import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from prefactor_core.exceptions import QueueClosedError, TransportError
 from prefactor_core.hookspecs import hookimpl
 from prefactor_core.queue.admission import Admission
 from prefactor_core.queue.base import DeadLetter, Delivery, Queue
-from prefactor_core.waiters import Waiters
+from prefactor_core.waiters import Waiters, in_time
 
 T = TypeVar("T")
 
@@ -175,14 +174,7 @@ class InMemoryQueue(Queue[T]):
 
     async def flush(self, timeout: float) -> bool:
         """Wait until everything put is settled or dead-lettered, for ``timeout`` seconds at most."""
-        if self.unsettled == 0:
-            return True
-        try:
-            async with asyncio.timeout(timeout):
-                await self._flushers.wait()
-        except TimeoutError:
-            return False
-        return True
+        return self.unsettled == 0 or await in_time(self._flushers.wait(), timeout)
 
     async def close(self, num_waiters: int = 1) -> None:
         """Take nothing more and wake every waiter. Closing again does nothing."""
