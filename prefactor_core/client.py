@@ -172,10 +172,7 @@ class PrefactorCoreClient:
         return self
 
     async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close; an exception of the caller's own goes before whatever closing meets."""
         try:
@@ -258,8 +255,7 @@ class PrefactorCoreClient:
         registry = self._config.schema_registry
         if registry is None:
             raise InvalidInputError(
-                "agent_schema_version",
-                "is missing: give one, or set config.schema_registry",
+                "agent_schema_version", "is missing: give one, or set config.schema_registry"
             )
         if external_id is None:
             content = canonical_json(registry.to_agent_schema_version(""))
@@ -331,10 +327,7 @@ class PrefactorCoreClient:
         return await spans.create(instance_id, schema_name, parent_span_id, payload, started_at)
 
     async def finish_span(
-        self,
-        span_id: str,
-        result_payload: dict[str, Any] | None = None,
-        timestamp: datetime | None = None,
+        self, span_id: str, result_payload: dict[str, Any] | None = None, timestamp: datetime | None = None
     ) -> None:
         """Finish a span as complete.
 

@@ -47,9 +47,7 @@ class PfidFactory:
     __slots__ = ("_now_ms", "_random_bytes", "_time")
 
     def __init__(
-        self,
-        now_ms: Callable[[], int] | None = None,
-        random_bytes: Callable[[int], bytes] = os.urandom,
+        self, now_ms: Callable[[], int] | None = None, random_bytes: Callable[[int], bytes] = os.urandom
     ) -> None:
         self._now_ms = now_ms if now_ms is not None else _wall_clock_ms
         self._random_bytes = random_bytes

@@ -65,10 +65,7 @@ class AgentInstanceHandle:
             raise
 
     def span(
-        self,
-        schema_name: str,
-        parent_span_id: str | None = None,
-        payload: dict[str, Any] | None = None,
+        self, schema_name: str, parent_span_id: str | None = None, payload: dict[str, Any] | None = None
     ) -> SpanScope:
         """Open a span for the length of an ``async with``; see ``PrefactorCoreClient.span``."""
         return self._client.span(self._instance_id, schema_name, parent_span_id, payload)
@@ -86,10 +83,7 @@ class AgentInstanceHandle:
         )
 
     async def finish_span(
-        self,
-        span_id: str,
-        result_payload: dict[str, Any] | None = None,
-        timestamp: datetime | None = None,
+        self, span_id: str, result_payload: dict[str, Any] | None = None, timestamp: datetime | None = None
     ) -> None:
         """Finish a span of ``create_span``; see ``PrefactorCoreClient.finish_span``."""
         await self._client.finish_span(span_id, result_payload, timestamp)
@@ -113,10 +107,7 @@ class AgentInstanceHandle:
         return self
 
     async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Finish the instance, if it is unfinished: failed or cancelled where an exception came by."""
         if exc_type is None:
@@ -158,10 +149,7 @@ class InstanceRequest(Coroutine[Any, Any, AgentInstanceHandle]):
         return self._handle
 
     async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Finish the instance, if it is unfinished."""
         if self._handle is not None:

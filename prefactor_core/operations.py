@@ -92,14 +92,8 @@ class OperationType(Enum):
         Rules(stage=Stage.END, closes="finish", repeated_as="invalid_action"),
     )
     RECORD_QUALITY = "record_quality"
-    CREATE_SPAN = (
-        "create_span",
-        Rules(opens=(SPAN,), needs="parent_span_id", repeated_as="conflict"),
-    )
-    FINISH_SPAN = (
-        "finish_span",
-        Rules(closes=SPAN, needs="span_id", repeated_as="invalid_action"),
-    )
+    CREATE_SPAN = ("create_span", Rules(opens=(SPAN,), needs="parent_span_id", repeated_as="conflict"))
+    FINISH_SPAN = ("finish_span", Rules(closes=SPAN, needs="span_id", repeated_as="invalid_action"))
 
     _value_: str
     rules: Rules

@@ -85,10 +85,5 @@ def _local_sender(
     from prefactor_core.sender import LocalSender  # noqa: PLC0415
 
     return LocalSender(
-        queue,
-        config.http_config,
-        config.queue_config,
-        sdk_header,
-        monitor,
-        config.termination_poll_interval,
+        queue, config.http_config, config.queue_config, sdk_header, monitor, config.termination_poll_interval
     )

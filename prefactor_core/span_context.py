@@ -26,10 +26,7 @@ class SpanContext:
     """
 
     def __init__(
-        self,
-        temp_id: str,
-        span_manager: SpanManager,
-        default_payload: Mapping[str, Any] | None = None,
+        self, temp_id: str, span_manager: SpanManager, default_payload: Mapping[str, Any] | None = None
     ) -> None:
         self._id = temp_id
         self._manager = span_manager
@@ -136,10 +133,7 @@ class SpanScope:
         return self._context
 
     async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """End the span, if it has not been ended."""
         context = self._context

@@ -20,24 +20,10 @@ from prefactor_core.api.replies import (
     is_over,
     loses_instance,
 )
-from prefactor_core.api.wire import (
-    BULK_PATH,
-    WireOperation,
-    bulk_body,
-    encode,
-    instance_path,
-)
+from prefactor_core.api.wire import BULK_PATH, WireOperation, bulk_body, encode, instance_path
 from prefactor_core.exceptions import OperationError
 from prefactor_core.execution.handler import BatchLimits
-from prefactor_core.execution.outcome import (
-    NOT_REACHED,
-    OVERTAKEN,
-    SETTLED,
-    Apart,
-    Dead,
-    Outcome,
-    Retry,
-)
+from prefactor_core.execution.outcome import NOT_REACHED, OVERTAKEN, SETTLED, Apart, Dead, Outcome, Retry
 from prefactor_core.operations import SDK_HEADER, Operation, Stage
 from prefactor_core.queue.base import Delivery
 from prefactor_core.texts import LONGEST_SDK_HEADER

@@ -136,10 +136,7 @@ class HttpApi:
                 empty = not content
         except BodyError as error:
             return Reply(
-                response.status_code,
-                retry_after=retry_after,
-                failure=str(error),
-                too_large=error.too_large,
+                response.status_code, retry_after=retry_after, failure=str(error), too_large=error.too_large
             )
         return Reply(response.status_code, body=body, empty=empty, retry_after=retry_after)
 

@@ -109,11 +109,7 @@ _REFUSALS: Final = frozenset({400, 404, 422})
 
 
 def classify(
-    reply: Reply,
-    operation_type: OperationType,
-    *,
-    maybe_sent: bool,
-    retry_on: Container[int] = (),
+    reply: Reply, operation_type: OperationType, *, maybe_sent: bool, retry_on: Container[int] = ()
 ) -> Verdict:
     """Return what ``reply`` means for an operation that was sent alone.
 

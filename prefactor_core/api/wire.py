@@ -119,9 +119,7 @@ def _register(operation: Operation) -> bytes:
             scalars[name] = payload[name]
     scalars["update_current_version"] = payload.get("update_current_version", True)
     return _fields(
-        scalars,
-        agent_version=payload["agent_version"],
-        agent_schema_version=payload["agent_schema_version"],
+        scalars, agent_version=payload["agent_version"], agent_schema_version=payload["agent_schema_version"]
     )
 
 
@@ -162,9 +160,7 @@ def _create_span(operation: Operation) -> bytes:
         if value is not None:
             scalars[field] = value
     details = _fields(
-        scalars,
-        payload=payload.get("payload", EMPTY_OBJECT),
-        result_payload=payload.get("result_payload"),
+        scalars, payload=payload.get("payload", EMPTY_OBJECT), result_payload=payload.get("result_payload")
     )
     return b'"details":{' + details + b"}"
 

@@ -371,13 +371,7 @@ class Lanes(Generic[T]):
             lane.limit *= 2
 
     def _fail(
-        self,
-        lane: _Lane[T],
-        outcome: Retry,
-        resolution: Resolution[T],
-        *,
-        company: bool,
-        several: bool,
+        self, lane: _Lane[T], outcome: Retry, resolution: Resolution[T], *, company: bool, several: bool
     ) -> float:
         """Hold a failure against the lane and return how long it backs off, in seconds."""
         lane.failures += 1

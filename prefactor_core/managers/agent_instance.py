@@ -7,11 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from prefactor_core.bounded import remember
-from prefactor_core.exceptions import (
-    InstanceNotFoundError,
-    InvalidInputError,
-    InvalidPayloadError,
-)
+from prefactor_core.exceptions import InstanceNotFoundError, InvalidInputError, InvalidPayloadError
 from prefactor_core.identifiers import PfidFactory, require_pfid
 from prefactor_core.instance_handle import AgentInstanceHandle
 from prefactor_core.managers.span import require_end_status, require_time

@@ -101,10 +101,7 @@ class SpanManager:
         return span.id
 
     async def start(
-        self,
-        span_id: str,
-        payload: Mapping[str, Any] | None = None,
-        started_at: datetime | None = None,
+        self, span_id: str, payload: Mapping[str, Any] | None = None, started_at: datetime | None = None
     ) -> bool:
         """Put the create of a prepared span as active, after those of its ancestors that were not put yet.
 
@@ -261,11 +258,7 @@ class SpanManager:
         SpanContextStack.uncover()
 
     def _creates(
-        self,
-        span: Span,
-        payload: EncodedJson,
-        started_at: datetime | None,
-        status: str = "active",
+        self, span: Span, payload: EncodedJson, started_at: datetime | None, status: str = "active"
     ) -> list[Operation]:
         """Mark a span and its unstarted ancestors as put, and return their creates, outermost first."""
         now = self._now()

@@ -19,10 +19,7 @@ class TerminationPoll:
     """Asks for each instance that the monitor watches once in ``interval`` seconds, and tells the monitor."""
 
     def __init__(
-        self,
-        get: Callable[[str], Awaitable[Reply]],
-        monitor: TerminationMonitor,
-        interval: float,
+        self, get: Callable[[str], Awaitable[Reply]], monitor: TerminationMonitor, interval: float
     ) -> None:
         self._get = get
         self._monitor = monitor
