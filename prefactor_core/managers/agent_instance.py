@@ -27,7 +27,10 @@ PURPOSES: Final = frozenset({"live", "smoke_test", "eval"})
 
 
 class AgentInstanceManager:
-    """Puts the operations of instances, and tells of each instance that was registered or finished."""
+    """Puts the operations of instances, and tells of each instance that was registered or finished.
+
+    An argument that is malformed raises ``InvalidInputError`` (a key ``ValueError``), and nothing is put.
+    """
 
     def __init__(
         self,
@@ -61,9 +64,6 @@ class AgentInstanceManager:
         """Put the registration of a new instance and return its id.
 
         The arguments are those of ``PrefactorCoreClient.create_agent_instance``.
-
-        Raises:
-            InvalidInputError: An argument is malformed; nothing was put.
         """
         self._entrance.check()
         for value, field in ((agent_id, "agent_id"), (environment_id, "environment_id")):
@@ -104,11 +104,7 @@ class AgentInstanceManager:
         return instance_id
 
     async def start(self, instance_id: str, timestamp: datetime | None = None) -> None:
-        """Put the start of an instance. One that this client has started is not started again.
-
-        Raises:
-            InvalidInputError: The id or the time is malformed.
-        """
+        """Put the start of an instance. One that this client has started is not started again."""
         await self.start_with_idempotency_key(
             instance_id, f"{require_pfid(instance_id, 'instance_id')}:start", timestamp
         )
@@ -116,12 +112,7 @@ class AgentInstanceManager:
     async def start_with_idempotency_key(
         self, instance_id: str, idempotency_key: str, timestamp: datetime | None = None
     ) -> None:
-        """Put the start of an instance under a key of the caller's.
-
-        Raises:
-            InvalidInputError: The id or the time is malformed.
-            ValueError: The key does not have 1 to 64 characters.
-        """
+        """Put the start of an instance under a key of the caller's."""
         self._entrance.check()
         require_pfid(instance_id, "instance_id")
         require_time(timestamp, "timestamp")
@@ -147,9 +138,6 @@ class AgentInstanceManager:
         """Put the finish of an instance, and forget the instance.
 
         One that was registered here and never started is started first: the API finishes only what has begun.
-
-        Raises:
-            InvalidInputError: The id, the status or the time is malformed.
         """
         await self.finish_with_idempotency_key(
             instance_id, f"{require_pfid(instance_id, 'instance_id')}:finish", status, timestamp
@@ -162,12 +150,7 @@ class AgentInstanceManager:
         status: str = "complete",
         timestamp: datetime | None = None,
     ) -> None:
-        """Put the finish of an instance under a key of the caller's, and forget the instance.
-
-        Raises:
-            InvalidInputError: The id, the status or the time is malformed.
-            ValueError: The key does not have 1 to 64 characters.
-        """
+        """Put the finish of an instance under a key of the caller's, and forget the instance."""
         self._entrance.check()
         require_pfid(instance_id, "instance_id")
         require_end_status(status)
@@ -186,11 +169,7 @@ class AgentInstanceManager:
         self._on_finish(instance_id)
 
     async def record_quality(self, instance_id: str, name: str, payload: dict[str, Any] | None) -> None:
-        """Put a quality of an instance; see ``PrefactorCoreClient.record_quality``.
-
-        Raises:
-            InvalidInputError: An argument is malformed; nothing was put.
-        """
+        """Put a quality of an instance; see ``PrefactorCoreClient.record_quality``."""
         self._entrance.check()
         require_pfid(instance_id, "instance_id")
         if not _is_name(name):

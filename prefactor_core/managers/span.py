@@ -38,6 +38,9 @@ class SpanManager:
     A span's create is put no later than the create of any of its descendants, whatever order the calls come
     in: the API takes a child only after its parent. ``start_if_pending`` returns what has to be put before
     the first span of an instance.
+
+    Arguments that are malformed raise ``InvalidInputError``, and a span that is not open here
+    ``SpanNotFoundError``; then nothing is put.
     """
 
     def __init__(
@@ -72,9 +75,6 @@ class SpanManager:
 
         The parent is by default the innermost open span of the same instance; ``payload`` is what ``start``
         sends if it is not given anything else.
-
-        Raises:
-            InvalidInputError: An id or a name is malformed, or the payload cannot be sent.
         """
         self._entrance.check()
         encoded = encode_object(payload, "payload")
@@ -109,10 +109,6 @@ class SpanManager:
 
         Returns:
             False if the span was started before (by a child of its own, maybe), and nothing was done.
-
-        Raises:
-            SpanNotFoundError: The span is not open here.
-            InvalidPayloadError: The payload cannot be sent; nothing was done.
         """
         self._entrance.check()
         span = self.get_span(span_id)
@@ -136,10 +132,6 @@ class SpanManager:
 
         A result that cannot be sent is replaced by a marker that says so: telemetry must not cost the agent
         its answer.
-
-        Raises:
-            SpanNotFoundError: The span is not open here.
-            InvalidInputError: The status is none, or the time is malformed.
         """
         self._entrance.check()
         span = self.get_span(span_id)
@@ -153,11 +145,7 @@ class SpanManager:
         await self._put_finish(span, creates, result_payload, status, timestamp)
 
     async def cancel_unstarted(self, span_id: str, timestamp: datetime | None = None) -> None:
-        """Put a prepared span as pending and cancel it at once: that no work began is then on record.
-
-        Raises:
-            SpanNotFoundError: The span is not open here.
-        """
+        """Put a prepared span as pending and cancel it at once: that no work began is then on record."""
         self._entrance.check()
         span = self.get_span(span_id)
         require_time(timestamp, "timestamp")
@@ -166,11 +154,7 @@ class SpanManager:
         await self._put_finish(span, creates, None, "cancelled", timestamp)
 
     def get_span(self, span_id: str) -> Span:
-        """Return an open span.
-
-        Raises:
-            SpanNotFoundError: The span is not open here.
-        """
+        """Return an open span."""
         span = self._open.get(span_id)
         if span is None:
             raise SpanNotFoundError(
