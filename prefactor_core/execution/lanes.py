@@ -100,10 +100,8 @@ class Lanes(Generic[T]):
         """Deliveries in all lanes, with a handler or not."""
         self.held_bytes = 0
         """Bytes of those."""
-        self.doomed: list[tuple[Delivery[T], DeadLetter[T]]] = []
-        """Deliveries that ``take`` found not to be sent: the caller dead-letters them."""
-        self.revoked: list[Delivery[T]] = []
-        """Deliveries that another process owns by now, as ``take`` found: the caller releases them."""
+        self.unsent: Resolution[T] = Resolution()
+        """What ``take`` found that must not be sent: the caller disposes of it."""
 
     def add(self, delivery: Delivery[T]) -> None:
         """Put a delivery at the end of its lane."""
@@ -200,7 +198,7 @@ class Lanes(Generic[T]):
         batch: list[Delivery[T]] = []
         room_bytes, lanes = limits.max_bytes, limits.max_lanes
         while lanes and self._ready and len(batch) < limits.max_items:
-            if not self._clear_head(self._ready[0], self.doomed, self.revoked, now):
+            if not self._clear_head(self._ready[0], self.unsent, now):
                 self._ready.popleft()
                 continue
             size = self._hand_out(self._ready[0], limits.max_items - len(batch), room_bytes, batch)
@@ -215,26 +213,20 @@ class Lanes(Generic[T]):
         batch: list[Delivery[T]] = []
         while self._may_go_alone and not batch:
             lane = self._ready_alone.popleft()
-            if self._clear_head(lane, self.doomed, self.revoked, now):
+            if self._clear_head(lane, self.unsent, now):
                 self._hand_out(lane, limits.max_items, limits.max_bytes, batch)
                 lane.out_alone = True
                 self._out_alone += 1
                 self._alone_is_next = False
         return batch
 
-    def _clear_head(
-        self,
-        lane: _Lane[T],
-        dead: list[tuple[Delivery[T], DeadLetter[T]]],
-        revoked: list[Delivery[T]],
-        now: float,
-    ) -> bool:
+    def _clear_head(self, lane: _Lane[T], resolution: Resolution[T], now: float) -> bool:
         """Take off a lane what must not be sent; whether something is left. Else the lane is held or gone."""
         while lane.line:
             delivery = lane.line[0]
             if delivery.revoked:
                 # What was received later, and is ours again, stands behind it.
-                revoked.append(self._pop(lane))
+                resolution.revoked.append(self._pop(lane))
                 self._absolve(lane)
                 continue
             doom = self._doom_of(lane, delivery)
@@ -245,7 +237,7 @@ class Lanes(Generic[T]):
             if not confirmed and not self._credit.spend(lane.key, now, dependent=True):
                 self._credit.hold(lane, letter.reason, now)
                 return False
-            dead.append(self._dead_letter(lane, letter, rejected_at=rejected_at))
+            resolution.dead.append(self._dead_letter(lane, letter, rejected_at=rejected_at))
         del self._lanes[lane.key]
         return False
 
@@ -321,7 +313,7 @@ class Lanes(Generic[T]):
             elif isinstance(outcome, Later):
                 delay = _MOMENT
             break
-        if lost and not self._clear_head(lane, resolution.dead, resolution.revoked, now):
+        if lost and not self._clear_head(lane, resolution, now):
             return  # what depends on a lost operation spends credit before another lane is rejected
         self._line_up(lane, delay, now)
 
@@ -353,7 +345,7 @@ class Lanes(Generic[T]):
             verdict, lane.verdict = lane.verdict, None
             if believed and verdict is not None and not lane.line[0].revoked:
                 resolution.dead.append(self._dead_letter_sent(lane, replace(verdict, rejected=False)))
-            if self._clear_head(lane, resolution.dead, resolution.revoked, now):
+            if self._clear_head(lane, resolution, now):
                 self._enqueue(lane)
 
     def _settle(self, lane: _Lane[T], outcome: Settled, resolution: Resolution[T]) -> None:

@@ -274,7 +274,7 @@ class TaskExecutor:
                     await self._wait_for_circuit()
                     continue
                 batch = self._lanes.take(self._handler.limits, loop.time())
-                disposed = await self._dispose_of_doomed()
+                disposed = await self._dispose_of_unsent()
                 if not batch:
                     if not disposed:  # else more may have come meanwhile
                         await self._wait_for_work()
@@ -354,13 +354,13 @@ class TaskExecutor:
             outcomes = [Retry("the handler did not answer for every item")] * len(batch)
         return outcomes
 
-    async def _dispose_of_doomed(self) -> bool:
+    async def _dispose_of_unsent(self) -> bool:
         """Dispose of what ``take`` found that must not be sent; whether there was any."""
-        doomed, self._lanes.doomed = self._lanes.doomed, []
-        revoked, self._lanes.revoked = self._lanes.revoked, []
-        if doomed or revoked:
-            await self._dispose(Resolution(dead=doomed, revoked=revoked))
-        return bool(doomed or revoked)
+        unsent, self._lanes.unsent = self._lanes.unsent, Resolution()
+        if not unsent.dead and not unsent.revoked:
+            return False
+        await self._dispose(unsent)
+        return True
 
     async def _dispose(self, resolution: Resolution[Any]) -> None:
         for delivery in await self._disposal.tell(resolution):

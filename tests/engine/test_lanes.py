@@ -200,8 +200,8 @@ def test_what_depends_on_a_lost_one_is_buried() -> None:
         batch = lanes.take(WIDE, 0)
         kept += [key_of(delivery.item) for delivery in batch if delivery.item.instance_id == "a"]
         resolution = lanes.resolve(batch, [SETTLED] * len(batch), 0)
-        dead_lettered += [key_of(letter.item) for _, letter in [*lanes.doomed, *resolution.dead]]
-        lanes.doomed.clear()
+        dead_lettered += [key_of(letter.item) for _, letter in [*lanes.unsent.dead, *resolution.dead]]
+        lanes.unsent.dead.clear()
     assert kept == ["a-3:create", "a-3:finish", "a:finish"]
     assert dead_lettered == ["a-2:create", "a-2:finish", "a-1:finish"]
     assert lanes.held == lanes.held_bytes == 0
@@ -361,7 +361,7 @@ def tried(lanes: Lanes[Operation], *rounds: list[Outcome]) -> dict[str, int]:
         resolution = lanes.resolve(batch, padded, time)
         found |= {key_of(letter.item): letter.attempts for _, letter in resolution.dead}
     lanes.take(WIDE, time + 10_000)
-    return found | {key_of(letter.item): letter.attempts for _, letter in lanes.doomed}
+    return found | {key_of(letter.item): letter.attempts for _, letter in lanes.unsent.dead}
 
 
 @each(

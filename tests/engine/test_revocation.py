@@ -92,7 +92,7 @@ def test_revoked_deliveries_are_not_handed_out() -> None:
         lanes.add(owned(Item(name), kept if name[0] == "b" else gone))
     gone.current = False
     assert names(lanes.take(WIDE, 0)) == "b1"
-    assert names(lanes.revoked) == "a1 a2 c1"
+    assert names(lanes.unsent.revoked) == "a1 a2 c1"
     assert lanes.held == 1
     assert lanes.held_bytes == 10
     assert [*lanes._lanes] == ["b"], "an empty lane is not kept"
@@ -105,7 +105,7 @@ def test_what_was_received_again_goes_on_behind_what_was_revoked() -> None:
     old.current = False
     add(lanes, new, "a2", "a3", "a4")
     assert names(lanes.take(WIDE, 0)) == "a2 a3 a4"
-    assert names(lanes.revoked) == "a1 a2 a3"
+    assert names(lanes.unsent.revoked) == "a1 a2 a3"
 
 
 def test_a_prefix_ends_before_what_is_revoked() -> None:
@@ -117,10 +117,10 @@ def test_a_prefix_ends_before_what_is_revoked() -> None:
     other.current = False
     batch = lanes.take(WIDE, 0)
     assert names(batch) == "a1"
-    assert lanes.revoked == []
+    assert lanes.unsent.revoked == []
     lanes.resolve(batch, [SETTLED], 0)
     assert names(lanes.take(WIDE, 0)) == "a3"
-    assert names(lanes.revoked) == "a2"
+    assert names(lanes.unsent.revoked) == "a2"
 
 
 def test_what_is_with_the_handler_is_resolved_by_its_outcome() -> None:
@@ -134,7 +134,7 @@ def test_what_is_with_the_handler_is_resolved_by_its_outcome() -> None:
     resolution = lanes.resolve(batch, [SETTLED, NOT_REACHED, NOT_REACHED], 0)
     assert names(resolution.settled) == "a1"
     assert names(lanes.take(WIDE, 0)) == "a1"
-    assert names(lanes.revoked) == "a2 a3"
+    assert names(lanes.unsent.revoked) == "a2 a3"
 
 
 def test_attempts_of_what_was_revoked_do_not_count_against_what_comes_after() -> None:
@@ -185,7 +185,7 @@ class OwnersModel(RuleBasedStateMachine):
     @rule(items=st.integers(1, 5), lanes=st.integers(1, 3))
     def take(self, items: int, lanes: int) -> None:
         batch = self.lanes.take(BatchLimits(items, 1 << 30, lanes), 0)
-        revoked, self.lanes.revoked = self.lanes.revoked, []
+        revoked, self.lanes.unsent.revoked = self.lanes.unsent.revoked, []
         assert all(one.revoked for one in revoked)
         assert not any(one.revoked for one in batch)
         for one in revoked:
@@ -309,7 +309,7 @@ def test_a_loss_that_another_owner_decides_anew_is_no_loss() -> None:
     resolution = lanes.resolve(batch, [Dead("conflict")], 0)
     assert len(resolution.dead) == 1
     assert [key_of(delivery.item) for delivery in lanes.take(WIDE, 0)] == ["a:register", "a:starting"]
-    assert lanes.doomed == []
+    assert lanes.unsent.dead == []
 
 
 # -- the executor, on a queue whose deliveries can be taken away
