@@ -73,15 +73,9 @@ class SchemaRegistry:
         Raises:
             ValueError: The name is registered as a span type already.
         """
-        entry = {
-            "name": name,
-            "params_schema": _checked(params_schema, "params_schema"),
-            "result_schema": result_schema,
-            "title": title,
-            "description": description,
-            "template": template,
-            "data_risk": data_risk,
-        }
+        schemas = {"params_schema": _checked(params_schema, "params_schema"), "result_schema": result_schema}
+        texts = {"title": title, "description": description, "template": template}
+        entry = {"name": name, **schemas, **texts, "data_risk": data_risk}
         self._add(_TYPES, name, _checked(_given(entry), "span type"))
 
     def register_quality_schema(
@@ -98,14 +92,8 @@ class SchemaRegistry:
         Raises:
             ValueError: The quality is registered already.
         """
-        entry = {
-            "name": name,
-            "schema": _checked(schema, "schema"),
-            "title": title,
-            "description": description,
-            "template": template,
-            "data_risk": data_risk,
-        }
+        texts = {"title": title, "description": description, "template": template}
+        entry = {"name": name, "schema": _checked(schema, "schema"), **texts, "data_risk": data_risk}
         self._add(_QUALITIES, name, _checked(_given(entry), "quality"))
 
     def get(self, schema_name: str) -> dict[str, Any] | None:

@@ -15,7 +15,6 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Final
 
 from prefactor_core.api.replies import Reply
@@ -41,17 +40,10 @@ _PROOF_LASTS: Final = 1.0
 """Seconds for which a success or a ping is proof enough that the endpoint is well."""
 
 
-class _Proof(Enum):
-    """What has to happen for an endpoint to count as back."""
-
-    PING = auto()
-    ANSWER = auto()  # to a write, by the API itself
-
-
 @dataclass(slots=True)
 class _Open:
-    needs: "_Proof"
     reason: str
+    needs_answer: bool  # to a write, by the API itself; else a ping closes it
     failures: int = 1
 
 
@@ -185,7 +177,7 @@ class CircuitBreaker:
         if not await self._is_well(permit.since, instead=str(reply)):
             return 0.0
         if self._fails_everybody():
-            self._trip(f"it answers pings, and no write: {reply}", _Proof.ANSWER)
+            self._trip(f"it answers pings, and no write: {reply}", needs_answer=True)
             return 0.0
         rate = min(max(self._failure_rate, _USUAL_RATE), _HIGHEST_RATE)
         weight = math.log(rate) / math.log(_USUAL_RATE)
@@ -207,7 +199,7 @@ class CircuitBreaker:
 
     def answered(self, permit: Permit) -> None:
         """The API itself has answered a write, if only by refusing it."""
-        if permit.probe and self._open is not None and self._open.needs is _Proof.ANSWER:
+        if permit.probe and self._open is not None and self._open.needs_answer:
             self._recover()
 
     def throttled(self, permit: Permit, retry_after: float) -> None:
@@ -238,7 +230,7 @@ class CircuitBreaker:
             if self._is_pong(reply, operation_type):
                 self._proved_at = asyncio.get_running_loop().time()
                 return True
-            self._trip(instead or str(reply), _Proof.PING)
+            self._trip(instead or str(reply), needs_answer=False)
             return False
 
     def _is_pong(self, reply: Reply, operation_type: str | None = None) -> bool:
@@ -258,13 +250,13 @@ class CircuitBreaker:
         if not self._is_pong(await self._ping()):
             open_.failures += 1
             return False
-        if open_.needs is not _Proof.PING:
+        if open_.needs_answer:
             return True
         self._recover()
         return False
 
-    def _trip(self, reason: str, needs: _Proof) -> None:
-        self._open = _Open(needs, reason)
+    def _trip(self, reason: str, *, needs_answer: bool) -> None:
+        self._open = _Open(reason, needs_answer)
         if self._token_refused:
             logger.warning("the API refuses the token, everything waits until it takes it: %s", reason)
         else:
