@@ -4,7 +4,7 @@ An agent that sends from its own process and a worker differ only in what they p
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from prefactor_core.api.circuit_breaker import CircuitBreaker
 from prefactor_core.api.delivery import Api, ApiDelivery
@@ -22,11 +22,13 @@ from prefactor_core.plugins import observers
 from prefactor_core.queue.base import Queue
 from prefactor_core.queue.executor import TaskExecutor
 
+P = TypeVar("P")
+
 _LINGER: Final = 0.01
 """Seconds that a small batch may grow: telemetry is not urgent, and requests are what costs."""
 
 
-def _as_it_is(part: Any) -> Any:
+def _as_it_is(part: P) -> P:
     return part
 
 
