@@ -5,7 +5,7 @@ program (`agent`, with tools in `library`), `fleet` the part with a broker and w
 emulator what took effect, and `report` shows it.
 """
 
-from prefactor_core.extras import run_command
+from prefactor_core.utils import run_command
 
 if __name__ == "__main__":
     run_command("command", "the demo", "all")

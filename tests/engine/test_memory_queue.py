@@ -187,7 +187,7 @@ async def test_flush_waits_for_what_is_handed_out_too() -> None:
     assert not any(task.done() for task in waiting)
     await queue.settle([delivery])
     assert await asyncio.gather(*waiting) == [True] * 3
-    assert queue._idle_waiters == []
+    assert not queue._flushers
 
 
 @each("end", ["dead_letter", "discard"])

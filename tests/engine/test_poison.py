@@ -345,7 +345,7 @@ def make_lanes(dependents: Dependents | None = None) -> Lanes[Operation]:
 
 
 def dead_lettered(lanes: Lanes[Operation]) -> list[tuple[str, str, int]]:
-    return [(key_of(letter.item), letter.reason, letter.attempts) for _, letter in lanes.doomed]
+    return [(key_of(letter.item), letter.reason, letter.attempts) for _, letter in lanes.unsent.dead]
 
 
 @each("dependents", [None, Dependents()])
@@ -384,7 +384,7 @@ def test_what_is_given_up_and_another_ones_by_now_is_given_back_and_no_loss() ->
     lanes.add(again)
     assert lanes.take(WIDE, 0) == [again]
     assert dead_lettered(lanes) == []
-    assert keys(lanes.revoked) == ["a:register"]
+    assert keys(lanes.unsent.revoked) == ["a:register"]
 
 
 def test_what_is_given_up_is_forgotten_when_all_is_given_back() -> None:

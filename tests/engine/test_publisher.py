@@ -432,7 +432,7 @@ async def test_flush_says_whether_everything_put_so_far_is_confirmed() -> None:
         waiting = [asyncio.create_task(publisher.flush(100)) for _ in range(3)]
         assert await asyncio.gather(*waiting) == [True] * 3
         assert now() - began == pytest.approx(2.005)
-        assert publisher._flushes == []
+        assert not publisher._buffer.changes
 
 
 @virtual
@@ -489,7 +489,7 @@ async def test_a_cancelled_flush_leaves_nothing_behind() -> None:
         await asyncio.sleep(1)
         flush.cancel()
         await asyncio.wait([flush])
-        assert publisher._flushes == []
+        assert not publisher._buffer.changes
 
 
 # -- a full buffer
@@ -549,7 +549,7 @@ async def test_block_waits_for_room_and_is_woken_by_confirmations() -> None:
         await asyncio.gather(*waiting)
         assert await publisher.flush(30)
         assert publisher.published == Published(9, 9, 0, 0, {})
-        assert not publisher._buffer._room
+        assert not publisher._buffer.changes
     arrived = [key_of(one.operation) for one in envelopes(broker)[0]]
     assert arrived == [f"i:quality:{number}" for number in range(9)]
 
@@ -594,7 +594,7 @@ async def test_close_wakes_whoever_waits_for_room() -> None:
     assert [type(result) for result in results] == [QueueClosedError] * 3
     await publisher.disconnect()
     assert publisher.published == Published(1, 0, 0, 1, {}), "what was refused was not put"
-    assert not publisher._buffer._room
+    assert not publisher._buffer.changes
 
 
 @virtual
