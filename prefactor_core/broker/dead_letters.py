@@ -1,7 +1,7 @@
 """Looking after dead letters: list, show, replay, purge."""
 
 import secrets
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from prefactor_core.broker.answers import Outcomes
@@ -78,7 +78,7 @@ class DeadLetters:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
 
-    async def list(self, selection: Selection = Selection()) -> AsyncIterator[StoredDeadLetter]:
+    async def list(self, selection: Selection = Selection()) -> AsyncGenerator[StoredDeadLetter, None]:
         """Yield the records that are meant, each operation once, the oldest of each partition first."""
         seen: set[str] = set()
         async with self._broker.dead_letters() as end:

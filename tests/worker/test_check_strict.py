@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from prefactor_core.broker.driver import PartitionState
+from prefactor_worker.operate.check_broker import DEFAULT_MAX_BACKLOG, Limits, judge
 from prefactor_worker.operate.findings import Findings, Level
 from prefactor_worker.operate.look import Look, Row
-from prefactor_worker.operate.strict import DEFAULT_MAX_BACKLOG, Limits, judge
 from tests.support.operations import life
 from tests.worker.commands import Done, command, open_queue, publish
 

@@ -11,8 +11,7 @@ from prefactor_core.broker.dead_letters import Replay
 from prefactor_core.broker.envelope import Envelope, encode
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.queue.base import DeadLetter
-from prefactor_worker.operate.dead_letter_view import summary
-from prefactor_worker.operate.replay_view import replay_lines
+from prefactor_worker.operate.dead_letter_view import replay_lines, summary
 from tests.support.operations import WHEN, create, finish_span, register, start
 from tests.support.ports import free_port
 from tests.worker.commands import REASON, REPLY, Done, command, dead_letter, open_queue

@@ -14,10 +14,14 @@ from rich.text import Text
 from prefactor_core.broker.driver import Broker
 from prefactor_core.config import DEFAULT_API_URL
 from prefactor_worker.operate.check_api import check_api, plain_url
-from prefactor_worker.operate.check_broker import check_broker
+from prefactor_worker.operate.check_broker import (
+    DEFAULT_MAX_AGE,
+    DEFAULT_MAX_BACKLOG,
+    Limits,
+    check_broker,
+)
 from prefactor_worker.operate.common import AsJson, TransportIfAny, carry_out, open_broker, write_json
 from prefactor_worker.operate.findings import Finding, Findings, Level, is_well
-from prefactor_worker.operate.strict import DEFAULT_MAX_AGE, DEFAULT_MAX_BACKLOG, Limits
 from prefactor_worker.operate.words import safe
 from prefactor_worker.run.command import TOKEN_VARIABLE, TRANSPORT_VARIABLE
 from prefactor_worker.run.token import FileToken, TokenError, checked
@@ -80,16 +84,12 @@ def check(
         api_url = DEFAULT_API_URL  # where `run` would send it
     if transport is None and api_url is None:
         raise typer.BadParameter("nothing to check: give --transport, or --api-url, or both")
-    limits = _limits(max_age, max_backlog) if strict else None
+    limits = Limits(DEFAULT_MAX_AGE if max_age is None else max_age, max_backlog) if strict else None
     if not strict and (max_age is not None or max_backlog is not None):
         raise typer.BadParameter("--max-age and --max-backlog are for --strict")
     if limits is not None and transport is None:
         raise typer.BadParameter("--strict is about a broker: give --transport")
     return carry_out(_check(transport, api_url, token, problem, limits, json=json_document))
-
-
-def _limits(max_age: float | None, max_backlog: int | None) -> Limits:
-    return Limits(DEFAULT_MAX_AGE if max_age is None else max_age, max_backlog)
 
 
 async def _check(
@@ -132,7 +132,7 @@ async def _of_broker(broker: Broker | None, url: str | None, limits: Limits | No
     if broker is not None and url is not None:
         return await check_broker(broker, url, limits)
     findings = Findings("broker")
-    findings.not_given(f"a broker: name one with --transport, or set {TRANSPORT_VARIABLE}")
+    findings.add(Level.NOT_GIVEN, f"a broker: name one with --transport, or set {TRANSPORT_VARIABLE}")
     return findings.all
 
 
@@ -140,7 +140,7 @@ async def _of_api(url: str | None, token: str | None, token_problem: str | None)
     if url is not None:
         return await check_api(url, token, token_problem)
     findings = Findings("API")
-    findings.not_given(f"an API: name one with --api-url, or set {_URL_VARIABLE}")
+    findings.add(Level.NOT_GIVEN, f"an API: name one with --api-url, or set {_URL_VARIABLE}")
     return findings.all
 
 

@@ -10,7 +10,7 @@ from prefactor_core.api.http import HttpApi
 from prefactor_core.api.replies import Reply
 from prefactor_core.client import CORE_SDK_HEADER_ENTRY
 from prefactor_core.config import HttpClientConfig
-from prefactor_worker.operate.findings import Finding, Findings
+from prefactor_worker.operate.findings import Finding, Findings, Level
 from prefactor_worker.operate.words import safe
 from prefactor_worker.run.command import TOKEN_VARIABLE
 
@@ -57,7 +57,8 @@ async def check_api(url: str, token: str | None, token_problem: str | None = Non
     else:
         _judge(findings, plain_url(config.api_url), reply, token)
     if token is None and token_problem is None:
-        findings.not_given(f"the token: name a file with --api-token-file, or set {TOKEN_VARIABLE}")
+        missing = f"the token: name a file with --api-token-file, or set {TOKEN_VARIABLE}"
+        findings.add(Level.NOT_GIVEN, missing)
     return findings.all
 
 

@@ -1,5 +1,7 @@
-"""What is wrong with a broker, and who uses it."""
+"""What is wrong with a broker, and who uses it; with ``--strict``, also whether its fleet keeps up."""
 
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Final
 
 from prefactor_core.broker.driver import Broker
@@ -7,12 +9,29 @@ from prefactor_core.broker.options import DEFAULT_PARTITIONS, asked_partitions
 from prefactor_core.exceptions import BrokerError
 from prefactor_worker.operate.findings import Finding, Findings, is_well
 from prefactor_worker.operate.look import Look, Observer
-from prefactor_worker.operate.strict import Limits, judge
 from prefactor_worker.operate.words import count, duration
 from prefactor_worker.run.partitions import disagreement
 
 _ONLY_WARNINGS: Final = ("appendonly is no", "its settings cannot be checked", "is missing, with what")
 """Words of what a broker finds wrong with itself under which a fleet works: some live with it on purpose."""
+
+
+DEFAULT_MAX_AGE: Final = 300.0
+DEFAULT_MAX_BACKLOG: Final = 10_000
+"""Where the broker tells no age."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """From where on a backlog is a problem.
+
+    Attributes:
+        max_age: Seconds that the oldest operation may have waited.
+        max_backlog: How many operations may wait; ``None`` for any number, where the broker tells their age.
+    """
+
+    max_age: float = DEFAULT_MAX_AGE
+    max_backlog: int | None = None
 
 
 async def check_broker(broker: Broker, url: str, limits: Limits | None = None) -> list[Finding]:
@@ -38,16 +57,14 @@ async def check_broker(broker: Broker, url: str, limits: Limits | None = None) -
     if is_well(findings.all):
         rest = "the rest of its settings" if problems else "its settings"
         findings.ok(f"its version, {rest} and this user's permissions are as they have to be")
-    observer = Observer(broker)
     try:
-        look = await observer.look()
+        async with aclosing(Observer(broker)) as observer:
+            look = await observer.look()
         _add_use(findings, look, asked_partitions(url))
         if limits is not None:
             judge(findings, look, limits)
     except BrokerError as error:
         findings.problem(f"the partitions cannot be read: {error}")
-    finally:
-        await observer.close()
     return findings.all
 
 
@@ -89,3 +106,23 @@ def _add_dead(findings: Findings, dead: int) -> None:
         findings.ok("dead letters: none")
         return
     findings.warn(f"dead letters: {dead:,}; `prefactor-worker dead-letters list` tells why")
+
+
+def judge(findings: Findings, look: Look, limits: Limits) -> None:
+    """Add what is a problem for a monitor: no worker, or a backlog that is too old or too long."""
+    if not look.owned:
+        findings.problem("strict: no worker owns a partition")
+    if look.oldest is not None and look.oldest > limits.max_age:
+        findings.problem(
+            f"strict: the oldest operation has waited for {duration(look.oldest)}; the limit is "
+            f"{duration(limits.max_age)}"
+        )
+    ageless = any(row.state.waiting and row.age is None for row in look.rows)  # as RabbitMQ has it
+    most = DEFAULT_MAX_BACKLOG if ageless and limits.max_backlog is None else limits.max_backlog
+    if most is not None and look.waiting > most:
+        findings.problem(f"strict: {count(look.waiting, 'operation')} in the backlog; the limit is {most:,}")
+    elif ageless:
+        findings.ok(
+            "strict: this broker does not tell how old its backlog is, so its length was judged: "
+            f"{look.waiting:,} of at most {most:,}; --max-backlog changes the limit"
+        )

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import aclosing
 from typing import Annotated, Any, TypeAlias
 
 import typer
@@ -10,10 +10,16 @@ from rich.console import Console
 
 from prefactor_core.broker.dead_letter import StoredDeadLetter
 from prefactor_core.broker.dead_letters import DeadLetters, Replay, Selection
-from prefactor_worker.operate.closing import closing
 from prefactor_worker.operate.common import AsJson, Transport, carry_out, open_broker, write_json, write_line
-from prefactor_worker.operate.dead_letter_view import summary, summary_lines, whole, whole_lines
-from prefactor_worker.operate.replay_view import replay_json, replay_lines
+from prefactor_worker.operate.dead_letter_view import (
+    DEAD_LETTER,
+    replay_json,
+    replay_lines,
+    summary,
+    summary_lines,
+    whole,
+    whole_lines,
+)
 from prefactor_worker.operate.words import count, safe
 
 Ids: TypeAlias = Annotated[
@@ -24,8 +30,6 @@ Instance: TypeAlias = Annotated[
 ]
 Everything: TypeAlias = Annotated[bool, typer.Option("--all", help="All there are.")]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-
-_LETTER = "dead letter"
 
 
 def dead_letters_commands() -> typer.Typer:
@@ -40,7 +44,7 @@ def dead_letters_commands() -> typer.Typer:
 
 
 def _introduce() -> None:
-    """Look after the operations that were given up: they stay until they are replayed or purged."""
+    """Look after the operations that were dead-lettered: they stay until they are replayed or purged."""
 
 
 def _list(
@@ -91,7 +95,7 @@ def _replay(
     asked first. What the API refuses again is kept with the new reason. The exit status is 1 if anything was
     kept, or was not delivered while this command waited.
     """
-    wanted = _Wanted.of(ids, instance, everything=everything)
+    wanted = _wanted(ids, instance, everything=everything)
     return carry_out(_do_replay(transport, wanted, new_key=new_key, yes=yes, wait=wait, json=json_document))
 
 
@@ -105,167 +109,137 @@ def _purge(
     json_document: AsJson = False,
 ) -> int:
     """Remove dead letters for good. You are asked first."""
-    wanted = _Wanted.of(ids, instance, everything=everything)
+    wanted = _wanted(ids, instance, everything=everything)
     return carry_out(_do_purge(transport, wanted, yes=yes, json=json_document))
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """Which dead letters a command was told to work on.
+def _wanted(ids: list[str] | None, instance: str | None, *, everything: bool) -> Selection:
+    """Return what the arguments say.
 
-    Attributes:
-        ids: Operation ids, in the order in which they were given.
-        instance: An agent instance.
+    Raises:
+        BadParameter: They say nothing, or more than one thing.
     """
-
-    ids: Sequence[str] = ()
-    instance: str | None = None
-
-    @classmethod
-    def of(cls, ids: list[str] | None, instance: str | None, *, everything: bool) -> "_Wanted":
-        """Return what the arguments say.
-
-        Raises:
-            BadParameter: They say nothing, or more than one thing.
-        """
-        given = [bool(ids), instance is not None, everything]
-        if not any(given):
-            raise typer.BadParameter("which ones? Name operations, or --instance ID, or --all")
-        if sum(given) > 1:
-            raise typer.BadParameter("name operations, or --instance ID, or --all: one of them")
-        return cls(tuple(dict.fromkeys(ids or ())), instance)
-
-    async def find(self, letters: DeadLetters) -> "_Found":
-        """Return those that there are now.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
-        selection = Selection(ids=frozenset(self.ids) if self.ids else None, instance=self.instance)
-        found: set[str] = set()
-        async with closing(letters.list(selection)) as records:
-            async for record in records:
-                found.add(record.id)
-                if self.ids and len(found) == len(self.ids):
-                    break
-        return _Found(found, [id_ for id_ in self.ids if id_ not in found])
+    given = [bool(ids), instance is not None, everything]
+    if not any(given):
+        raise typer.BadParameter("which ones? Name operations, or --instance ID, or --all")
+    if sum(given) > 1:
+        raise typer.BadParameter("name operations, or --instance ID, or --all: one of them")
+    return Selection(ids=dict.fromkeys(ids) if ids else None, instance=instance)
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """Which dead letters there are of those that are wanted.
+async def _find(dead_letters: DeadLetters, wanted: Selection) -> tuple[frozenset[str], list[str]]:
+    """Return the ids that there are now, and those that were named and are not among the dead letters.
 
-    Attributes:
-        ids: Those; the command works on them, whatever comes later.
-        missing: Ids that were named and are not among the dead letters.
+    The command works on those that were found, whatever comes later.
     """
-
-    ids: set[str]
-    missing: list[str]
-
-    @property
-    def selection(self) -> Selection:
-        """Exactly those that were found."""
-        return Selection(ids=frozenset(self.ids))
+    named = wanted.ids or ()
+    found: set[str] = set()
+    async with aclosing(dead_letters.list(wanted)) as listed:
+        async for dead_letter in listed:
+            found.add(dead_letter.id)
+            if len(found) == len(named):
+                break
+    return frozenset(found), [id_ for id_ in named if id_ not in found]
 
 
 # -- what the commands do
 
 
 async def _do_list(transport: str, selection: Selection, limit: int, *, json: bool) -> int:
-    letters = open_broker(transport).dead_letters
+    dead_letters = open_broker(transport).dead_letters
     console = Console(soft_wrap=True)
     listed: list[dict[str, Any]] = []
     number, more = 0, False
-    async with closing(letters.list(selection)) as records:
-        async for record in records:
+    async with aclosing(dead_letters.list(selection)) as those:
+        async for dead_letter in those:
             if limit and number == limit:
                 more = True
                 break
             number += 1
             if json:
-                listed.append(summary(record))
+                listed.append(summary(dead_letter))
             else:
-                for line in summary_lines(record):
+                for line in summary_lines(dead_letter):
                     console.print(line)
     if json:
         write_json({"dead_letters": listed, "more": more})
     elif more:
-        write_line(f"\nThe first {count(number, _LETTER)} of more; --limit 0 lists all.")
+        write_line(f"\nThe first {count(number, DEAD_LETTER)} of more; --limit 0 lists all.")
     else:
-        write_line(f"\n{count(number, _LETTER)}." if number else "No dead letters.")
+        write_line(f"\n{count(number, DEAD_LETTER)}." if number else "No dead letters.")
     return 0
 
 
 async def _do_show(transport: str, operation_id: str, *, json: bool) -> int:
-    record = await _record(open_broker(transport).dead_letters, operation_id)
-    if record is None:
+    dead_letter = await _one(open_broker(transport).dead_letters, operation_id)
+    if dead_letter is None:
         return _not_found([operation_id])
     if json:
-        write_json(whole(record))
+        write_json(whole(dead_letter))
     else:
         console = Console(soft_wrap=True)
-        for line in whole_lines(record):
+        for line in whole_lines(dead_letter):
             console.print(line)
     return 0
 
 
-async def _record(letters: DeadLetters, operation_id: str) -> StoredDeadLetter | None:
-    async with closing(letters.list(Selection(ids={operation_id}))) as records:
-        async for record in records:
-            return record
+async def _one(dead_letters: DeadLetters, operation_id: str) -> StoredDeadLetter | None:
+    async with aclosing(dead_letters.list(Selection(ids={operation_id}))) as those:
+        async for dead_letter in those:
+            return dead_letter
     return None
 
 
 async def _do_replay(
-    transport: str, wanted: _Wanted, *, new_key: bool, yes: bool, wait: float, json: bool
+    transport: str, wanted: Selection, *, new_key: bool, yes: bool, wait: float, json: bool
 ) -> int:
-    letters = open_broker(transport).dead_letters
-    found = await wanted.find(letters)
+    dead_letters = open_broker(transport).dead_letters
+    found, missing = await _find(dead_letters, wanted)
     replay = Replay()
-    if found.ids:
+    if found:
         question = (
-            f"Replay {count(len(found.ids), _LETTER)} with new idempotency keys? What has had its effect "
+            f"Replay {count(len(found), DEAD_LETTER)} with new idempotency keys? What has had its effect "
             "before has it once more."
         )
         if new_key and not yes and not _agreed(question):
             return 1
-        replay = await letters.replay(found.selection, new_key=new_key, wait=wait)
+        replay = await dead_letters.replay(Selection(ids=found), new_key=new_key, wait=wait)
     known = wait > 0 and replay.answers
     if json:
-        write_json(replay_json(replay, known=known) | {"not_found": found.missing})
-    elif not found.ids:
+        write_json(replay_json(replay, known=known) | {"not_found": missing})
+    elif not found:
         write_line(_nothing("replayed"))
     else:
         for line in replay_lines(replay, wait, known=known):
             write_line(line)
     if replay.unreadable:
-        _warn(f"{count(replay.unreadable, _LETTER)} cannot be read by this release, and stay where they are")
+        unreadable = count(replay.unreadable, DEAD_LETTER)
+        _warn(f"{unreadable} cannot be read by this release, and stay where they are")
     failed = replay.unreadable > 0 or replay.kept_count > 0 or (known and replay.pending > 0)
-    return _not_found(found.missing) or int(failed)
+    return _not_found(missing) or int(failed)
 
 
-async def _do_purge(transport: str, wanted: _Wanted, *, yes: bool, json: bool) -> int:
-    letters = open_broker(transport).dead_letters
-    found = await wanted.find(letters)
+async def _do_purge(transport: str, wanted: Selection, *, yes: bool, json: bool) -> int:
+    dead_letters = open_broker(transport).dead_letters
+    found, missing = await _find(dead_letters, wanted)
     purged = 0
-    if found.ids:
-        question = f"Purge {count(len(found.ids), _LETTER)} for good? Nothing brings them back."
+    if found:
+        question = f"Purge {count(len(found), DEAD_LETTER)} for good? Nothing brings them back."
         if not yes and not _agreed(question):
             return 1
-        purged = await letters.purge(found.selection)
+        purged = await dead_letters.purge(Selection(ids=found))
     if json:
-        write_json({"purged": purged, "not_found": found.missing})
+        write_json({"purged": purged, "not_found": missing})
     else:
-        write_line(_told("purged", purged, len(found.ids)))
-    return _not_found(found.missing)
+        write_line(_told("purged", purged, len(found)))
+    return _not_found(missing)
 
 
 def _told(done: str, number: int, of: int) -> str:
     if not of:
         return _nothing(done)
     gone = f"; {of - number} were gone by then" if number < of else ""
-    return f"{count(number, _LETTER)} {done}{gone}."
+    return f"{count(number, DEAD_LETTER)} {done}{gone}."
 
 
 def _nothing(done: str) -> str:

@@ -30,11 +30,7 @@ class Finding:
 
 
 class Findings:
-    """Collects what is found about one thing.
-
-    Args:
-        about: ``broker`` or ``API``.
-    """
+    """Collects what is found about one thing: ``broker`` or ``API``."""
 
     def __init__(self, about: str) -> None:
         self._about = about
@@ -42,21 +38,18 @@ class Findings:
 
     def ok(self, text: str) -> None:
         """Note what is as it should be."""
-        self._add(Level.OK, text)
+        self.add(Level.OK, text)
 
     def warn(self, text: str) -> None:
         """Note what works, and deserves a look."""
-        self._add(Level.WARNING, text)
+        self.add(Level.WARNING, text)
 
     def problem(self, text: str) -> None:
         """Note what has to be mended."""
-        self._add(Level.PROBLEM, text)
+        self.add(Level.PROBLEM, text)
 
-    def not_given(self, text: str) -> None:
-        """Note what could not be checked because nobody said where it is."""
-        self._add(Level.NOT_GIVEN, text)
-
-    def _add(self, level: Level, text: str) -> None:
+    def add(self, level: Level, text: str) -> None:
+        """Note something, on one line."""
         self.all.append(Finding(self._about, level, " ".join(text.split())))
 
 

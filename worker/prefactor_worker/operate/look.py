@@ -78,11 +78,7 @@ class Look:
 
 
 class Observer:
-    """Looks at a fleet again and again.
-
-    Args:
-        broker: Where it is.
-    """
+    """Looks at the fleet of a broker again and again; ``aclose`` it."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -106,8 +102,8 @@ class Observer:
         self._looked_at = now
         return Look(at, rows, await self._count(states), aside)
 
-    async def close(self) -> None:
-        """Let go of the broker."""
+    async def aclose(self) -> None:
+        """Disconnect from the broker."""
         if self._end is not None:
             await self._end.disconnect()
 
@@ -118,14 +114,7 @@ class Observer:
 
     async def _count(self, states: Sequence[PartitionState]) -> int:
         known = [state.dead for state in states if state.dead is not None]
-        return sum(known) if len(known) == len(states) else await count_dead_letters(self._broker)
-
-
-async def count_dead_letters(broker: Broker) -> int:
-    """Return how many dead letters there are.
-
-    Raises:
-        BrokerError: The broker is unavailable.
-    """
-    async with broker.dead_letters() as end:
-        return await end.count()
+        if len(known) == len(states):
+            return sum(known)
+        async with self._broker.dead_letters() as end:
+            return await end.count()

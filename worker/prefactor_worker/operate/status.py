@@ -2,8 +2,9 @@
 
 import asyncio
 import signal
+from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -44,11 +45,8 @@ def status(
 
 async def _show(transport: str, *, json: bool) -> int:
     broker = open_broker(transport).broker
-    observer = Observer(broker)
-    try:
+    async with aclosing(Observer(broker)) as observer:
         look = await observer.look()
-    finally:
-        await observer.close()
     if json:
         write_json(as_json(broker.name, look))
     else:
@@ -58,25 +56,24 @@ async def _show(transport: str, *, json: bool) -> int:
 
 async def _watch(transport: str, interval: float, *, json: bool) -> int:
     broker = open_broker(transport).broker
-    screen: _Screen = _Lines(broker) if json else _Terminal(broker, Console())
-    observer = Observer(broker)
+    screen = _Screen(broker) if json else _Terminal(broker, Console())
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):  # which are how a watch ends well
         loop.add_signal_handler(number, stopped.set)
-    looking = asyncio.create_task(_look_on(observer, screen, interval), name="status-watch")
-    stop = asyncio.create_task(stopped.wait(), name="status-stop")
-    screen.open()
-    try:
-        await asyncio.wait([looking, stop], return_when=asyncio.FIRST_COMPLETED)
-        if looking.done():
-            looking.result()  # it ends only by an error: the pipe's, for one
-    finally:
-        for task in (looking, stop):
-            task.cancel()
-        await asyncio.gather(looking, stop, return_exceptions=True)
-        screen.close()
-        await observer.close()
+    async with aclosing(Observer(broker)) as observer:
+        looking = asyncio.create_task(_look_on(observer, screen, interval), name="status-watch")
+        stop = asyncio.create_task(stopped.wait(), name="status-stop")
+        screen.open()
+        try:
+            await asyncio.wait([looking, stop], return_when=asyncio.FIRST_COMPLETED)
+            if looking.done():
+                looking.result()  # it ends only by an error: the pipe's, for one
+        finally:
+            for task in (looking, stop):
+                task.cancel()
+            await asyncio.gather(looking, stop, return_exceptions=True)
+            screen.close()
     return 0
 
 
@@ -89,69 +86,41 @@ async def _look_on(observer: Observer, screen: "_Screen", interval: float) -> No
         await asyncio.sleep(interval)
 
 
-class _Screen(Protocol):
-    """Where looks are shown."""
-
-    def open(self) -> None:
-        """Begin."""
-
-    def show(self, look: Look) -> None:
-        """Show what was seen."""
-
-    def unavailable(self, problem: str) -> None:
-        """Say that nothing could be seen, and why."""
-
-    def close(self) -> None:
-        """End."""
-
-
-class _Lines:
-    """A JSON document a line.
-
-    Args:
-        broker: What is looked at.
-    """
+class _Screen:
+    """Where looks are shown; this one writes a JSON document a line."""
 
     def __init__(self, broker: Broker) -> None:
         self._name = broker.name
 
     def open(self) -> None:
-        """Do nothing."""
+        """Begin to redraw, where that is what it does."""
+
+    def close(self) -> None:
+        """Leave what was drawn last where it is."""
 
     def show(self, look: Look) -> None:
-        """Write what was seen."""
         write_json(as_json(self._name, look), one_line=True)
 
     def unavailable(self, problem: str) -> None:
-        """Write why nothing was seen."""
+        """Say that nothing could be seen, and why."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         write_json({"broker": self._name, "at": at, "error": problem}, one_line=True)
 
-    def close(self) -> None:
-        """Do nothing."""
 
-
-class _Terminal:
-    """A table that is redrawn, or one after the other where that cannot be.
-
-    Args:
-        broker: What is looked at.
-        console: Where to.
-    """
+class _Terminal(_Screen):
+    """A table that is redrawn, or one after the other where that cannot be."""
 
     def __init__(self, broker: Broker, console: Console) -> None:
-        self._name = broker.name
+        super().__init__(broker)
         self._console = console
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._last: Look | None = None
 
     def open(self) -> None:
-        """Begin to redraw."""
         if self._live is not None:
             self._live.start()
 
     def show(self, look: Look) -> None:
-        """Draw what was seen."""
         self._last = look
         self._draw(self._table(look), Text(f"{moment(look.at)}; Ctrl-C ends this.", style="dim"))
 
@@ -165,7 +134,6 @@ class _Terminal:
             self._draw(self._table(self._last), seen, words)
 
     def close(self) -> None:
-        """Leave the last table where it is."""
         if self._live is not None:
             self._live.stop()
 
