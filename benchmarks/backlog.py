@@ -26,8 +26,7 @@ import httpx
 
 from benchmarks.stand_in import stand_in
 from prefactor_core import Operation, OperationType, PrefactorCoreConfig
-from prefactor_core.broker.envelope import Envelope, encode
-from prefactor_core.broker.partitions import partition_of
+from prefactor_core.broker.envelope import Envelope, encode, partition_of
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.plugins import create_queue
 from tests.support.brokers.rabbitmq_server import RabbitServer

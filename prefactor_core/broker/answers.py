@@ -1,9 +1,9 @@
-"""Answers: what workers tell the command that replayed dead letters.
+"""Answers: how workers tell a replay command what became of each operation that it replayed.
 
 An answer is a JSON object: ``id`` (the operation's), ``outcome`` (``delivered`` or ``kept``) and ``reason``,
 that of the new dead letter or null. It holds no payload and no reply.
 
-They are a courtesy: no disposal waits for them, and what cannot be told is not.
+Answers are a courtesy: no disposal waits for them, and one that cannot be sent is dropped.
 """
 
 import asyncio
@@ -28,11 +28,11 @@ Outcome: TypeAlias = Literal["delivered", "kept"]
 _LONGEST_REASON: Final = 300
 _LONGEST_ID: Final = 256
 """Characters of an id beyond which it is none of a client's, and no answer stays small."""
-_KEPT: Final = 10_000
-"""Answers that can wait to be told; further ones are not told."""
+_MOST: Final = 10_000
+"""Answers that can wait to be sent; further ones are dropped."""
 _AT_ONCE: Final = 200
 _SECONDS: Final = 5.0
-"""What the broker has for one telling."""
+"""What the broker has to take some."""
 _PAUSE: Final = 1.0
 """Seconds after which a broker that failed is asked for answers again."""
 _ENDING: Final = 2.0
@@ -41,17 +41,14 @@ _ENDING: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one replayed operation.
-
-    Attributes:
-        id: The operation's id.
-        outcome: ``delivered``: settled. ``kept``: dead-lettered again.
-        reason: Why it was kept.
-    """
+    """What became of one replayed operation."""
 
     id: str
+    """The operation's id."""
     outcome: Outcome
+    """``delivered``: settled. ``kept``: dead-lettered again."""
     reason: str | None = None
+    """Why it was kept."""
 
 
 def encode_answer(answer: Answer) -> bytes:
@@ -77,21 +74,17 @@ def decode_answer(data: bytes) -> Answer | None:
     return None
 
 
-class Answers:
-    """Tells the outcomes of replayed operations, in a task of its own.
-
-    Args:
-        end: The broker.
-    """
+class AnswerSender:
+    """A worker's side: sends answers in a task of its own."""
 
     def __init__(self, end: ConsumingEnd) -> None:
         self._end = end
         self._outage = Outage(logger, "telling the outcomes of replayed operations", "fails")
-        self._waiting: deque[tuple[str, bytes]] = deque()
-        self._teller: asyncio.Task[None] | None = None
+        self._unsent: deque[tuple[str, bytes]] = deque()
+        self._task: asyncio.Task[None] | None = None
 
-    def tell(self, outcome: Outcome, disposed: Iterable[tuple[Operation, str | None]]) -> None:
-        """Have the outcome of those told whose replayer waits for it. Never waits and never fails.
+    def send(self, outcome: Outcome, disposed: Iterable[tuple[Operation, str | None]]) -> None:
+        """Have answers sent for those operations that a command replayed. Never waits and never fails.
 
         Args:
             outcome: What became of all of them.
@@ -101,40 +94,40 @@ class Answers:
             address, id_ = operation.metadata.get(ANSWER_TO), operation.metadata.get(OPERATION_ID)
             if not isinstance(address, str) or not isinstance(id_, str) or len(id_) > _LONGEST_ID:
                 continue
-            if len(self._waiting) < _KEPT:
-                self._waiting.append((address, encode_answer(Answer(id_, outcome, reason))))
-        if self._waiting and (self._teller is None or self._teller.done()):
-            self._teller = asyncio.get_running_loop().create_task(self._tell(), name="prefactor-answers")
+            if len(self._unsent) < _MOST:
+                self._unsent.append((address, encode_answer(Answer(id_, outcome, reason))))
+        if self._unsent and (self._task is None or self._task.done()):
+            self._task = asyncio.get_running_loop().create_task(self._send(), name="prefactor-answers")
 
     async def close(self) -> None:
-        """Give the last answers a moment, and end."""
-        if self._teller is None:
+        """Send the last answers, if that takes a moment only, and end."""
+        if self._task is None:
             return
-        await asyncio.wait([self._teller], timeout=_ENDING)
-        self._teller.cancel()
-        await asyncio.gather(self._teller, return_exceptions=True)
+        await asyncio.wait([self._task], timeout=_ENDING)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
         self._outage.close()
 
-    async def _tell(self) -> None:
-        while self._waiting:
-            address = self._waiting[0][0]
+    async def _send(self) -> None:
+        while self._unsent:
+            address = self._unsent[0][0]
             batch: list[bytes] = []
-            while self._waiting and self._waiting[0][0] == address and len(batch) < _AT_ONCE:
-                batch.append(self._waiting.popleft()[1])
+            while self._unsent and self._unsent[0][0] == address and len(batch) < _AT_ONCE:
+                batch.append(self._unsent.popleft()[1])
             try:
                 async with asyncio.timeout(_SECONDS):
                     await self._end.answer(address, batch)
             except (BrokerError, TimeoutError) as error:
                 logger.debug("%d outcomes of replayed operations were not told: %s", len(batch), error)
-            except Exception as error:  # noqa: BLE001 -- told, and tried again
-                # The driver is somebody else's code; telling goes on.
+            except Exception as error:  # noqa: BLE001 -- logged, and the next ones are sent
+                # The driver is somebody else's code.
                 self._outage.failed(self, error)
             else:
                 self._outage.worked(self)
 
 
-class Outcomes:
-    """Takes the answers about one replay.
+class AnswerCollector:
+    """A replay command's side: collects the answers about what it replays.
 
     Args:
         end: Where they arrive.
@@ -151,7 +144,7 @@ class Outcomes:
 
     @asynccontextmanager
     async def collecting(self) -> AsyncIterator[None]:
-        """Take answers for the length of an ``async with``. A broker that fails meanwhile is asked again."""
+        """Collect answers during an ``async with``. A broker that fails meanwhile is asked again."""
         collector = asyncio.get_running_loop().create_task(self._collect(), name="prefactor-outcomes")
         try:
             yield

@@ -7,28 +7,21 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from prefactor_core.bounded import remember
-from prefactor_core.broker.envelope import Envelope
-from prefactor_core.broker.partitions import partition_of
+from prefactor_core.broker.envelope import Envelope, partition_of
 from prefactor_core.operations import Operation, Stage
 from prefactor_core.queue.admission import Admission
 from prefactor_core.waiters import Waiters
 
 BufferPolicy: TypeAlias = Literal["drop", "block"]
-"""What a full buffer does: drop whole chains of dependents and count them, or have the caller wait."""
+"""What a full buffer does: drop an operation with its dependents and count them, or have the caller wait."""
 
 _SEQUENCES_KEPT: Final = 100_000
-"""Instances whose sequence is remembered; past that the oldest begins anew."""
+"""Instances whose sequence is remembered; beyond that the oldest begins anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class BufferBounds:
-    """How much a buffer holds, and what it does when it is full.
-
-    Attributes:
-        max_items: Operations at most.
-        max_bytes: Bytes at most.
-        policy: ``drop`` or ``block``.
-    """
+    """How much a buffer holds, and what it does when it is full."""
 
     max_items: int
     max_bytes: int
@@ -37,17 +30,14 @@ class BufferBounds:
 
 @dataclass(slots=True, eq=False)
 class Line:
-    """What waits for one partition, in order.
-
-    Attributes:
-        partition: Which one; ``None`` while nobody knows how many there are.
-        entries: With their numbers in the order of all puts.
-        sent: How many at the head were sent at least once, and are not known to have arrived.
-    """
+    """What the buffer holds for one partition, in order."""
 
     partition: int | None
+    """Which one; ``None`` while nobody knows how many there are."""
     entries: deque[tuple[int, Envelope]] = field(default_factory=deque)
+    """Each with its number in the order of all puts."""
     sent: int = 0
+    """How many at the head were sent at least once, and are not known to have arrived."""
 
 
 class Buffer:
@@ -120,7 +110,7 @@ class Buffer:
         return (line for line in self._lines if line.entries)
 
     def confirm(self, line: Line, count: int) -> None:
-        """Let go of the first ``count`` operations of a line: the broker has them."""
+        """Remove the first ``count`` operations of a line: the broker has them."""
         for _ in range(count):
             _, envelope = line.entries.popleft()
             self.bytes -= envelope.operation.size

@@ -1,8 +1,8 @@
-"""Consuming: this process's fair share of the partitions, and what is read ahead of them.
+"""Consuming: the partitions that this worker owns, and what it prefetches of them.
 
-One task keeps the share: it joins the fleet, takes free partitions while it owns too few, gives some up
-while it owns too many, and lets go of those that were lost. One task a partition reads ahead, within a
-quota, so that neither a long partition nor one in trouble takes the room of the others.
+One task keeps the assignment: it joins the fleet, acquires free partitions while it owns too few, releases
+some while it owns too many, and drops those that were lost. One task a partition prefetches, within a quota,
+so that neither a long partition nor one in trouble takes the room of the others.
 """
 
 import asyncio
@@ -11,16 +11,14 @@ import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias
 
-from prefactor_core.broker.answers import Answers
-from prefactor_core.broker.dead_letter import StoredDeadLetter, encode_dead_letter
+from prefactor_core.broker.answers import AnswerSender
+from prefactor_core.broker.assignment import Rebalance, assignment_size
+from prefactor_core.broker.dead_letters import StoredDeadLetter, encode_dead_letter
 from prefactor_core.broker.driver import ConsumingEnd, Message, PartitionState
-from prefactor_core.broker.inbox import Inbox
-from prefactor_core.broker.owned_partition import Disposed, OwnedPartition, Quota
+from prefactor_core.broker.prefetch import Disposed, Inbox, OwnedPartition, Quota
 from prefactor_core.broker.reader import BROKER_RETRY, Reader
-from prefactor_core.broker.rebalance import Rebalance
-from prefactor_core.broker.shares import share_of
 from prefactor_core.exceptions import QueueClosedError
 from prefactor_core.execution.retry import Tries
 from prefactor_core.operations import Operation
@@ -33,11 +31,11 @@ _ROUND: Final = 1.0
 """Seconds between two looks at the fleet."""
 _UNSETTLED_ITEMS: Final = 8_192
 _UNSETTLED_BYTES: Final = 32 * 1024 * 1024
-"""What one process may have unsettled of all its partitions."""
+"""What one process may prefetch of all its partitions."""
 _LEAVING: Final = 5.0
-"""Seconds that what is being carried out has, when its partition is to be given up."""
+"""Seconds that what is being carried out has, when its partition is to be released."""
 
-R = TypeVar("R")
+Deliveries: TypeAlias = list[Delivery[Operation]]
 Settle: TypeAlias = Callable[[OwnedPartition, list[Message]], Awaitable[Sequence[Message]]]
 
 
@@ -47,7 +45,7 @@ class Consumer:
     Args:
         end: The broker.
         name: What logs call it.
-        rng: Where it begins to look for free partitions, so that a fleet does not start a race.
+        rng: Chooses where to begin to look for free partitions, so that the workers of a fleet do not race.
     """
 
     def __init__(self, end: ConsumingEnd, name: str, rng: random.Random) -> None:
@@ -60,9 +58,9 @@ class Consumer:
         """The broker's, for everything that is tried there again and again."""
         self._rebalance = Rebalance(name, lambda: asyncio.get_running_loop().time())
         self._reader = Reader(self._inbox, self.outage)
-        self._answers = Answers(end)
+        self._answers = AnswerSender(end)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._keeper: asyncio.Task[None] | None = None
+        self._assigning: asyncio.Task[None] | None = None
         self._partitions = 0
         self._closed = False
         self._aside: str | None = None
@@ -87,18 +85,19 @@ class Consumer:
         return sorted(number for number, owned in self._owned.items() if owned.current)
 
     def oldest(self, partition: int) -> float | None:
-        """Return when the oldest operation held here of a partition was made, in seconds since the epoch."""
+        """Return when a partition's oldest prefetched operation was made, in seconds since the epoch."""
         owned = self._owned.get(partition)
         return None if owned is None else owned.oldest
 
-    async def receive(self, max_items: int, max_bytes: int) -> list[Delivery[Operation]]:
+    async def receive(self, max_items: int, max_bytes: int) -> Deliveries:
         """Return the next deliveries, waiting for the first.
 
         Raises:
             QueueClosedError: It was closed.
         """
-        if self._keeper is None and not self._closed:
-            self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="prefactor-partitions")
+        if self._assigning is None and not self._closed:
+            loop = asyncio.get_running_loop()
+            self._assigning = loop.create_task(self._keep_assignment(), name="prefactor-partitions")
         while True:
             if self._closed:
                 raise QueueClosedError("the queue is closed; what waits at the broker stays there")
@@ -107,7 +106,7 @@ class Consumer:
                 return taken
             await self._inbox.receivers.wait()
 
-    async def settle(self, deliveries: Sequence[Delivery[Operation]]) -> list[Delivery[Operation]]:
+    async def settle(self, deliveries: Sequence[Delivery[Operation]]) -> Deliveries:
         """Remove deliveries from the broker, and return those that were refused.
 
         Raises:
@@ -118,60 +117,49 @@ class Consumer:
             return await owned.partition.settle(messages)
 
         refused = await self._dispose(deliveries, settle)
-        self._answers.tell("delivered", ((one.item, None) for one in deliveries if _is_done(one)))
+        self._answers.send("delivered", ((one.item, None) for one in deliveries if _is_done(one)))
         return refused
 
     async def dead_letter(
-        self, letters: Sequence[tuple[Delivery[Operation], DeadLetter[Operation]]]
-    ) -> list[Delivery[Operation]]:
-        """Set deliveries aside at the broker, and return those that were refused.
+        self, dead: Sequence[tuple[Delivery[Operation], DeadLetter[Operation]]]
+    ) -> Deliveries:
+        """Dead-letter deliveries at the broker, and return those that were refused.
 
         Raises:
-            BrokerError: Not all could be set aside; to be repeated with the same letters.
+            BrokerError: Not all could be dead-lettered; to be repeated with the same ones.
         """
-        given_up = {id(delivery.receipt): letter for delivery, letter in letters}
+        reasons = {id(delivery.receipt): why for delivery, why in dead}
 
-        async def dead_letter_all(owned: OwnedPartition, messages: list[Message]) -> Sequence[Message]:
-            number = owned.partition.number
-            records: list[tuple[Message, bytes]] = []
+        async def dead_letter(owned: OwnedPartition, messages: list[Message]) -> Sequence[Message]:
+            stored: list[tuple[Message, bytes]] = []
             for message in messages:
-                letter = given_up[id(message)]
-                record = StoredDeadLetter.of(
-                    message.data, number, letter.reason, letter.attempts, letter.reply
-                )
-                records.append((message, encode_dead_letter(record)))
-            return await owned.partition.dead_letter(records)
+                why, number = reasons[id(message)], owned.partition.number
+                one = StoredDeadLetter.of(message.data, number, why.reason, why.attempts, why.reply)
+                stored.append((message, encode_dead_letter(one)))
+            return await owned.partition.dead_letter(stored)
 
-        refused = await self._dispose([delivery for delivery, _ in letters], dead_letter_all)
-        self._answers.tell("kept", ((one.item, letter.reason) for one, letter in letters if _is_done(one)))
+        refused = await self._dispose([delivery for delivery, _ in dead], dead_letter)
+        self._answers.send("kept", ((one.item, why.reason) for one, why in dead if _is_done(one)))
         return refused
 
     async def release(self, deliveries: Sequence[Delivery[Operation]]) -> None:
         """Take deliveries back: to be handed out again, or left to the partition's next owner."""
-        held = [delivery for delivery in deliveries if isinstance(delivery.receipt, Message)]
-        again = [delivery for delivery in held if not delivery.revoked and not self._closed]
-        for owned, gone in _by_tenure(d for d in held if d.revoked or self._closed).items():
+        pending = [delivery for delivery in deliveries if isinstance(delivery.receipt, Message)]
+        again = [delivery for delivery in pending if not delivery.revoked and not self._closed]
+        for owned, gone in _by_partition(d for d in pending if d.revoked or self._closed).items():
             owned.forget(gone)
         self._inbox.put_back(again)
 
     async def depth(self) -> int:
-        """Return how many operations are unsettled at the broker.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
+        """Return how many operations are unsettled at the broker."""
         return await self._end.waiting()
 
     async def states(self) -> list[PartitionState]:
-        """Return what an operator sees of every partition.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
+        """Return what an operator sees of every partition."""
         return await self._end.states()
 
     def stand_aside(self, reason: str) -> None:
-        """Give all partitions up and leave the fleet, until ``rejoin``. Asking again does nothing.
+        """Release all partitions and leave the fleet, until ``rejoin``. Asking again does nothing.
 
         What was handed out and is not disposed of within a few seconds is revoked.
 
@@ -204,37 +192,37 @@ class Consumer:
         self._inbox.receivers.wake_all()
 
     async def disconnect(self) -> None:
-        """Give all partitions up and let go of the broker."""
+        """Release all partitions and disconnect."""
         self.close()
         for number, owned in self._owned.items():
-            if not owned.partition.held:  # since the last look, or amidst a drain
+            if not owned.partition.held:  # since the last look, or while draining
                 self._rebalance.lost(number, owned.partition.loss)
         self._rebalance.end(len(self.owned))
         for owned in self._owned.values():
             owned.leave()
-        tasks = [*self._tasks, *([self._keeper] if self._keeper is not None else [])]
+        tasks = [*self._tasks, *([self._assigning] if self._assigning is not None else [])]
         for task in tasks:
             task.cancel()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, Exception):
                 logger.error("consuming from %s failed", self._name, exc_info=result)
-        await asyncio.gather(*(self._give_up(owned) for owned in self._owned.values()))
+        await asyncio.gather(*(self._release(owned) for owned in self._owned.values()))
         self.outage.close()
         self._owned.clear()
         self._inbox.clear()
         await self._answers.close()
         await self._end.disconnect()
 
-    # -- keeping a fair share
+    # -- keeping the assignment
 
-    async def _keep(self) -> None:
+    async def _keep_assignment(self) -> None:
         tries = Tries(self, BROKER_RETRY, self.outage)
         while not self._closed:
             try:
                 await self._look()
             except Exception as error:  # noqa: BLE001 -- told, and tried again
-                # Also what is no BrokerError: the driver is somebody else's code, and a worker that owns
-                # nothing helps nobody.
+                # Also what is no BrokerError: the driver is somebody else's code, and a worker without
+                # partitions helps nobody.
                 self.problem = f"{self._name} is unavailable: {describe(error)}"
                 self._rebalance.look(len(self.owned), complete=False)
                 await tries.failed(error)
@@ -254,32 +242,33 @@ class Consumer:
         self._woken.clear()
 
     async def _look(self) -> None:
-        self._let_go_of_lost()
+        self._drop_lost()
         if self._aside is not None:
-            self._release([owned for owned in self._owned.values() if owned.current])
+            self._begin_leaving([owned for owned in self._owned.values() if owned.current])
             if not self._owned:
                 await self._end.stand_aside()
             self._rebalance.look(0, complete=not self._owned)
             return
         if not self._partitions:
             self._partitions = await self._end.partitions()
-        share = share_of(self._partitions, await self._end.fleet())
+        wanted = assignment_size(self._partitions, await self._end.fleet())
+        quota = _quota(wanted)
         for owned in self._owned.values():
-            owned.quota = self._quota(share)
+            owned.quota = quota
         current = [owned for owned in self._owned.values() if owned.current]
-        if len(current) > share:
+        if len(current) > wanted:
             current.sort(key=lambda owned: owned.items)
-            self._release(current[: len(current) - share])
-        elif len(current) < share:
-            await self._take_more(share - len(current), share)
-        self._rebalance.look(len(self.owned), complete=len(self._owned) == len(self.owned) == share)
+            self._begin_leaving(current[: len(current) - wanted])
+        elif len(current) < wanted:
+            await self._acquire(wanted - len(current), quota)
+        self._rebalance.look(len(self.owned), complete=len(self._owned) == len(self.owned) == wanted)
 
-    def _release(self, all_owned: Iterable[OwnedPartition]) -> None:
+    def _begin_leaving(self, all_owned: Iterable[OwnedPartition]) -> None:
         for owned in all_owned:
             owned.leave()
             self._own(self._leave(owned))
 
-    async def _take_more(self, wanted: int, share: int) -> None:
+    async def _acquire(self, wanted: int, quota: Quota) -> None:
         start = self._rng.randrange(self._partitions)
         for offset in range(self._partitions):
             number = (start + offset) % self._partitions
@@ -287,7 +276,6 @@ class Consumer:
                 return
             if number in self._owned:
                 continue
-            quota = self._quota(share)
             partition = await self._end.acquire(number, quota.items)
             if partition is None:
                 continue
@@ -296,11 +284,7 @@ class Consumer:
             owned.reader = self._own(self._reader.run(owned))
             self._rebalance.gained(number)
 
-    def _quota(self, share: int) -> Quota:
-        share = max(1, share)
-        return Quota(max(16, _UNSETTLED_ITEMS // share), max(1, _UNSETTLED_BYTES // share))
-
-    def _let_go_of_lost(self) -> None:
+    def _drop_lost(self) -> None:
         for number, owned in list(self._owned.items()):
             if not owned.partition.held and not owned.leaving:
                 owned.leave()
@@ -308,53 +292,50 @@ class Consumer:
                 del self._owned[number]
                 if owned.reader is not None:
                     owned.reader.cancel()
-                self._own(self._give_up(owned))  # lets go of its connections
+                self._own(self._release(owned))  # closes its connections
                 self._rebalance.lost(number, owned.partition.loss)
 
     async def _leave(self, owned: OwnedPartition) -> None:
-        """Give a partition up once what is being carried out of it has ended."""
-        deadline = asyncio.get_running_loop().time() + _LEAVING
+        """Release a partition once what is being carried out of it has ended."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + _LEAVING
         self._inbox.forget(owned)
-        while owned.items and (left := deadline - asyncio.get_running_loop().time()) > 0:
+        while owned.items and (left := deadline - clock()) > 0:
             await owned.wait_for_change(left)
         loss = None if owned.partition.held else owned.partition.loss
-        await self._give_up(owned)
+        await self._release(owned)
         del self._owned[owned.partition.number]
         if loss is None:
             self._rebalance.released(owned.partition.number)
         else:
             self._rebalance.lost(owned.partition.number, loss)
 
-    async def _give_up(self, owned: OwnedPartition) -> None:
+    async def _release(self, owned: OwnedPartition) -> None:
         try:
             await owned.partition.release()
         except Exception as error:  # noqa: BLE001 -- told
-            # The driver is somebody else's code; what it did not give up runs out by itself.
+            # The driver is somebody else's code; a lease that it did not release runs out.
             self.outage.failed(owned, error)
             self.outage.worked(owned)  # it is not tried again
 
     # -- disposing
 
-    async def _dispose(
-        self, deliveries: Sequence[Delivery[Operation]], settle: Settle
-    ) -> list[Delivery[Operation]]:
+    async def _dispose(self, deliveries: Sequence[Delivery[Operation]], settle: Settle) -> Deliveries:
         pending = [delivery for delivery in deliveries if isinstance(delivery.receipt, Message)]
+
+        async def dispose(owned: OwnedPartition, own: Deliveries) -> None:
+            messages = [delivery.receipt for delivery in own if isinstance(delivery.receipt, Message)]
+            refused = {id(message) for message in await settle(owned, messages)}
+            owned.forget([delivery for delivery in own if id(delivery.receipt) in refused], Disposed.REFUSED)
+            owned.forget(own)
+
         results = await asyncio.gather(
-            *(self._dispose_of(owned, own, settle) for owned, own in _by_tenure(pending).items()),
-            return_exceptions=True,
+            *(dispose(owned, own) for owned, own in _by_partition(pending).items()), return_exceptions=True
         )
         for result in results:
             if isinstance(result, BaseException):
                 raise result
         return [delivery for delivery in deliveries if delivery.receipt is Disposed.REFUSED]
-
-    async def _dispose_of(
-        self, owned: OwnedPartition, own: list[Delivery[Operation]], settle: Settle
-    ) -> None:
-        messages = [delivery.receipt for delivery in own if isinstance(delivery.receipt, Message)]
-        refused = {id(message) for message in await settle(owned, messages)}
-        owned.forget([delivery for delivery in own if id(delivery.receipt) in refused], Disposed.REFUSED)
-        owned.forget(own)
 
     # -- tasks
 
@@ -365,12 +346,17 @@ class Consumer:
         return task
 
 
+def _quota(wanted: int) -> Quota:
+    wanted = max(1, wanted)
+    return Quota(max(16, _UNSETTLED_ITEMS // wanted), max(1, _UNSETTLED_BYTES // wanted))
+
+
 def _is_done(delivery: Delivery[Operation]) -> bool:
     return delivery.receipt is Disposed.DONE
 
 
-def _by_tenure(deliveries: Iterable[Delivery[Operation]]) -> dict[OwnedPartition, list[Delivery[Operation]]]:
-    found: defaultdict[OwnedPartition, list[Delivery[Operation]]] = defaultdict(list)
+def _by_partition(deliveries: Iterable[Delivery[Operation]]) -> dict[OwnedPartition, Deliveries]:
+    found: defaultdict[OwnedPartition, Deliveries] = defaultdict(list)
     for delivery in deliveries:
         if isinstance(delivery.owner, OwnedPartition):
             found[delivery.owner].append(delivery)

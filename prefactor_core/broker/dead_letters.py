@@ -1,37 +1,155 @@
-"""Looking after dead letters: list, show, replay, purge."""
+"""Dead letters: how they are stored, and the commands on them: list, show, replay, purge.
 
+One is stored as a JSON object, version 1: ``v``, ``at`` (ISO 8601), ``partition``, ``reason``, ``attempts``,
+``reply`` and ``envelope``, the original as text, or ``envelope_base64`` where it is not even that.
+"""
+
+import base64
 import secrets
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any, Final, Self, TypeAlias
 
-from prefactor_core.broker.answers import Outcomes
-from prefactor_core.broker.dead_letter import StoredDeadLetter, decode_dead_letter
-from prefactor_core.broker.driver import Broker, DeadLetterMessage, PublishingEnd
-from prefactor_core.broker.envelope import Envelope, encode
-from prefactor_core.broker.partitions import partition_of
+from pydantic_core import from_json, to_json
 
-_AT_ONCE = 200
+from prefactor_core.broker.answers import AnswerCollector
+from prefactor_core.broker.driver import Broker, DeadLetterMessage
+from prefactor_core.broker.envelope import Envelope, UnreadableEnvelopeError, decode, encode, partition_of
+
+VERSION: Final = 1
+
+Places: TypeAlias = dict[str, tuple[str, int]]
+"""The order in which operations are replayed, by id: their instance, and their sequence in it."""
+
+_LONGEST_REPLY: Final = 16 * 1024
+_AT_ONCE: Final = 200
+_MOST: Final = (1 << 63) - 1
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDeadLetter:
+    """A dead letter as it is stored.
+
+    Attributes:
+        envelope: The original, byte for byte.
+        partition: The partition that it came from.
+        reason: Why it was dead-lettered.
+        attempts: How often it was sent, or begun, on its own account; 0 if it never was.
+        reply: What the API answered, if that was the reason, up to 16 KiB of it.
+        at: When it was dead-lettered.
+        known: Whether this release knows the format. If not, attempts and time say nothing.
+    """
+
+    envelope: bytes = field(repr=False)
+    partition: int
+    reason: str
+    attempts: int
+    reply: str | None = field(repr=False)  # it may quote a payload
+    at: datetime
+    known: bool = True
+
+    @classmethod
+    def of(cls, envelope: bytes, partition: int, reason: str, attempts: int, reply: str | None) -> Self:
+        """Return the dead letter of an envelope that is dead-lettered now."""
+        short = None if reply is None else reply[:_LONGEST_REPLY]
+        return cls(envelope, partition, reason, attempts, short, datetime.now(UTC))
+
+    def read(self) -> Envelope | None:
+        """Return what the envelope holds, or ``None`` if this release cannot read it."""
+        try:
+            return decode(self.envelope)
+        except UnreadableEnvelopeError:
+            return None
+
+    @property
+    def id(self) -> str:
+        """The operation's id; where it cannot be read, one made of the bytes."""
+        envelope = self.read()
+        if envelope is not None:
+            return envelope.id
+        return "unreadable-" + blake2b(self.envelope, digest_size=8).hexdigest()
+
+
+def encode_dead_letter(stored: StoredDeadLetter) -> bytes:
+    """Return a dead letter as bytes."""
+    fields: dict[str, Any] = {
+        "v": VERSION,
+        "at": stored.at.isoformat(),
+        "partition": stored.partition,
+        "reason": stored.reason,
+        "attempts": stored.attempts,
+        "reply": stored.reply,
+    }
+    try:
+        fields["envelope"] = stored.envelope.decode()
+    except UnicodeDecodeError:
+        fields["envelope_base64"] = base64.b64encode(stored.envelope).decode()
+    return to_json(fields)
+
+
+def decode_dead_letter(data: bytes, partition: int) -> StoredDeadLetter:
+    """Return the dead letter that ``data`` holds.
+
+    What has no version known here is shown all the same, with itself in the envelope's place: nothing among
+    the dead letters is hidden.
+
+    Args:
+        data: As it is stored.
+        partition: Where it was found, if it does not say so itself.
+    """
+    try:
+        return _known(from_json(data, allow_inf_nan=False))
+    except (ValueError, KeyError, TypeError):
+        reason = "no record of a dead letter that this release knows"
+        return StoredDeadLetter(data, partition, reason, 0, None, _EPOCH, known=False)
+
+
+def _known(fields: Any) -> StoredDeadLetter:
+    """Return a dead letter of the known version; raises one of three errors for anything else."""
+    if fields["v"] != VERSION:
+        raise ValueError("an unknown version")
+    text = fields.get("envelope")
+    return StoredDeadLetter(
+        text.encode()
+        if isinstance(text, str)
+        else base64.b64decode(fields["envelope_base64"], validate=True),
+        _count(fields["partition"]),
+        _text(fields["reason"]),
+        _count(fields["attempts"]),
+        None if fields["reply"] is None else _text(fields["reply"]),
+        datetime.fromisoformat(_text(fields["at"])),
+    )
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= _MOST:
+        raise ValueError("no count")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which dead letters are meant; without anything set, all of them.
-
-    Attributes:
-        ids: Operation ids.
-        instance: The agent instance that they belong to.
-    """
+    """Which dead letters a command is for: those with these ids, those of one instance; by default all."""
 
     ids: Collection[str] | None = None
     instance: str | None = None
 
-    def takes(self, record: StoredDeadLetter) -> bool:
-        """Whether a record is meant."""
-        if self.ids is not None and record.id not in self.ids:
+    def takes(self, stored: StoredDeadLetter) -> bool:
+        """Whether a dead letter is selected."""
+        if self.ids is not None and stored.id not in self.ids:
             return False
         if self.instance is None:
             return True
-        envelope = record.read()
+        envelope = stored.read()
         return envelope is not None and envelope.operation.instance_id == self.instance
 
 
@@ -42,7 +160,7 @@ class Replay:
     Attributes:
         replayed: How many operations were published again, and removed from the dead letters.
         unreadable: How many stay where they are because this release cannot read them.
-        gone: Ids that were meant and are not among the dead letters any more: somebody else has replayed or
+        gone: Selected ids that are not among the dead letters any more: somebody else has replayed or
             purged them.
         delivered: How many of the replayed were settled: they have taken effect, or the API wants no more of
             their instance.
@@ -69,28 +187,24 @@ class Replay:
 
 
 class DeadLetters:
-    """The dead letters of a broker. Every call has connections of its own, and raises ``BrokerError``.
-
-    Args:
-        broker: Where they are.
-    """
+    """The dead letters of a broker. Every call has connections of its own, and raises ``BrokerError``."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
 
     async def list(self, selection: Selection = Selection()) -> AsyncGenerator[StoredDeadLetter, None]:
-        """Yield the records that are meant, each operation once, the oldest of each partition first."""
+        """Yield what is selected, each operation once, the oldest of each partition first."""
         seen: set[str] = set()
         async with self._broker.dead_letters() as end:
-            async for stored in end.read():
-                record = decode_dead_letter(stored.data, stored.partition)
-                # A worker that dies between storing a letter and removing its operation has it stored twice.
-                if selection.takes(record) and record.id not in seen:
-                    seen.add(record.id)
-                    yield record
+            async for message in end.read():
+                stored = decode_dead_letter(message.data, message.partition)
+                # A worker that dies before it removes the operation has its dead letter stored twice.
+                if selection.takes(stored) and stored.id not in seen:
+                    seen.add(stored.id)
+                    yield stored
 
     async def replay(self, selection: Selection, *, new_key: bool = False, wait: float = 0.0) -> Replay:
-        """Publish the operations that are meant once more, each instance in its sequence, then remove them.
+        """Publish the selected operations once more, each instance in its sequence, then remove them.
 
         A failure in the middle leaves what is not removed yet; replaying that again is harmless unless
         new keys were asked for.
@@ -98,99 +212,79 @@ class DeadLetters:
         Args:
             selection: Which.
             new_key: Whether to give them new idempotency keys, so that the API takes them for new work.
-            wait: Seconds without news after which the outcomes that are missing are not waited for any
-                longer. 0 waits for none.
+            wait: Seconds without news after which the missing outcomes are not waited for any longer.
+                0 waits for none.
 
         Returns:
             What was replayed, and what workers have said of it.
         """
-        meant, unreadable = await self._meant(selection)
+        places: Places = {}
+        unreadable: set[str] = set()
+        async for stored in self.list(selection):
+            if (envelope := stored.read()) is None:
+                unreadable.add(stored.id)
+            else:
+                places[stored.id] = (envelope.operation.instance_id or "", envelope.sequence)
         # An end of its own: one that reads can keep the dead letters from other readers until it ends.
         async with self._broker.dead_letters() as end:
-            address = await end.open_answers() if wait > 0 and meant else None
+            address = await end.open_answers() if wait > 0 and places else None
             replayed: dict[str, None] = {}
-            outcomes = Outcomes(end, replayed)
+            answers = AnswerCollector(end, replayed)
             if address is None:
-                await self._publish_all(meant, replayed, new_key=new_key, answer_to=None)
+                await self._publish_all(places, replayed, new_key=new_key, answer_to=None)
             else:
                 # They are taken while more is published, so that they pile up nowhere.
-                async with outcomes.collecting():
-                    await self._publish_all(meant, replayed, new_key=new_key, answer_to=address)
-                    await outcomes.wait(wait)
-        named = meant if selection.ids is None else selection.ids
+                async with answers.collecting():
+                    await self._publish_all(places, replayed, new_key=new_key, answer_to=address)
+                    await answers.wait(wait)
+        selected = places if selection.ids is None else selection.ids
         return Replay(
             replayed=len(replayed),
             unreadable=len(unreadable),
-            gone=tuple(id_ for id_ in named if id_ not in replayed and id_ not in unreadable),
-            delivered=outcomes.delivered,
-            kept=outcomes.kept,
-            answers=wait <= 0 or not meant or address is not None,
+            gone=tuple(id_ for id_ in selected if id_ not in replayed and id_ not in unreadable),
+            delivered=answers.delivered,
+            kept=answers.kept,
+            answers=wait <= 0 or not places or address is not None,
         )
 
-    async def _publish_all(
-        self,
-        meant: Mapping[str, tuple[str, int]],
-        replayed: dict[str, None],
-        *,
-        new_key: bool,
-        answer_to: str | None,
-    ) -> None:
-        """Publish and remove what is meant, in order, and note in ``replayed`` what was."""
-        publishing = self._broker.publishing()
-        try:
-            partitions = await publishing.partitions()
-            async with self._broker.dead_letters() as end:
-                # Read anew: receipts may live only as long as the end that read them.
-                stored: dict[str, list[DeadLetterMessage]] = {}
-                async for letter in end.read():
-                    record = decode_dead_letter(letter.data, letter.partition)
-                    if record.id in meant:
-                        stored.setdefault(record.id, []).append(letter)
-                for id_ in sorted(stored, key=lambda id_: meant[id_]):
-                    envelope = decode_dead_letter(stored[id_][0].data, 0).read()
-                    if envelope is None:
-                        continue
-                    again = replace(envelope, answer_to=answer_to)
-                    await _publish(publishing, again, partitions, new_key=new_key)
-                    await end.remove(stored[id_])
-                    replayed[id_] = None
-        finally:
-            await publishing.disconnect()
-
     async def purge(self, selection: Selection) -> int:
-        """Remove the records that are meant for good, and return how many operations that were."""
+        """Remove what is selected for good, and return how many operations that were."""
         gone: set[str] = set()
         async with self._broker.dead_letters() as end:
             batch: list[DeadLetterMessage] = []
-            async for stored in end.read():
-                record = decode_dead_letter(stored.data, stored.partition)
-                if not selection.takes(record):
+            async for message in end.read():
+                stored = decode_dead_letter(message.data, message.partition)
+                if not selection.takes(stored):
                     continue
-                gone.add(record.id)
-                batch.append(stored)
+                gone.add(stored.id)
+                batch.append(message)
                 if len(batch) >= _AT_ONCE:
                     await end.remove(batch)
                     batch = []
             await end.remove(batch)
         return len(gone)
 
-    async def _meant(self, selection: Selection) -> tuple[dict[str, tuple[str, int]], set[str]]:
-        """Return the ids that are meant with their place in the order, and those that are unreadable."""
-        meant: dict[str, tuple[str, int]] = {}
-        unreadable: set[str] = set()
-        async for record in self.list(selection):
-            envelope = record.read()
-            if envelope is None:
-                unreadable.add(record.id)
-            else:
-                meant[record.id] = (envelope.operation.instance_id or "", envelope.sequence)
-        return meant, unreadable
-
-
-async def _publish(end: PublishingEnd, envelope: Envelope, partitions: int, *, new_key: bool) -> None:
-    operation = envelope.operation
-    if new_key:
-        operation = replace(operation, idempotency_key=secrets.token_hex(16))
-    again = replace(envelope, operation=operation, replayed=not new_key)
-    name = operation.instance_id or envelope.id
-    await end.publish(partition_of(name, partitions), [encode(again)])
+    async def _publish_all(
+        self, places: Places, replayed: dict[str, None], *, new_key: bool, answer_to: str | None
+    ) -> None:
+        """Publish and remove the operations with these ids, in the order of their places; note which."""
+        async with self._broker.publishing() as publishing, self._broker.dead_letters() as end:
+            partitions = await publishing.partitions()
+            # Read anew: receipts may live only as long as the end that read them.
+            messages: dict[str, list[DeadLetterMessage]] = {}
+            async for message in end.read():
+                id_ = decode_dead_letter(message.data, message.partition).id
+                if id_ in places:
+                    messages.setdefault(id_, []).append(message)
+            for id_ in sorted(messages, key=lambda id_: places[id_]):
+                envelope = decode_dead_letter(messages[id_][0].data, 0).read()
+                if envelope is None:
+                    continue
+                operation = envelope.operation
+                if new_key:
+                    operation = replace(operation, idempotency_key=secrets.token_hex(16))
+                again = replace(envelope, operation=operation, replayed=not new_key, answer_to=answer_to)
+                number = partition_of(operation.instance_id or envelope.id, partitions)
+                await publishing.publish(number, [encode(again)])
+                await end.remove(messages[id_])
+                replayed[id_] = None

@@ -2,10 +2,12 @@
 
 A ``Broker`` opens three ends, each with connections of its own: one that publishes (agents), one that
 consumes (workers), one that looks after dead letters (operators). The shared code above them keeps buffers,
-batches, order, fair shares, read-ahead and accounts; what is below is the broker's own way of keeping one
+batches, order, assignments, prefetching and accounts; what is below is the broker's own way of keeping one
 owner a partition.
 
-Every failure of the driver or the network leaves a method as ``BrokerError``. Every method bounds its waits.
+Every failure of the driver or the network leaves a method as ``BrokerError``, and every method bounds its
+waits. After a ``BrokerError`` nobody knows whether the call took effect: it may be repeated, and that is
+harmless.
 """
 
 from abc import ABC, abstractmethod
@@ -20,74 +22,65 @@ MAX_ATTEMPTS: Final = 3
 
 @dataclass(slots=True, eq=False)
 class Message:
-    """One operation as a broker holds it.
-
-    Attributes:
-        data: The envelope, as bytes.
-        receipt: What the broker settles it by; its driver's own.
-        redelivered: Whether somebody may have handled it before.
-    """
+    """One operation as a broker holds it."""
 
     data: bytes
+    """The envelope."""
     receipt: object
+    """What the driver settles it by."""
     redelivered: bool = False
+    """Whether somebody may have handled it before."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterMessage:
-    """One record of the dead letters, as a broker holds it.
-
-    Attributes:
-        data: The record, as bytes.
-        partition: The partition that the operation came from.
-        receipt: What the broker removes it by; its driver's own.
-    """
+    """One dead letter as a broker holds it."""
 
     data: bytes
     partition: int
+    """The partition that the operation came from."""
     receipt: object
+    """What the driver removes it by."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The consumers that share the partitions, this one included.
-
-    Attributes:
-        size: How many there are; at least 1.
-        rank: This one's place among them, from 0, where the broker can tell.
-    """
+    """The workers of one prefix, this one included."""
 
     size: int
     rank: int | None = None
+    """This one's place among them, from 0, where the broker can tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
-    """What an operator sees of a partition.
-
-    Attributes:
-        number: Which one.
-        waiting: Operations in it that are not settled; where the broker cannot count what is handed out,
-            those that are not.
-        dead: Dead letters that came from it, where the broker keeps them apart.
-        owner: Name of its owner, ``None`` if it has none, empty if the broker cannot tell who.
-        oldest: Seconds since the Unix epoch at which its oldest unsettled operation was published, where the
-            broker can tell.
-    """
+    """What an operator sees of a partition."""
 
     number: int
     waiting: int
+    """Its backlog; where the broker cannot count what is handed out, without that."""
     dead: int | None
+    """Dead letters that came from it, where the broker keeps them apart."""
     owner: str | None
+    """Name of its owner, ``None`` if it has none, empty if the broker cannot tell who."""
     oldest: float | None = None
+    """When its oldest operation was published, in seconds since the Unix epoch, where the broker can tell."""
 
 
 class End(ABC):
-    """One end of a broker: some connections, made when they are first needed."""
+    """One end of a broker: some connections, made when first needed; an ``async with`` closes them."""
 
     @abstractmethod
     async def disconnect(self) -> None:
-        """Let go of all connections, within a few seconds. Never raises ``BrokerError``."""
+        """Close all connections, within a few seconds. Never raises ``BrokerError``."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.disconnect()
 
 
 class PublishingEnd(End):
@@ -95,11 +88,7 @@ class PublishingEnd(End):
 
     @abstractmethod
     async def partitions(self) -> int:
-        """Return the number of partitions: the recorded one, or the wanted one, recorded by this call.
-
-        Raises:
-            BrokerError: The broker is unavailable, or refuses.
-        """
+        """Return the number of partitions: the recorded one, or the wanted one, recorded by this call."""
 
     @abstractmethod
     async def publish(self, partition: int, batch: Sequence[bytes]) -> None:
@@ -115,23 +104,16 @@ class PublishingEnd(End):
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Why a partition was lost.
-
-    Attributes:
-        reason: In words. Losses with the same words are logged together, so it names no partition.
-        serious: Whether operations may be gone with it.
-    """
+    """Why a partition was lost."""
 
     reason: str
+    """In words. Losses with the same words are logged together, so it names no partition."""
     serious: bool = False
+    """Whether operations may be gone with it."""
 
 
 class Partition(ABC):
-    """A partition that this process owns. All calls but ``read`` may overlap.
-
-    Attributes:
-        number: Which one.
-    """
+    """A partition that this process owns. All calls but ``read`` may overlap."""
 
     number: int
 
@@ -152,7 +134,7 @@ class Partition(ABC):
     @property
     @abstractmethod
     def isolated(self) -> bool:
-        """Whether earlier owners crashed here, so that one operation at a time is to be handled for now."""
+        """Whether earlier owners crashed here, so that operations are handled one at a time for now."""
 
     @abstractmethod
     async def read(self, max_items: int, max_bytes: int) -> list[Message]:
@@ -163,31 +145,22 @@ class Partition(ABC):
         Args:
             max_items: The most to return.
             max_bytes: About how many bytes to stop at; one message is always returned whole.
-
-        Raises:
-            BrokerError: The broker is unavailable, or the partition is lost (``held`` is false then).
         """
 
     @abstractmethod
     async def attempts(self, message: Message) -> int:
-        """Return how often, while ``isolated``, ``message`` was begun without an end by owners that crashed.
-
-        Raises:
-            BrokerError: It could not be asked.
-        """
+        """Return how many attempts at ``message``, recorded while ``isolated``, ended in a crash."""
 
     @abstractmethod
     async def begin(self, message: Message) -> bool:
-        """Record, while ``isolated``, an attempt at ``message``: from now on a crash is held against it.
+        """Record, while ``isolated``, an attempt at ``message``: from now on a crash counts against it.
 
-        Begun again by the same owner, without an end or a withdrawal that is sure, it is the same attempt.
+        Recorded again by the same owner, before it has ended or was certainly withdrawn, it is the same
+        attempt.
 
         Returns:
-            Whether it is one of the first ``MAX_ATTEMPTS`` that stand. If not, the operation has been begun
-            too often without an end, and is to be dead-lettered; this attempt is recorded all the same.
-
-        Raises:
-            BrokerError: It could not be recorded.
+            Whether it is one of the first ``MAX_ATTEMPTS`` that stand. If not, too many workers crashed with
+            the operation, and it is dead-lettered; this attempt is recorded all the same.
         """
 
     @abstractmethod
@@ -203,26 +176,20 @@ class Partition(ABC):
 
     @abstractmethod
     async def settle(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Remove messages from the broker, and return those that were refused because the partition is lost.
-
-        Raises:
-            BrokerError: It is not known whether that was done. Repeating it is harmless.
-        """
+        """Remove messages from the broker; return those that were refused because the partition is lost."""
 
     @abstractmethod
-    async def dead_letter(self, letters: Sequence[tuple[Message, bytes]]) -> Sequence[Message]:
-        """Store a record for each message, then remove the message; return those that were refused.
+    async def dead_letter(self, dead: Sequence[tuple[Message, bytes]]) -> Sequence[Message]:
+        """Store a dead letter for each message, then remove the message; return those that were refused.
 
-        Raises:
-            BrokerError: It is not known whether that was done. Repeating it may store a record twice, and
-                loses none.
+        Repeated after a ``BrokerError``, it may store one twice, and loses none.
         """
 
     @abstractmethod
     async def release(self) -> None:
-        """Give the partition up, from now on not ``held``: the next owner begins with what is unsettled.
+        """Release the partition, from now on not ``held``: the next owner begins with what is unsettled.
 
-        Never raises ``BrokerError``: what cannot be told runs out by itself. Called again it does what is
+        Never raises ``BrokerError``: a lease that cannot be released runs out. Called again it does what is
         left to do, also after it was cancelled or the partition was lost.
         """
 
@@ -232,49 +199,31 @@ class ConsumingEnd(End):
 
     @abstractmethod
     async def partitions(self) -> int:
-        """As ``PublishingEnd.partitions``; logs settings of the broker under which operations can be lost.
-
-        Raises:
-            BrokerError: The broker is unavailable, or refuses.
-        """
+        """As ``PublishingEnd.partitions``; logs settings of the broker under which operations can be lost."""
 
     @abstractmethod
     async def fleet(self) -> Fleet:
-        """Join the fleet, or stay in it, and return it. Called every second or so.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
+        """Join the fleet, or stay in it, and return it. Called every second or so."""
 
     @abstractmethod
     async def stand_aside(self) -> None:
         """Leave the fleet, and be counted among the workers whose token the API refuses.
 
-        Called every second or so for as long as that lasts; what is owned was given up before. ``fleet``
+        Called every second or so for as long as that lasts; what was owned is released before. ``fleet``
         joins again.
-
-        Raises:
-            BrokerError: The broker is unavailable.
         """
 
     @abstractmethod
     async def standing_aside(self) -> int:
-        """Return how many workers stand aside. Changes nothing, and joins no fleet.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
+        """Return how many workers stand aside. Changes nothing, and joins no fleet."""
 
     async def answer(self, address: str, answers: Sequence[bytes]) -> None:
         """Tell the command that replayed operations what became of them; the default cannot.
 
         Args:
-            address: What ``DeadLetterEnd.open_answers`` returned, in another process. Whatever it holds may
-                have been written by anybody.
+            address: What ``DeadLetterEnd.open_answers`` returned in another process. It comes out of an
+                operation, which anybody may have written.
             answers: A small JSON object for each operation. Dropped where nobody waits for them any more.
-
-        Raises:
-            BrokerError: They may not have arrived.
         """
 
     @abstractmethod
@@ -284,26 +233,15 @@ class ConsumingEnd(End):
         Args:
             partition: Which one.
             max_items: About how many messages the caller will have unsettled at a time.
-
-        Raises:
-            BrokerError: The broker is unavailable, or refuses.
         """
 
     @abstractmethod
     async def waiting(self) -> int:
-        """Return how many operations are unsettled in all partitions, as far as the broker can count them.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
+        """Return how many operations are unsettled in all partitions, as far as the broker can count them."""
 
     @abstractmethod
     async def states(self) -> list[PartitionState]:
-        """Return every partition's state. Changes nothing, and joins no fleet.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
+        """Return every partition's state. Changes nothing, and joins no fleet."""
 
 
 class DeadLetterEnd(End):
@@ -311,59 +249,30 @@ class DeadLetterEnd(End):
 
     @abstractmethod
     def read(self) -> AsyncIterator[DeadLetterMessage]:
-        """Yield every record, the oldest of each partition first, without holding all of them in memory.
+        """Yield every dead letter, the oldest of each partition first, without holding all of them in memory.
 
-        Reading changes nothing for other readers: they see every record too, now or, where the broker can
-        serve only one reader at a time, once this end is disconnected.
-
-        Raises:
-            BrokerError: The broker is unavailable.
+        Reading changes nothing for other readers: they see every one too, now or, where the broker can serve
+        only one reader at a time, once this end is disconnected.
         """
 
     @abstractmethod
     async def count(self) -> int:
-        """Return how many records there are, without reading them.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
+        """Return how many there are, without reading them."""
 
     @abstractmethod
-    async def remove(self, letters: Sequence[DeadLetterMessage]) -> None:
-        """Remove records that ``read`` yielded.
-
-        Raises:
-            BrokerError: It is not known whether that was done.
-        """
+    async def remove(self, dead: Sequence[DeadLetterMessage]) -> None:
+        """Remove dead letters that ``read`` yielded."""
 
     async def open_answers(self) -> str | None:
         """Return an address at which ``ConsumingEnd.answer`` reaches this end until it is disconnected.
 
         The default returns ``None``: this transport has no way back.
-
-        Raises:
-            BrokerError: The broker is unavailable.
         """
         return None
 
     async def answers(self) -> list[bytes]:
-        """Return the answers that have arrived, each once; none after a wait of about a second without any.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
+        """Return the answers that have arrived, each once; none after about a second without any."""
         return []
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.disconnect()
 
 
 class Broker(ABC):
@@ -402,7 +311,4 @@ class Broker(ABC):
         """Delete everything under the prefix: operations, dead letters, leases, the record of the partitions.
 
         For a prefix that nobody uses any more; what is lost is lost.
-
-        Raises:
-            BrokerError: The broker is unavailable, or refuses.
         """

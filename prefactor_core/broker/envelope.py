@@ -1,4 +1,4 @@
-"""The envelope: an operation as JSON on a broker.
+"""What all processes of a fleet agree on: the envelope, an operation as JSON, and the partition it goes to.
 
 Version 1 is an object with these names::
 
@@ -11,7 +11,7 @@ Version 1 is an object with these names::
     key       its idempotency key, or null
     sdk       the agent's SDK header
     replayed  true once it was replayed from the dead letters; otherwise absent
-    answer_to where the command that replayed it waits for its outcome; absent if none does
+    answer_to where the command that replayed it waits for an answer; absent if none does
     body      the operation's payload
 
 **The version rule.** A release reads the versions that it knows, and adds optional names without a new one.
@@ -26,6 +26,7 @@ an envelope in which they are not cannot be read, by no release. ``check`` holds
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any, Final
 
 from pydantic_core import from_json, to_json
@@ -75,7 +76,7 @@ class Envelope:
         operation: What is to be done.
         sdk_header: The SDK header of the agent that made it.
         replayed: Whether it comes from the dead letters, so that it may have had its effect.
-        answer_to: Where the command that replayed it waits for its outcome; ``None`` if none does.
+        answer_to: Where the command that replayed it waits for an answer; ``None`` if none does.
     """
 
     id: str
@@ -86,12 +87,19 @@ class Envelope:
     answer_to: str | None = None
 
 
-def check(operation: Operation, sdk_header: str = "") -> None:
-    """Raise if an operation could not be read again: not one of a client's, but one built by hand.
+def partition_of(name: str, partitions: int) -> int:
+    """Return the partition, from 0, of an instance, or of an operation that belongs to none.
 
     Args:
-        operation: What is to be put into an envelope.
-        sdk_header: What is to stand beside it.
+        name: The instance's id, or the operation's.
+        partitions: How many there are.
+    """
+    digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % partitions
+
+
+def check(operation: Operation, sdk_header: str = "") -> None:
+    """Raise if an operation built by hand fits into no envelope; a client's own always do.
 
     Raises:
         InvalidInputError: Its key, an id or a name in its payload, its size or the header fits into no
@@ -153,7 +161,12 @@ def decode(data: bytes) -> Envelope:
     """
     if len(data) > MAX_ENVELOPE_BYTES:
         raise UnreadableEnvelopeError(f"{len(data):,} bytes, where an envelope has {MAX_ENVELOPE_BYTES:,}")
-    fields = _read_object(data)
+    try:
+        fields = from_json(data, allow_inf_nan=False)
+    except ValueError:
+        raise UnreadableEnvelopeError("not JSON") from None
+    if not isinstance(fields, dict):
+        raise UnreadableEnvelopeError("no JSON object")
     version = fields.get("v")
     if type(version) is not int or version != VERSION:
         known = f"this release reads version {VERSION}"
@@ -177,16 +190,6 @@ def decode(data: bytes) -> Envelope:
         metadata[ANSWER_TO] = address
     operation = _operation_of(fields, metadata)
     return Envelope(identity, sequence, operation, header, fields.get("replayed") is True, address)
-
-
-def _read_object(data: bytes) -> dict[str, Any]:
-    try:
-        fields = from_json(data, allow_inf_nan=False)
-    except ValueError:
-        raise UnreadableEnvelopeError("not JSON") from None
-    if not isinstance(fields, dict):
-        raise UnreadableEnvelopeError("no JSON object")
-    return fields
 
 
 def _operation_of(fields: dict[str, Any], metadata: dict[str, Any]) -> Operation:
@@ -229,7 +232,7 @@ def _is_key(key: str | None) -> bool:
 
 
 def _address(fields: dict[str, Any]) -> str | None:
-    """Return where the outcome is awaited; an operation is not held up by an address that is none."""
+    """Return where an answer is awaited; a bad address does not hold up its operation."""
     value = fields.get("answer_to")
     if type(value) is not str or not 1 <= len(value) <= _LONGEST_ADDRESS:
         return None

@@ -1,15 +1,15 @@
 """Isolation: operations of isolated partitions are handled one at a time, and every attempt is recorded.
 
-A crash is held against every operation that was begun and not ended. Those that are begun for the first time
-may be under way together, one a partition; one that an owner had begun when it crashed is handled with no
-other beside it, so that the next crash is held against the poison operation only.
+A crash counts against every operation that is under way. Operations that no crash counts against may be under
+way together, one a partition. One that an owner crashed with is handled alone, so that the next crash counts
+against the poison operation only.
 """
 
 import asyncio
 from typing import TYPE_CHECKING, Final
 
 from prefactor_core.broker.driver import Message
-from prefactor_core.broker.owned_partition import OwnedPartition
+from prefactor_core.broker.prefetch import OwnedPartition
 from prefactor_core.outage import Outage
 
 if TYPE_CHECKING:
@@ -21,22 +21,16 @@ _LOOK: Final = 0.02
 
 
 class IsolatedAttempt:
-    """The attempts of this process at one message; an ``Attempt`` of its delivery.
-
-    Args:
-        isolation: All of this process.
-        owned: The message's partition.
-        message: The message.
-        alone: Whether no other may be under way beside it.
-    """
+    """This process's attempt at one message; an ``Attempt`` of its delivery."""
 
     def __init__(
         self, isolation: "Isolation", owned: OwnedPartition, message: Message, *, alone: bool
     ) -> None:
         self.owned = owned
         self.alone = alone
+        """Whether no other may be under way beside it."""
         self.delivery: Delivery[Operation] | None = None
-        """Its delivery, once that is with those who received it."""
+        """Its delivery, once that can be received."""
         self._isolation = isolation
         self._message = message
         self._recorded = True
@@ -50,13 +44,13 @@ class IsolatedAttempt:
         return self.delivery.receipt is not self._message or not self.owned.current
 
     async def withdraw(self) -> None:
-        """Take the record back, and let others begin."""
+        """Take back what was recorded, and let others begin."""
         async with self._lock:
             self._isolation.end(self)
             if not self._recorded or not self.owned.current:
                 return
-            # If that fails it may stand; begun again it is still the same attempt. Whoever owns the partition
-            # next takes it back.
+            # If that fails the attempt may stand; begun again it is the same one. The partition's next owner
+            # takes it back.
             self._recorded = False
             doing = (self.owned, "withdraw")
             try:
@@ -90,11 +84,7 @@ class IsolatedAttempt:
 
 
 class Isolation:
-    """All operations of one process that are handled in isolation.
-
-    Args:
-        outage: The broker's.
-    """
+    """All operations of one process that are handled in isolation."""
 
     def __init__(self, outage: Outage) -> None:
         self.outage = outage
@@ -102,12 +92,9 @@ class Isolation:
         self._waiting_alone: set[IsolatedAttempt] = set()
 
     async def start(self, owned: OwnedPartition, message: Message, *, alone: bool) -> IsolatedAttempt:
-        """Wait until an operation may be begun, and return the attempt, which is to be recorded now.
+        """Wait until an operation may be begun; return its attempt, to be recorded by the caller.
 
-        Args:
-            owned: Whose message it is; if that is lost meanwhile, the wait ends too.
-            message: The message.
-            alone: Whether an owner had begun it when it crashed.
+        The wait ends, too, if the partition is lost. ``alone`` says that an owner crashed with the message.
         """
         attempt = IsolatedAttempt(self, owned, message, alone=alone)
         try:
@@ -134,7 +121,7 @@ class Isolation:
         return True
 
     def forget(self, owned: OwnedPartition) -> None:
-        """Take note that nothing is begun any more in a partition."""
+        """Forget a partition in which nothing is begun any more."""
         for step in ("withdraw", "begin"):
             self.outage.worked((owned, step))
 

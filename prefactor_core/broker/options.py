@@ -13,11 +13,11 @@ MAX_PARTITIONS: Final = 1_024
 
 
 class BrokerOptions(BaseModel):
-    """What every broker's URL may say.
+    """What every broker's URL may say; a transport's own options subclass it.
 
     Attributes:
-        prefix: What everything of ours on the broker is named by. Fleets with different prefixes share a
-            broker without meeting.
+        prefix: Begins the name of everything on the broker. Fleets with different prefixes share a broker
+            without meeting.
         partitions: Partitions to make where none are recorded yet; a recorded number is never changed. It
             caps the fleet.
         timeout: Seconds that the broker has for one answer.

@@ -28,7 +28,7 @@ logger = logging.getLogger("prefactor_core.broker")
 _BATCH_ITEMS: Final = 500
 _BATCH_BYTES: Final = 1024 * 1024
 _ENCODED_AT_ONCE: Final = 100
-"""Operations encoded before the event loop, which the agent works on, gets its turn."""
+"""Operations encoded before the event loop, which the agent works on, runs again."""
 _FLIGHTS: Final = 4
 """Batches under way at a time. While they are, the others grow, so batches are large under load."""
 _DOUBTFUL_FLIGHTS: Final = 2
@@ -44,8 +44,8 @@ class Publisher:
     Args:
         end: Where they go.
         name: What logs call it.
-        bounds: How much may wait.
-        retry: Backoff while the broker is unavailable; there is no last try.
+        bounds: How much the buffer holds.
+        retry: Backoff while the broker is unavailable.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Publisher:
         self._buffer.changes.wake_all()
 
     async def disconnect(self) -> None:
-        """Stop publishing and let go of the broker. What it has not confirmed stays counted as such."""
+        """Stop publishing and disconnect. What is not confirmed stays counted as such."""
         self.close()
         self._disconnecting = True
         tasks = [*self._flights.values()]
@@ -148,7 +148,7 @@ class Publisher:
         return task
 
     def _report_unconfirmed(self, task: asyncio.Task[None]) -> None:
-        """Say what it costs that the event loop ended before this publisher was disconnected."""
+        """Say what is lost if the event loop ends before this publisher was disconnected."""
         ended_alone = task.cancelled() and not self._disconnecting and not self._reported
         # A fork inherits the event loop, and what is its parent's to publish.
         if ended_alone and self.waiting > 0 and os.getpid() == self._process:

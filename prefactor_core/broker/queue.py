@@ -1,13 +1,13 @@
 """``BrokerQueue``: a ``Queue`` whose other end is in another process, by way of a broker.
 
-    put -> Publisher (buffer, batches) -> broker -> Consumer (partitions, read-ahead) -> receive
+    put -> Publisher (buffer, batches) -> broker -> Consumer (partitions, prefetch) -> receive
 
 An agent uses the first half and a worker the second; neither half connects before it is used.
 """
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from prefactor_core.broker.buffer import BufferBounds
 from prefactor_core.broker.consumer import Consumer
@@ -15,6 +15,7 @@ from prefactor_core.broker.dead_letters import DeadLetters
 from prefactor_core.broker.driver import Broker
 from prefactor_core.broker.envelope import check
 from prefactor_core.broker.publisher import Publisher
+from prefactor_core.config import PrefactorCoreConfig
 from prefactor_core.exceptions import InvalidInputError
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter, Delivery, Published, Queue
@@ -25,7 +26,7 @@ class BrokerQueue(Queue[Operation]):
 
     Args:
         broker: What is behind it.
-        bounds: How much may wait here for the broker to confirm it.
+        bounds: How much the buffer holds.
         rng: Source of what is better spread at random.
     """
 
@@ -34,11 +35,16 @@ class BrokerQueue(Queue[Operation]):
     def __init__(self, broker: Broker, bounds: BufferBounds, *, rng: random.Random | None = None) -> None:
         self.broker = broker
         self.dead_letters = DeadLetters(broker)
-        """The operations that were given up."""
+        """The broker's dead letters."""
         self.immediate = bounds.policy == "drop"
         self.publisher = Publisher(broker.publishing(), broker.name, bounds)
         self.consumer = Consumer(broker.consuming(), broker.name, rng or random.Random())  # noqa: S311 -- spreads
         self._closed = False
+
+    @classmethod
+    def from_config(cls, broker: Broker, config: PrefactorCoreConfig) -> Self:
+        """Return a queue on a broker, with the buffer that the configuration describes."""
+        return cls(broker, BufferBounds(config.buffer_operations, config.buffer_bytes, config.buffer_policy))
 
     # -- an agent's half
 
@@ -78,7 +84,7 @@ class BrokerQueue(Queue[Operation]):
     # -- a worker's half
 
     async def receive(self, max_items: int, max_bytes: int) -> list[Delivery[Operation]]:
-        """Return deliveries of the partitions that are this process's share, waiting for the first.
+        """Return deliveries of the partitions that this process owns, waiting for the first.
 
         Raises:
             QueueClosedError: The queue is closed; what waits at the broker stays there.
@@ -86,7 +92,7 @@ class BrokerQueue(Queue[Operation]):
         return await self.consumer.receive(max_items, max_bytes)
 
     async def get(self) -> Operation:
-        """Remove the next operation and return it; handing it out settles it. What is given up is set aside.
+        """Settle the next operation and return it. What has crashed too many workers is dead-lettered.
 
         Raises:
             QueueClosedError: The queue is closed.
@@ -106,21 +112,13 @@ class BrokerQueue(Queue[Operation]):
                 return delivery.item
 
     async def settle(self, deliveries: Sequence[Delivery[Operation]]) -> Sequence[Delivery[Operation]]:
-        """Remove deliveries from the broker; return those that are another process's by now.
-
-        Raises:
-            BrokerError: The broker is unavailable; to be repeated.
-        """
+        """Remove deliveries from the broker; return those that are another process's by now."""
         return await self.consumer.settle(deliveries)
 
     async def dead_letter(
         self, letters: Sequence[tuple[Delivery[Operation], DeadLetter[Operation]]]
     ) -> Sequence[Delivery[Operation]]:
-        """Move deliveries to the broker's dead letters; return those that are another process's by now.
-
-        Raises:
-            BrokerError: The broker is unavailable; to be repeated.
-        """
+        """Move deliveries to the broker's dead letters; return those that are another process's by now."""
         return await self.consumer.dead_letter(letters)
 
     async def release(self, deliveries: Sequence[Delivery[Operation]]) -> None:
@@ -128,17 +126,13 @@ class BrokerQueue(Queue[Operation]):
         await self.consumer.release(deliveries)
 
     async def depth(self) -> int:
-        """Return how many operations are unsettled at the broker, or wait here to get there.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
+        """Return how many operations are unsettled at the broker, or wait here to get there."""
         return self.publisher.waiting + await self.consumer.depth()
 
     # -- both
 
     def size(self) -> int:
-        """Return how many operations wait in this process: to be published, or to be handed out."""
+        """Return how many operations this process has: in the buffer, or to be received."""
         return self.publisher.waiting + self.consumer.waiting
 
     async def discard(self) -> int:
@@ -148,8 +142,7 @@ class BrokerQueue(Queue[Operation]):
     async def close(self, num_waiters: int = 1) -> None:
         """Take nothing more and hand out nothing more. Closing again does nothing.
 
-        What was put is still published, and what was handed out can still be disposed of, until
-        ``disconnect``.
+        Until ``disconnect``, what was put is still published, and deliveries can still be disposed of.
         """
         del num_waiters  # this queue knows who waits
         self._closed = True
@@ -157,7 +150,7 @@ class BrokerQueue(Queue[Operation]):
         self.consumer.close()
 
     async def disconnect(self) -> None:
-        """Give up all partitions and let go of the broker. What is not confirmed stays counted as such."""
+        """Release all partitions and disconnect. What is not confirmed stays counted as such."""
         self._closed = True
         try:
             await self.publisher.disconnect()

@@ -1,20 +1,20 @@
-"""Reading ahead of one partition, within its quota; what cannot be read is set aside here."""
+"""Prefetching from one partition, within its quota; unreadable messages are dead-lettered here."""
 
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from prefactor_core.broker.dead_letter import StoredDeadLetter, encode_dead_letter
+from prefactor_core.broker.dead_letters import StoredDeadLetter, encode_dead_letter
 from prefactor_core.broker.driver import MAX_ATTEMPTS, Message
 from prefactor_core.broker.envelope import UnreadableEnvelopeError, decode
-from prefactor_core.broker.inbox import Inbox
 from prefactor_core.broker.isolation import IsolatedAttempt, Isolation
-from prefactor_core.broker.owned_partition import OwnedPartition
+from prefactor_core.broker.prefetch import Inbox, OwnedPartition
 from prefactor_core.exceptions import BrokerError
 from prefactor_core.execution.disposal import DeadLetterLog
 from prefactor_core.execution.retry import RetryPolicy, Tries
+from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage
-from prefactor_core.queue.base import DeadLetter
+from prefactor_core.queue.base import DeadLetter, Delivery
 
 R = TypeVar("R")
 
@@ -28,12 +28,7 @@ _CRASHED_READING: Final = "its workers crashed each time they read it"
 
 
 class Reader:
-    """Reads ahead of partitions into an inbox, one call a partition.
-
-    Args:
-        inbox: Where deliveries wait to be handed out.
-        outage: The broker's.
-    """
+    """Prefetches from partitions into an inbox, one call a partition."""
 
     def __init__(self, inbox: Inbox, outage: Outage) -> None:
         self._inbox = inbox
@@ -44,7 +39,7 @@ class Reader:
         """Messages that were dead-lettered unread: no envelopes."""
 
     async def run(self, owned: OwnedPartition) -> None:
-        """Read ahead for as long as the partition is ours."""
+        """Prefetch for as long as the partition is ours."""
         try:
             await self._read(owned)
         finally:
@@ -76,7 +71,7 @@ class Reader:
             if owned.partition.isolated:
                 await self._take_in_isolated(owned, message)
             else:
-                await self._hand_out(owned, message)
+                await self._deliver(owned, message)
 
     async def _take_in_isolated(self, owned: OwnedPartition, message: Message) -> None:
         """Take in a message of an isolated partition; the attempt is recorded before it is even decoded."""
@@ -88,58 +83,64 @@ class Reader:
             begun = await self._insist(owned, lambda: owned.partition.begin(message))
             if begun is None:
                 return
-            if begun or attempts <= MAX_ATTEMPTS:
-                await self._hand_out(owned, message, attempt, crashes=attempts, give_up=not begun)
+            if begun:
+                await self._deliver(owned, message, attempt, attempts)
+            elif attempts <= MAX_ATTEMPTS:
+                await self._deliver_dead(owned, message, attempt, attempts)
             else:
                 await self._quarantine(owned, message, _CRASHED_READING, attempts)
         finally:
             if attempt.delivery is None:
                 self._isolation.end(attempt)
 
-    async def _hand_out(
+    async def _deliver(
         self,
         owned: OwnedPartition,
         message: Message,
         attempt: IsolatedAttempt | None = None,
-        *,
         crashes: int = 0,
-        give_up: bool = False,
     ) -> None:
-        """Hand out what a message holds; or set it aside, if it holds no envelope.
+        """Put a message's operation into the inbox, with the recorded attempt at it if there is one."""
+        if (delivery := await self._delivery_of(owned, message, crashes)) is None:
+            return
+        delivery.attempt = attempt
+        if attempt is not None:
+            attempt.delivery = delivery
+        self._inbox.add(delivery)
 
-        Args:
-            owned: Its partition.
-            message: The message.
-            attempt: The attempt at it, if that is recorded.
-            crashes: How many owners crashed with it.
-            give_up: Whether those were too many: then it goes to the dead letters by way of its instance's
-                lane, so that its dependents go with it.
+    async def _deliver_dead(
+        self, owned: OwnedPartition, message: Message, attempt: IsolatedAttempt, crashes: int
+    ) -> None:
+        """Have an operation that crashed too many workers dead-lettered.
+
+        It goes by way of its instance's lane, so that its dependents go with it.
         """
+        if (delivery := await self._delivery_of(owned, message, crashes)) is None:
+            return
+        delivery.dead_letter = DeadLetter(delivery.item, _CRASHED, crashes)
+        await attempt.withdraw()  # it was decoded: it is not to blame for a crash now
+        self._inbox.add(delivery)
+
+    async def _delivery_of(
+        self, owned: OwnedPartition, message: Message, crashes: int
+    ) -> Delivery[Operation] | None:
         try:
             envelope = decode(message.data)
         except UnreadableEnvelopeError as problem:
             await self._quarantine(owned, message, f"unreadable: {problem}")
-            return
+            return None
         redelivered = message.redelivered or envelope.replayed
         delivery = owned.take(envelope.operation, message, redelivered=redelivered)
         delivery.crashes = crashes
-        if give_up:
-            delivery.dead_letter = DeadLetter(envelope.operation, _CRASHED, crashes)
-            if attempt is not None:
-                await attempt.withdraw()  # it was decoded: a crash would not be its doing
-        else:
-            delivery.attempt = attempt
-            if attempt is not None:
-                attempt.delivery = delivery
-        self._inbox.add(delivery)
+        return delivery
 
     async def _quarantine(
         self, owned: OwnedPartition, message: Message, reason: str, attempts: int = 0
     ) -> None:
-        record = encode_dead_letter(
+        stored = encode_dead_letter(
             StoredDeadLetter.of(message.data, owned.partition.number, reason, attempts, None)
         )
-        refused = await self._insist(owned, lambda: owned.partition.dead_letter([(message, record)]))
+        refused = await self._insist(owned, lambda: owned.partition.dead_letter([(message, stored)]))
         if refused is not None and not refused:
             self.quarantined += 1
             self._log.write_unread(owned.partition.number, reason)

@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 
-from prefactor_core.broker.dead_letter import StoredDeadLetter
-from prefactor_core.broker.dead_letters import Selection
+from prefactor_core.broker.dead_letters import Selection, StoredDeadLetter
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter

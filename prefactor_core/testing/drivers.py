@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from prefactor_core.broker.dead_letter import StoredDeadLetter, encode_dead_letter
+from prefactor_core.broker.dead_letters import StoredDeadLetter, encode_dead_letter
 from prefactor_core.broker.driver import Broker, ConsumingEnd, Message, Partition
 from prefactor_core.broker.envelope import Envelope, encode
 from prefactor_core.testing.base import Contract

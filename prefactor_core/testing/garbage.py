@@ -2,8 +2,7 @@
 
 import json
 
-from prefactor_core.broker.dead_letter import StoredDeadLetter
-from prefactor_core.broker.dead_letters import Selection
+from prefactor_core.broker.dead_letters import Selection, StoredDeadLetter
 from prefactor_core.broker.envelope import Envelope, encode
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.testing.base import Contract

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import count
 
-from prefactor_core.broker.partitions import partition_of
+from prefactor_core.broker.envelope import partition_of
 from prefactor_core.operations import Operation, OperationType
 
 REJECTED = "rejected by the test"

@@ -12,7 +12,7 @@ import pytest
 
 from prefactor_core.broker import consumer as module
 from prefactor_core.broker.consumer import Consumer
-from prefactor_core.broker.dead_letter import StoredDeadLetter, decode_dead_letter
+from prefactor_core.broker.dead_letters import StoredDeadLetter, decode_dead_letter
 from prefactor_core.exceptions import BrokerError, QueueClosedError
 from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation

@@ -9,8 +9,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from prefactor_core.broker.consumer import Consumer
-from prefactor_core.broker.dead_letter import StoredDeadLetter, encode_dead_letter
-from prefactor_core.broker.dead_letters import DeadLetters, Selection
+from prefactor_core.broker.dead_letters import DeadLetters, Selection, StoredDeadLetter, encode_dead_letter
 from prefactor_core.broker.driver import DeadLetterMessage
 from prefactor_core.broker.envelope import Envelope, decode, encode
 from tests.engine.virtual import each

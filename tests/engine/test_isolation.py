@@ -10,8 +10,7 @@ from prefactor_core.api.circuit_breaker import CircuitBreaker
 from prefactor_core.api.delivery import ApiDelivery
 from prefactor_core.broker import reader
 from prefactor_core.broker.consumer import Consumer
-from prefactor_core.broker.dead_letter import StoredDeadLetter
-from prefactor_core.broker.dead_letters import DeadLetters
+from prefactor_core.broker.dead_letters import DeadLetters, StoredDeadLetter
 from prefactor_core.broker.envelope import Envelope, decode, encode
 from prefactor_core.execution.dependents import Dependents
 from prefactor_core.execution.retry import RetryPolicy

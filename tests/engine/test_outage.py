@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from prefactor_core.broker.assignment import Rebalance
 from prefactor_core.broker.driver import Loss
-from prefactor_core.broker.rebalance import Rebalance
 from prefactor_core.exceptions import BrokerError
 from prefactor_core.execution.handler import BatchLimits
 from prefactor_core.execution.outcome import SETTLED, Outcome

@@ -7,8 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from prefactor_core.broker import reader
-from prefactor_core.broker.dead_letter import StoredDeadLetter
-from prefactor_core.broker.dead_letters import DeadLetters, Selection
+from prefactor_core.broker.dead_letters import DeadLetters, Selection, StoredDeadLetter
 from prefactor_core.exceptions import BrokerError
 from prefactor_core.execution.dependents import Dependents
 from prefactor_core.execution.handler import BatchLimits

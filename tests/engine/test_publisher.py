@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from prefactor_core.broker.buffer import BufferBounds, BufferPolicy
-from prefactor_core.broker.envelope import Envelope, decode
-from prefactor_core.broker.partitions import partition_of
+from prefactor_core.broker.envelope import Envelope, decode, partition_of
 from prefactor_core.broker.publisher import Publisher
 from prefactor_core.exceptions import BrokerError, InvalidInputError, QueueClosedError
 from prefactor_core.execution.retry import RetryPolicy

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from prefactor_core import Operation, OperationType
 from prefactor_core.broker.buffer import BufferBounds
-from prefactor_core.broker.dead_letter import StoredDeadLetter
+from prefactor_core.broker.dead_letters import StoredDeadLetter
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_emulator import verify
 from prefactor_emulator.verify_files import read_effects

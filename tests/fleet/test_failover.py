@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from prefactor_core.broker.partitions import partition_of
+from prefactor_core.broker.envelope import partition_of
 from prefactor_core.exceptions import BrokerError
 from prefactor_emulator.verify_files import read_puts
 from prefactor_rabbitmq.broker import RabbitBroker

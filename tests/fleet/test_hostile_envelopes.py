@@ -6,8 +6,7 @@ from typing import Any, Final
 import pytest
 from pydantic_core import from_json, to_json
 
-from prefactor_core.broker.envelope import Envelope, encode
-from prefactor_core.broker.partitions import partition_of
+from prefactor_core.broker.envelope import Envelope, encode, partition_of
 from prefactor_core.identifiers import PfidFactory
 from tests.fleet.scenario import published
 from tests.support.fleet import Fleet

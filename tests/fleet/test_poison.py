@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from prefactor_core import Operation, PrefactorCoreClient, PrefactorCoreConfig, SchemaRegistry
-from prefactor_core.broker.dead_letter import StoredDeadLetter
-from prefactor_core.broker.dead_letters import Selection
+from prefactor_core.broker.dead_letters import Selection, StoredDeadLetter
 from prefactor_core.identifiers import PfidFactory
 from prefactor_core.operations import OperationType as Kind
 from prefactor_emulator.model import OperationType

@@ -12,7 +12,7 @@ from prefactor_core import (
     PrefactorCoreConfig,
     SchemaRegistry,
 )
-from prefactor_core.broker.dead_letter import StoredDeadLetter
+from prefactor_core.broker.dead_letters import StoredDeadLetter
 from prefactor_core.identifiers import PfidFactory
 from tests.fleet.scenario import (
     Notes,

@@ -8,7 +8,7 @@ import contextlib
 from functools import partial
 
 from prefactor_core import AgentInstanceHandle, OperationType
-from prefactor_core.broker.dead_letter import StoredDeadLetter
+from prefactor_core.broker.dead_letters import StoredDeadLetter
 from tests.fleet.scenario import (
     Notes,
     effect_keys,

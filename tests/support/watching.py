@@ -9,8 +9,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from prefactor_core.broker.dead_letter import StoredDeadLetter
-from prefactor_core.broker.dead_letters import DeadLetters
+from prefactor_core.broker.dead_letters import DeadLetters, StoredDeadLetter
 from tests.support.emulator import Emulator
 from tests.support.fleet import Child, Fleet
 from tests.support.ports import free_port

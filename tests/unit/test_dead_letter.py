@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import from_json, to_json
 
-from prefactor_core.broker.dead_letter import StoredDeadLetter, decode_dead_letter, encode_dead_letter
+from prefactor_core.broker.dead_letters import StoredDeadLetter, decode_dead_letter, encode_dead_letter
 from prefactor_core.broker.envelope import Envelope, encode
 from prefactor_core.operations import OperationType
 from tests.unit.samples import operation

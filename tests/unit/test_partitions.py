@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prefactor_core.broker.assignment import assignment_size
 from prefactor_core.broker.driver import Fleet
-from prefactor_core.broker.partitions import partition_of
-from prefactor_core.broker.shares import share_of
+from prefactor_core.broker.envelope import partition_of
 
 PARTITIONS = st.integers(1, 1_024)
 SIZES = st.integers(1, 2_000)
@@ -44,7 +44,7 @@ def test_instances_are_spread_evenly(partitions: int) -> None:
 
 @given(PARTITIONS, SIZES)
 def test_with_ranks_the_shares_add_up_and_differ_by_at_most_one(partitions: int, size: int) -> None:
-    shares = [share_of(partitions, Fleet(size, rank)) for rank in range(size)]
+    shares = [assignment_size(partitions, Fleet(size, rank)) for rank in range(size)]
     assert sum(shares) == partitions
     assert max(shares) - min(shares) <= 1
     assert shares == sorted(shares, reverse=True)
@@ -52,10 +52,10 @@ def test_with_ranks_the_shares_add_up_and_differ_by_at_most_one(partitions: int,
 
 @given(PARTITIONS, SIZES)
 def test_without_ranks_everybody_may_take_the_larger_share(partitions: int, size: int) -> None:
-    assert share_of(partitions, Fleet(size)) == math.ceil(partitions / size)
+    assert assignment_size(partitions, Fleet(size)) == math.ceil(partitions / size)
 
 
 def test_examples_of_shares() -> None:
     examples = [(Fleet(1), 16), (Fleet(1, 0), 16), (Fleet(3), 6), (Fleet(3, 0), 6), (Fleet(3, 1), 5)]
-    assert [share_of(16, fleet) for fleet, _ in examples] == [share for _, share in examples]
-    assert [share_of(4, fleet) for fleet in (Fleet(5), Fleet(5, 3), Fleet(5, 4))] == [1, 1, 0]
+    assert [assignment_size(16, fleet) for fleet, _ in examples] == [share for _, share in examples]
+    assert [assignment_size(4, fleet) for fleet in (Fleet(5), Fleet(5, 3), Fleet(5, 4))] == [1, 1, 0]

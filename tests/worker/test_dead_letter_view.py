@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic_core import from_json, to_json
 from rich.console import Console
 
-from prefactor_core.broker.dead_letter import StoredDeadLetter, decode_dead_letter, encode_dead_letter
+from prefactor_core.broker.dead_letters import StoredDeadLetter, decode_dead_letter, encode_dead_letter
 from prefactor_core.broker.envelope import Envelope, encode
 from prefactor_worker.operate.dead_letter_view import summary, summary_lines, whole, whole_lines
 from prefactor_worker.operate.words import moment

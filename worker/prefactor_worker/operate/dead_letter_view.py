@@ -7,8 +7,7 @@ from typing import Any, Final
 from pydantic_core import from_json
 from rich.text import Text
 
-from prefactor_core.broker.dead_letter import StoredDeadLetter
-from prefactor_core.broker.dead_letters import Replay
+from prefactor_core.broker.dead_letters import Replay, StoredDeadLetter
 from prefactor_worker.operate.words import count, moment, safe, safe_json
 
 _UNREADABLE: Final = "cannot be read by this release"

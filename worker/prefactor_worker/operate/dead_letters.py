@@ -8,8 +8,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 from rich.console import Console
 
-from prefactor_core.broker.dead_letter import StoredDeadLetter
-from prefactor_core.broker.dead_letters import DeadLetters, Replay, Selection
+from prefactor_core.broker.dead_letters import DeadLetters, Replay, Selection, StoredDeadLetter
 from prefactor_worker.operate.common import AsJson, Transport, carry_out, open_broker, write_json, write_line
 from prefactor_worker.operate.dead_letter_view import (
     DEAD_LETTER,

@@ -1,4 +1,4 @@
-"""Rebalances in the log: one line for each, however many partitions change hands in its course."""
+"""A worker's assignment, the partitions that it owns: how large it should be, and the log of its changes."""
 
 import logging
 from collections import defaultdict
@@ -6,20 +6,32 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Final
 
-from prefactor_core.broker.driver import Loss
+from prefactor_core.broker.driver import Fleet, Loss
 
 logger = logging.getLogger("prefactor_core.broker")
 
 _QUIET: Final = 2.0
 """Seconds without a change after which a rebalance is over, with as many partitions as were to be had."""
 _INCOMPLETE: Final = 6.0
-"""The same with other than that: others take a few seconds to give partitions up, or the broker to return."""
+"""The same with other than that: others take a few seconds to release partitions, or the broker to return."""
 _LONGEST: Final = 60.0
 """Seconds after which a line is due, even if partitions still change hands."""
 
 
+def assignment_size(partitions: int, fleet: Fleet) -> int:
+    """Return how many partitions a worker is to own.
+
+    Where the broker tells ranks, the assignments add up to all partitions and differ by one at most. Without
+    ranks every worker may take the larger number: no partition is left over, and the last may have fewer.
+    """
+    least, more = divmod(partitions, fleet.size)
+    if fleet.rank is None:
+        return least + (more > 0)
+    return least + (fleet.rank < more)
+
+
 class Rebalance:
-    """Gathers the partitions that this process gains, gives up and loses, and logs them together.
+    """Logs the partitions that this process gains, releases and loses: one line for each rebalance.
 
     Args:
         name: What logs call the broker.
@@ -36,7 +48,7 @@ class Rebalance:
         self._changed = 0.0
 
     def gained(self, partition: int) -> None:
-        """Take note of a partition that is owned from now on."""
+        """Note a partition that is owned from now on."""
         self._note()
         if partition in self._released:
             self._released.remove(partition)
@@ -44,7 +56,7 @@ class Rebalance:
             self._gained.add(partition)
 
     def released(self, partition: int) -> None:
-        """Take note of one that was given up, on purpose."""
+        """Note one that was released."""
         self._note()
         if partition in self._gained:
             self._gained.remove(partition)
@@ -52,7 +64,7 @@ class Rebalance:
             self._released.add(partition)
 
     def lost(self, partition: int, loss: Loss) -> None:
-        """Take note of one that was lost."""
+        """Note one that was lost."""
         self._note()
         self._gained.discard(partition)
         known = self._lost.get(partition)
@@ -64,7 +76,7 @@ class Rebalance:
 
         Args:
             owned: How many partitions are owned now.
-            complete: Whether those are as many as they should be, and none is being given up.
+            complete: Whether those are as many as they should be, and none is being released.
         """
         now = self._clock()
         quiet = now - self._changed >= (_QUIET if complete else _INCOMPLETE)
@@ -73,17 +85,17 @@ class Rebalance:
 
     def end(self, owned: int) -> None:
         """Log what has changed since the last line, if anything has."""
-        changes = [f"{what} {_ranges(which)}" for what, which in self._changes() if which]
-        if changes:
-            logger.log(self._level(), "rebalance of %s: %s; owns %d", self._name, ", ".join(changes), owned)
-        self._gained, self._released, self._lost = set(), set(), {}
-
-    def _changes(self) -> list[tuple[str, Iterable[int]]]:
         by_reason: defaultdict[str, list[int]] = defaultdict(list)
         for partition, loss in self._lost.items():
             by_reason[loss.reason].append(partition)
-        losses = [(f"lost ({reason})", which) for reason, which in by_reason.items()]
-        return [*losses, ("gained", self._gained), ("released", self._released)]
+        changes: list[tuple[str, Iterable[int]]] = [
+            *((f"lost ({reason})", which) for reason, which in by_reason.items()),
+            ("gained", self._gained),
+            ("gave up", self._released),
+        ]
+        if told := ", ".join(f"{what} {_ranges(which)}" for what, which in changes if which):
+            logger.log(self._level(), "rebalance of %s: %s; owns %d", self._name, told, owned)
+        self._gained, self._released, self._lost = set(), set(), {}
 
     def _level(self) -> int:
         if any(loss.serious for loss in self._lost.values()):
