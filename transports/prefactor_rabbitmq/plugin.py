@@ -3,11 +3,7 @@
 from typing import Final
 from urllib.parse import urlsplit
 
-from prefactor_core.broker.buffer import BufferBounds
-from prefactor_core.broker.queue import BrokerQueue
-from prefactor_core.config import PrefactorCoreConfig
-from prefactor_core.exceptions import MissingDriverError
-from prefactor_core.hookspecs import hookimpl
+from prefactor_core.transport import BrokerQueue, MissingDriverError, PrefactorCoreConfig, hookimpl
 
 _DRIVER: Final = frozenset({"aio_pika", "aiormq"})
 """aio-pika, and its lower half, which this transport imports first."""
@@ -31,5 +27,4 @@ def prefactor_create_queue(url: str, config: PrefactorCoreConfig) -> BrokerQueue
         raise MissingDriverError(
             "transport_url: the driver for RabbitMQ is not installed: pip install 'prefactor-core[rabbitmq]'"
         ) from None
-    bounds = BufferBounds(config.buffer_operations, config.buffer_bytes, config.buffer_policy)
-    return BrokerQueue(RabbitBroker(url), bounds)
+    return BrokerQueue.from_config(RabbitBroker(url), config)

@@ -7,16 +7,19 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field
-
-from prefactor_core.broker.driver import Broker, DeadLetterEnd, DeadLetterMessage, PublishingEnd
-from prefactor_core.broker.options import BrokerOptions, split_options
-from prefactor_core.exceptions import BrokerError, TransportError
+from prefactor_core.transport import (
+    Broker,
+    BrokerError,
+    DeadLetterEnd,
+    DeadLetterMessage,
+    PublishingEnd,
+    TransportError,
+    split_options,
+)
 from prefactor_sqlite.consuming import SqliteConsuming
-from prefactor_sqlite.store import TABLES, Place, Store, now, partitions
+from prefactor_sqlite.store import TABLES, SqliteOptions, Store, now
 
 logger = logging.getLogger("prefactor_sqlite")
 
@@ -24,18 +27,7 @@ _PAGE = 100
 _WAIT = 1.0
 _POLL = 0.05
 _ASKING = 60.0
-"""Seconds for which answers are kept for somebody who does not ask any more: a process that was killed."""
-
-
-class SqliteOptions(BrokerOptions):
-    """The options of ``sqlite://``.
-
-    Attributes:
-        lease: Seconds for which a worker owns a partition without renewing it. When a worker dies, its
-            partitions rest for that long.
-    """
-
-    lease: Annotated[float, Field(ge=0.5, le=3_600, allow_inf_nan=False)] = 15.0
+"""Seconds for which answers are kept for a command that asks no more: one that was killed."""
 
 
 class SqliteBroker(Broker):
@@ -54,32 +46,34 @@ class SqliteBroker(Broker):
         path = Path(unquote(parts.path))
         if parts.netloc or not path.name:
             raise TransportError("transport_url: expected sqlite:///absolute/path.db")
-        self._place = Place(path, options, options.lease)
+        self._path = path
+        self._options = options
         self.name = f"sqlite://{path}?prefix={options.prefix}"
 
     def publishing(self) -> PublishingEnd:
         """Return a new end to publish through."""
-        return SqlitePublishing(self._place)
+        return SqlitePublishing(self._store())
 
     def consuming(self) -> SqliteConsuming:
-        """Return a new end to consume through."""
-        return SqliteConsuming(self._place)
+        """Return a new end to consume through; leases are renewed over a connection of their own."""
+        return SqliteConsuming(self._store(), self._store())
 
     def dead_letters(self) -> DeadLetterEnd:
         """Return a new end to look after dead letters through."""
-        return SqliteDeadLetters(self._place)
+        return SqliteDeadLetters(self._store())
 
     async def clear(self) -> None:
         """Delete every row of the prefix."""
-        store = Store(self._place)
+
+        def delete_all(file: sqlite3.Connection) -> None:
+            for table in TABLES:
+                file.execute(f"DELETE FROM {table} WHERE prefix = ?", (self._options.prefix,))  # noqa: S608 -- our own names
+
+        store = self._store()
         try:
-            await store.write(self._delete_all)
+            await store.write(delete_all)
         finally:
             await store.close()
-
-    def _delete_all(self, file: sqlite3.Connection) -> None:
-        for table in TABLES:
-            file.execute(f"DELETE FROM {table} WHERE prefix = ?", (self._place.prefix,))  # noqa: S608 -- our own names
 
     async def check(self) -> list[str]:
         """Open the file, and return what is wrong with it.
@@ -87,7 +81,7 @@ class SqliteBroker(Broker):
         Raises:
             BrokerError: It cannot be used.
         """
-        store = Store(self._place)
+        store = self._store()
         try:
             (mode,) = await store.read(lambda file: file.execute("PRAGMA journal_mode").fetchone())
         finally:
@@ -96,24 +90,23 @@ class SqliteBroker(Broker):
             return [f"journal mode {mode}: the file system has no shared memory; is it a network's?"]
         return []
 
+    def _store(self) -> Store:
+        return Store(self._path, self._options)
+
 
 class SqlitePublishing(PublishingEnd):
-    """Where an agent's operations go.
+    """Where an agent's operations go."""
 
-    Args:
-        place: Which file.
-    """
-
-    def __init__(self, place: Place) -> None:
-        self._store = Store(place)
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     async def partitions(self) -> int:
         """Return the recorded number of partitions, or record the wanted one."""
-        return await partitions(self._store)
+        return await self._store.partitions()
 
     async def publish(self, partition: int, batch: Sequence[bytes]) -> None:
         """Write a batch, all of it or none: ``BrokerError.confirmed`` is 0, and that is its default."""
-        rows = [(self._store.place.prefix, partition, now(), data) for data in batch]
+        rows = [(self._store.prefix, partition, now(), data) for data in batch]
         insert = "INSERT INTO operations (prefix, partition, at, data) VALUES (?, ?, ?, ?)"
         await self._store.write(lambda file: file.executemany(insert, rows))
 
@@ -123,19 +116,15 @@ class SqlitePublishing(PublishingEnd):
 
 
 class SqliteDeadLetters(DeadLetterEnd):
-    """Where dead letters are kept.
+    """Where dead letters are kept."""
 
-    Args:
-        place: Which file.
-    """
-
-    def __init__(self, place: Place) -> None:
-        self._store = Store(place)
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._address: str | None = None
 
     async def read(self) -> AsyncIterator[DeadLetterMessage]:
-        """Yield every record, a page at a time."""
-        last, prefix = 0, self._store.place.prefix
+        """Yield every dead letter, a page at a time."""
+        last, prefix = 0, self._store.prefix
         page = "SELECT id, partition, data FROM dead_letters WHERE prefix = ? AND id > ? ORDER BY id LIMIT ?"
         while True:
             after = (prefix, last, _PAGE)
@@ -146,14 +135,14 @@ class SqliteDeadLetters(DeadLetterEnd):
                 yield DeadLetterMessage(data, partition, last)
 
     async def count(self) -> int:
-        """Return how many records there are."""
-        sql, prefix = "SELECT count(*) FROM dead_letters WHERE prefix = ?", self._store.place.prefix
+        """Return how many there are."""
+        sql, prefix = "SELECT count(*) FROM dead_letters WHERE prefix = ?", self._store.prefix
         count: int = await self._store.read(lambda file: file.execute(sql, (prefix,)).fetchone()[0])
         return count
 
-    async def remove(self, letters: Sequence[DeadLetterMessage]) -> None:
-        """Remove records that ``read`` yielded."""
-        ids = [(letter.receipt,) for letter in letters]
+    async def remove(self, dead: Sequence[DeadLetterMessage]) -> None:
+        """Remove dead letters that ``read`` yielded."""
+        ids = [(one.receipt,) for one in dead]
         await self._store.write(lambda file: file.executemany("DELETE FROM dead_letters WHERE id = ?", ids))
 
     async def open_answers(self) -> str:
@@ -163,7 +152,8 @@ class SqliteDeadLetters(DeadLetterEnd):
         def open_(file: sqlite3.Connection) -> None:
             file.execute("DELETE FROM askers WHERE expires < ?", (now(),))
             file.execute("DELETE FROM answers WHERE address NOT IN (SELECT address FROM askers)")
-            file.execute("INSERT INTO askers VALUES (?, ?, ?)", (self._prefix, address, now() + _ASKING))
+            row = (self._store.prefix, address, now() + _ASKING)
+            file.execute("INSERT INTO askers VALUES (?, ?, ?)", row)
 
         await self._store.write(open_)
         return address
@@ -188,12 +178,8 @@ class SqliteDeadLetters(DeadLetterEnd):
 
     # -- inside
 
-    @property
-    def _prefix(self) -> str:
-        return self._store.place.prefix
-
     def _take_answers(self, file: sqlite3.Connection) -> list[bytes]:
-        key = (self._prefix, self._address)
+        key = (self._store.prefix, self._address)
         file.execute(
             "UPDATE askers SET expires = ? WHERE prefix = ? AND address = ?", (now() + _ASKING, *key)
         )
@@ -207,5 +193,5 @@ class SqliteDeadLetters(DeadLetterEnd):
         for table in ("askers", "answers"):
             file.execute(
                 f"DELETE FROM {table} WHERE prefix = ? AND address = ?",  # noqa: S608 -- our own names
-                (self._prefix, self._address),
+                (self._store.prefix, self._address),
             )

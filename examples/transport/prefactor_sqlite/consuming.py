@@ -10,15 +10,14 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from prefactor_core.broker.driver import ConsumingEnd, Fleet, PartitionState
-from prefactor_core.exceptions import BrokerError
-from prefactor_sqlite.partition import SqlitePartition, Tenancy
-from prefactor_sqlite.store import Place, Store, now, partitions
+from prefactor_core.transport import BrokerError, ConsumingEnd, Fleet, PartitionState
+from prefactor_sqlite.partition import Ownership, SqlitePartition
+from prefactor_sqlite.store import Store, now
 
 logger = logging.getLogger("prefactor_sqlite")
 
 _CRASHES = 3
-"""Crashes without progress after which a partition is handled with care."""
+"""Crashes without progress after which a partition is isolated."""
 _ROUND = 1.0
 """Seconds in which the fleet is looked at, and membership renewed by that."""
 
@@ -27,24 +26,24 @@ class SqliteConsuming(ConsumingEnd):
     """Where a worker's deliveries come from.
 
     Args:
-        place: Which file.
+        store: For everything but renewals.
+        renewals: For those: nothing else may hold them up.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._store = Store(place)
-        self._renewals = Store(place)  # nothing else may hold these up
+    def __init__(self, store: Store, renewals: Store) -> None:
+        self._store = store
+        self._renewals = renewals
         self._token = secrets.token_hex(16)
         self._owned: set[SqlitePartition] = set()
-        self._keeper: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
     async def partitions(self) -> int:
         """Return the recorded number of partitions, or record the wanted one."""
-        return await partitions(self._store)
+        return await self._store.partitions()
 
     async def fleet(self) -> Fleet:
         """Join the fleet, or stay in it, and return it."""
-        prefix, token, expires = self._place.prefix, self._token, now() + self._place.lease + _ROUND
+        prefix, token, expires = self._store.prefix, self._token, now() + self._store.lease + _ROUND
 
         def join(file: sqlite3.Connection) -> list[str]:
             file.execute("DELETE FROM workers WHERE expires < ?", (now(),))
@@ -58,7 +57,7 @@ class SqliteConsuming(ConsumingEnd):
 
     async def stand_aside(self) -> None:
         """Leave the fleet, and be counted among those that stand aside."""
-        row = (self._place.prefix, self._token, now() + self._place.lease + _ROUND)
+        row = (self._store.prefix, self._token, now() + self._store.lease + _ROUND)
 
         def leave(file: sqlite3.Connection) -> None:
             file.execute("DELETE FROM workers WHERE token = ?", (self._token,))
@@ -69,7 +68,7 @@ class SqliteConsuming(ConsumingEnd):
 
     async def standing_aside(self) -> int:
         """Return how many workers stand aside."""
-        sql, key = "SELECT COUNT(*) FROM aside WHERE prefix = ? AND expires >= ?", (self._place.prefix, now())
+        sql, key = "SELECT COUNT(*) FROM aside WHERE prefix = ? AND expires >= ?", (self._store.prefix, now())
         (number,) = await self._store.read(lambda file: file.execute(sql, key).fetchone())
         return int(number)
 
@@ -79,25 +78,25 @@ class SqliteConsuming(ConsumingEnd):
             "INSERT INTO answers (prefix, address, data) SELECT prefix, address, ? FROM askers"
             " WHERE prefix = ? AND address = ? AND expires >= ?"
         )
-        rows = [(data, self._place.prefix, address, now()) for data in answers]
+        rows = [(data, self._store.prefix, address, now()) for data in answers]
         await self._store.write(lambda file: file.executemany(insert, rows))
 
     async def acquire(self, partition: int, max_items: int) -> SqlitePartition | None:
         """Become the owner of a partition, unless somebody else is."""
         del max_items  # reading is cheap here, and needs no preparation
         token, asked_at = secrets.token_hex(16), time.monotonic()
-        tenancy = await self._store.write(lambda file: self._take(file, partition, token))
-        if tenancy is None:
+        ownership = await self._store.write(lambda file: self._take(file, partition, token))
+        if ownership is None:
             return None
-        taken = SqlitePartition(self._store, partition, tenancy, asked_at)
+        taken = SqlitePartition(self._store, partition, ownership, asked_at)
         self._owned.add(taken)
-        if self._keeper is None:
-            self._keeper = asyncio.get_running_loop().create_task(self._keep())
+        if self._renewing is None:
+            self._renewing = asyncio.get_running_loop().create_task(self._renew_leases())
         return taken
 
     async def waiting(self) -> int:
         """Return how many operations are unsettled."""
-        count, prefix = "SELECT COUNT(*) FROM operations WHERE prefix = ?", self._place.prefix
+        count, prefix = "SELECT COUNT(*) FROM operations WHERE prefix = ?", self._store.prefix
         (waiting,) = await self._store.read(lambda file: file.execute(count, (prefix,)).fetchone())
         return int(waiting)
 
@@ -108,9 +107,9 @@ class SqliteConsuming(ConsumingEnd):
 
     async def disconnect(self) -> None:
         """Leave the fleet and close the file. Partitions are released before, by their user."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait([self._renewing])
         try:
             await self._store.write(self._leave)
         except BrokerError as error:
@@ -124,8 +123,8 @@ class SqliteConsuming(ConsumingEnd):
         for table in ("workers", "aside"):
             file.execute(f"DELETE FROM {table} WHERE token = ?", (self._token,))  # noqa: S608 -- our own names
 
-    def _take(self, file: sqlite3.Connection, partition: int, token: str) -> Tenancy | None:
-        key = (self._place.prefix, partition)
+    def _take(self, file: sqlite3.Connection, partition: int, token: str) -> Ownership | None:
+        key = (self._store.prefix, partition)
         file.execute("INSERT OR IGNORE INTO leases (prefix, partition, expires) VALUES (?, ?, 0)", key)
         before, expires, seen, head, crashes, isolated_until = file.execute(
             "SELECT token, expires, seen, head, crashes, isolated_until FROM leases"
@@ -144,16 +143,16 @@ class SqliteConsuming(ConsumingEnd):
         file.execute(
             "UPDATE leases SET token = ?, owner = ?, expires = ?, head = ?, crashes = ?, isolated_until = ?"
             " WHERE prefix = ? AND partition = ?",
-            (token, _name(), now() + self._place.lease, head, crashes, isolated_until, *key),
+            (token, _name(), now() + self._store.lease, head, crashes, isolated_until, *key),
         )
-        return Tenancy(token, seen, isolated_until, isolated=first is not None and first <= isolated_until)
+        return Ownership(token, seen, isolated_until, isolated=first is not None and first <= isolated_until)
 
-    async def _keep(self) -> None:
+    async def _renew_leases(self) -> None:
         """Renew the leases of what is owned, four times in the time of one."""
         while True:
-            await asyncio.sleep(self._place.lease / 4)
+            await asyncio.sleep(self._store.lease / 4)
             self._owned = {partition for partition in self._owned if partition.held}
-            asked_at, expires = time.monotonic(), now() + self._place.lease
+            asked_at, expires = time.monotonic(), now() + self._store.lease
             tokens = {partition.token: partition for partition in self._owned}
 
             renew = partial(_renew, tokens=list(tokens), expires=expires)
@@ -164,7 +163,7 @@ class SqliteConsuming(ConsumingEnd):
                 logger.warning("leases were not renewed: %s", error)
 
     def _state(self, file: sqlite3.Connection, number: int) -> PartitionState:
-        key = (self._place.prefix, number)
+        key = (self._store.prefix, number)
         where = "WHERE prefix = ? AND partition = ?"
         waiting, oldest = file.execute(f"SELECT COUNT(*), MIN(at) FROM operations {where}", key).fetchone()  # noqa: S608
         (dead,) = file.execute(f"SELECT COUNT(*) FROM dead_letters {where}", key).fetchone()  # noqa: S608

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from prefactor_core.broker.driver import MAX_ATTEMPTS, Message, Partition
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import MAX_ATTEMPTS, BrokerError, Message, Partition
 from prefactor_sqlite.store import Store
 
 logger = logging.getLogger("prefactor_sqlite")
@@ -24,20 +23,17 @@ _MINE = "SELECT 1 FROM leases WHERE prefix = ? AND partition = ? AND token = ?"
 
 
 @dataclass(frozen=True, slots=True)
-class Tenancy:
-    """What came of taking a partition.
-
-    Attributes:
-        token: What the owner is told from others by.
-        seen: Up to this id, somebody may have handled operations before.
-        isolated_until: Up to this id, one operation at a time is to be handled.
-        isolated: Whether there are any of those.
-    """
+class Ownership:
+    """What a new owner finds."""
 
     token: str
+    """What tells the owner from others."""
     seen: int
+    """Up to this id, earlier owners may have handled operations."""
     isolated_until: int
+    """Up to this id, operations are handled one at a time."""
     isolated: bool
+    """Whether there are any of those."""
 
 
 class SqlitePartition(Partition):
@@ -46,19 +42,19 @@ class SqlitePartition(Partition):
     Args:
         store: The file.
         number: Which partition.
-        tenancy: What came of taking it.
-        asked_at: When that was asked for, so before the lease can have begun.
+        ownership: What its owner found.
+        asked_at: When the lease was asked for: before it can have begun.
     """
 
-    def __init__(self, store: Store, number: int, tenancy: Tenancy, asked_at: float) -> None:
+    def __init__(self, store: Store, number: int, ownership: Ownership, asked_at: float) -> None:
         self.number = number
-        self.token = tenancy.token
+        self.token = ownership.token
         self._store = store
-        self._tenancy = tenancy
-        self._isolated = tenancy.isolated
+        self._ownership = ownership
+        self._isolated = ownership.isolated
         self._cursor = 0
         self._begun: int | None = None
-        self._safe = store.place.lease * _SAFE_PART
+        self._safe = store.lease * _SAFE_PART
         self._until = asked_at + self._safe
         self._held = True
 
@@ -75,7 +71,7 @@ class SqlitePartition(Partition):
         return self._isolated
 
     def renewed(self, asked_at: float) -> None:
-        """Take note that the lease was renewed; one that is given up already stays so."""
+        """Extend a lease that was renewed; one that was released stays so."""
         if self.held:
             self._until = asked_at + self._safe
 
@@ -98,7 +94,7 @@ class SqlitePartition(Partition):
             raise self._lost()
         if rows:
             self._cursor = rows[-1][0]
-        return [Message(data, id_, redelivered=id_ <= self._tenancy.seen) for id_, data in rows]
+        return [Message(data, id_, redelivered=id_ <= self._ownership.seen) for id_, data in rows]
 
     async def attempts(self, message: Message) -> int:
         """Return how often ``message`` was begun without an end, by owners before this one."""
@@ -135,21 +131,21 @@ class SqlitePartition(Partition):
         """Delete messages; all are refused once the partition is another's."""
         return await self._dispose(messages, lambda file: _delete(file, messages))
 
-    async def dead_letter(self, letters: Sequence[tuple[Message, bytes]]) -> Sequence[Message]:
-        """Store records and delete their messages in one transaction: repeating stores nothing twice."""
+    async def dead_letter(self, dead: Sequence[tuple[Message, bytes]]) -> Sequence[Message]:
+        """Store dead letters and delete the messages in one transaction: repeating stores nothing twice."""
         insert = "INSERT INTO dead_letters (prefix, partition, data) VALUES (?, ?, ?)"
 
         def dead_letter_all(file: sqlite3.Connection) -> None:
-            for message, record in letters:
+            for message, stored in dead:
                 if _delete(file, [message]):
-                    file.execute(insert, (self._store.place.prefix, self.number, record))
+                    file.execute(insert, (self._store.prefix, self.number, stored))
 
-        return await self._dispose([message for message, _ in letters], dead_letter_all)
+        return await self._dispose([message for message, _ in dead], dead_letter_all)
 
     async def release(self) -> None:
-        """Give the lease back, and take back what was counted as begun: ending cleanly is no crash."""
+        """Release the lease, and take this owner's attempt back: ending cleanly is no crash."""
         self._held = False
-        key = (self._store.place.prefix, self.number)
+        key = (self._store.prefix, self.number)
 
         def release(file: sqlite3.Connection) -> None:
             file.execute("UPDATE operations SET begun = begun - 1 WHERE id = ?", (self._begun,))
@@ -161,17 +157,17 @@ class SqlitePartition(Partition):
         try:
             await self._fenced(release)
         except BrokerError as error:
-            logger.debug("a lease was not given back, and will run out: %s", error)
+            logger.debug("a lease was not released, and will run out: %s", error)
 
     # -- inside
 
     def _any(self, file: sqlite3.Connection) -> bool:
         rows = "SELECT 1 FROM operations WHERE prefix = ? AND partition = ? AND id > ? LIMIT 1"
-        key = (self._store.place.prefix, self.number, self._cursor)
+        key = (self._store.prefix, self.number, self._cursor)
         return file.execute(rows, key).fetchone() is not None
 
     def _next(self, file: sqlite3.Connection, max_items: int, max_bytes: int) -> list[tuple[int, bytes]]:
-        key = (self._store.place.prefix, self.number)
+        key = (self._store.prefix, self.number)
         taken: list[tuple[int, bytes]] = []
         size = 0
         for id_, data in file.execute(
@@ -197,9 +193,9 @@ class SqlitePartition(Partition):
             work(file)
             (first,) = file.execute(
                 "SELECT MIN(id) FROM operations WHERE prefix = ? AND partition = ?",
-                (self._store.place.prefix, self.number),
+                (self._store.prefix, self.number),
             ).fetchone()
-            return first is not None and first <= self._tenancy.isolated_until
+            return first is not None and first <= self._ownership.isolated_until
 
         isolated = await self._fenced(dispose)
         if isolated is None:
@@ -212,7 +208,7 @@ class SqlitePartition(Partition):
 
     async def _fenced(self, work: Callable[[sqlite3.Connection], R]) -> R | None:
         """Run ``work`` in a transaction if the partition is still ours in it; else return ``None``."""
-        key = (self._store.place.prefix, self.number, self.token)
+        key = (self._store.prefix, self.number, self.token)
 
         def fenced(file: sqlite3.Connection) -> R | None:
             return work(file) if file.execute(_MINE, key).fetchone() else None

@@ -2,10 +2,7 @@
 
 from urllib.parse import urlsplit
 
-from prefactor_core.broker.buffer import BufferBounds
-from prefactor_core.broker.queue import BrokerQueue
-from prefactor_core.config import PrefactorCoreConfig
-from prefactor_core.hookspecs import hookimpl
+from prefactor_core.transport import BrokerQueue, PrefactorCoreConfig, hookimpl
 from prefactor_sqlite.broker import SqliteBroker
 
 
@@ -18,5 +15,4 @@ def prefactor_create_queue(url: str, config: PrefactorCoreConfig) -> BrokerQueue
     """
     if urlsplit(url).scheme != "sqlite":
         return None
-    bounds = BufferBounds(config.buffer_operations, config.buffer_bytes, config.buffer_policy)
-    return BrokerQueue(SqliteBroker(url), bounds)
+    return BrokerQueue.from_config(SqliteBroker(url), config)

@@ -5,12 +5,12 @@ import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from prefactor_core.broker.options import BrokerOptions
-from prefactor_core.exceptions import BrokerError
+from pydantic import Field
+
+from prefactor_core.transport import BrokerError, BrokerOptions
 
 R = TypeVar("R")
 
@@ -52,35 +52,30 @@ TABLES = ("settings", "operations", "leases", "workers", "aside", "askers", "ans
 """Their names; each has a column for the prefix."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a fleet keeps its operations.
+class SqliteOptions(BrokerOptions):
+    """The options of ``sqlite://``.
 
     Attributes:
-        path: The file.
-        options: Those of the URL.
-        lease: Seconds for which a worker owns a partition without renewing it.
+        lease: Seconds for which a worker owns a partition without renewing it. When a worker dies, its
+            partitions rest for that long.
     """
 
-    path: Path
-    options: BrokerOptions
-    lease: float
-
-    @property
-    def prefix(self) -> str:
-        """What tells this fleet's rows from others'."""
-        return self.options.prefix
+    lease: Annotated[float, Field(ge=0.5, le=3_600, allow_inf_nan=False)] = 15.0
 
 
 class Store:
     """A connection, in a thread of its own: the event loop never waits for the disk.
 
     Args:
-        place: Which file.
+        path: The file.
+        options: Those of the URL.
     """
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, path: Path, options: SqliteOptions) -> None:
+        self.prefix = options.prefix
+        self.lease = options.lease
+        self._path = path
+        self._options = options
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefactor-sqlite")
         self._connection: sqlite3.Connection | None = None
         self._closed = False
@@ -102,6 +97,19 @@ class Store:
         """
         return await self._run("BEGIN", work)
 
+    async def partitions(self) -> int:
+        """Return the recorded number of partitions; where none is recorded, record the wanted one."""
+
+        def recall(file: sqlite3.Connection) -> int:
+            row = (self.prefix, self._options.partitions)
+            file.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", row)
+            (number,) = file.execute(
+                "SELECT partitions FROM settings WHERE prefix = ?", (self.prefix,)
+            ).fetchone()
+            return int(number)
+
+        return await self.write(recall)
+
     async def close(self) -> None:
         """Close the connection for good. Closing again does nothing."""
         if not self._closed:
@@ -114,7 +122,7 @@ class Store:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, begin, work)
         except (sqlite3.Error, RuntimeError) as error:  # RuntimeError: the thread has been shut down
-            raise BrokerError(f"{self.place.path.name}: {error}") from error
+            raise BrokerError(f"{self._path.name}: {error}") from error
 
     def _transact(self, begin: str, work: Callable[[sqlite3.Connection], R]) -> R:
         try:
@@ -128,11 +136,9 @@ class Store:
         return result
 
     def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.place.path, timeout=self.place.options.timeout, isolation_level=None
-        )
+        connection = sqlite3.connect(self._path, timeout=self._options.timeout, isolation_level=None)
         self._connection = connection
-        connection.execute("PRAGMA journal_mode = WAL")  # who reads does not wait for who writes
+        connection.execute("PRAGMA journal_mode = WAL")  # readers do not wait for a writer
         connection.execute("PRAGMA synchronous = FULL")  # what was confirmed survives a power cut
         connection.executescript(_TABLES)
         return connection
@@ -146,15 +152,3 @@ class Store:
 def now() -> float:
     """Return the time that expiries in the file are written in: all processes are on one machine."""
     return time.time()
-
-
-async def partitions(store: Store) -> int:
-    """Return the recorded number of partitions; where none is recorded, record the wanted one."""
-    key, wanted = store.place.prefix, store.place.options.partitions
-
-    def recall(file: sqlite3.Connection) -> int:
-        file.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (key, wanted))
-        (number,) = file.execute("SELECT partitions FROM settings WHERE prefix = ?", (key,)).fetchone()
-        return int(number)
-
-    return await store.write(recall)
