@@ -1,4 +1,4 @@
-"""The way back to whoever replayed operations: a list that only its reader opens, and that expires."""
+"""Answers to a replay command: a list that only the command opens, and that expires."""
 
 import asyncio
 import re
@@ -6,11 +6,10 @@ import secrets
 from collections.abc import Sequence
 from typing import Final
 
-from prefactor_redis.chunks import chunks
 from prefactor_redis.keys import Keys
-from prefactor_redis.links import Links
 from prefactor_redis.replies import data, items
-from prefactor_redis.script import ALWAYS, Script
+from prefactor_redis.scripts import ALWAYS, Script, chunks
+from prefactor_redis.servers import Links
 
 _ADDRESS: Final = re.compile(r"[0-9a-f]{32}")
 _EXPIRY_SECONDS: Final = 3_600
@@ -52,11 +51,7 @@ return redis.call('LRANGE', KEYS[2], 0, {_AT_ONCE - 1})
 
 
 async def send(links: Links, keys: Keys, address: str, answers: Sequence[bytes]) -> None:
-    """Send answers to a reader. Nothing is sent to what is no address, or to nobody.
-
-    Raises:
-        BrokerError: They may not have arrived.
-    """
+    """Send answers to a reader. Nothing is sent to what is no address, or to nobody."""
     # An address comes out of an operation, which anybody may have written: it must name nothing else of ours.
     if not _ADDRESS.fullmatch(address):
         return
@@ -67,12 +62,7 @@ async def send(links: Links, keys: Keys, address: str, answers: Sequence[bytes])
 
 
 class AnswerBox:
-    """Where the answers for one reader arrive.
-
-    Args:
-        links: Connections.
-        keys: The keys under the prefix.
-    """
+    """Where the answers for one reader arrive."""
 
     def __init__(self, links: Links, keys: Keys) -> None:
         self.address = secrets.token_hex(16)
@@ -81,19 +71,11 @@ class AnswerBox:
         self._taken = 0
 
     async def open(self) -> None:
-        """Let answers arrive.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
+        """Let answers arrive."""
         await self._look()
 
     async def take(self) -> list[bytes]:
-        """Return the answers that have arrived, each once; none after about a second without any.
-
-        Raises:
-            BrokerError: The broker is unavailable. Nothing is lost.
-        """
+        """Return the answers that have arrived, each once; none after about a second without any."""
         for _ in range(_LOOKS):
             if found := await self._look():
                 return found
@@ -101,11 +83,7 @@ class AnswerBox:
         return []
 
     async def close(self) -> None:
-        """Take nothing more.
-
-        Raises:
-            BrokerError: The broker is unavailable; the box expires by itself.
-        """
+        """Take nothing more."""
         link = await self._links.of(self._keys.answers)
         await link.call("DEL", self._keys.taken, self._keys.answers)
 

@@ -5,16 +5,13 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from prefactor_core.broker.driver import DeadLetterEnd, DeadLetterMessage
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import BrokerError, DeadLetterEnd, DeadLetterMessage
 from prefactor_redis.answers import AnswerBox
-from prefactor_redis.chunks import chunks
+from prefactor_redis.fleet import recorded_keys
 from prefactor_redis.keys import Keys
-from prefactor_redis.links import Links
-from prefactor_redis.partition_count import recorded_partitions
 from prefactor_redis.replies import entries, integer
-from prefactor_redis.scripts import REMOVE_DEAD
-from prefactor_redis.servers import servers_of
+from prefactor_redis.scripts import REMOVE_DEAD, chunks
+from prefactor_redis.servers import links_to
 from prefactor_redis.target import Target
 
 logger = logging.getLogger("prefactor_redis")
@@ -30,66 +27,45 @@ class RedisDeadLetterEnd(DeadLetterEnd):
 
     def __init__(self, target: Target) -> None:
         self._keys = Keys(target.options.prefix)
-        self._links = Links(
-            servers_of(target), target.access, size=_CONNECTIONS, patience=target.options.timeout
-        )
+        self._links = links_to(target, _CONNECTIONS)
         self._box: AnswerBox | None = None
 
     async def read(self) -> AsyncIterator[DeadLetterMessage]:
-        """Yield every record, a page in memory at a time; nothing where nobody has published yet.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
-        for partition in range(await recorded_partitions(self._links, self._keys) or 0):
-            key = self._keys.of(partition).dead
+        """Yield every dead letter, a page in memory at a time; none where nobody has published yet."""
+        for partition, keys in enumerate(await recorded_keys(self._links, self._keys)):
             start = b"-"
             while True:
-                link = await self._links.of(key)
-                reply = await link.call("XRANGE", key, start, "+", "COUNT", _PAGE)
-                page = entries(reply, b"r")
-                for number, record in page:
-                    yield DeadLetterMessage(record, partition, number)
+                link = await self._links.of(keys.dead)
+                page = entries(await link.call("XRANGE", keys.dead, start, "+", "COUNT", _PAGE), b"r")
+                for id_, stored in page:
+                    yield DeadLetterMessage(stored, partition, id_)
                 if len(page) < _PAGE:
                     break
                 start = b"(" + page[-1][0]
 
     async def count(self) -> int:
-        """Return how many records there are.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
+        """Return the length of all streams."""
         count = 0
-        for partition in range(await recorded_partitions(self._links, self._keys) or 0):
-            key = self._keys.of(partition).dead
-            link = await self._links.of(key)
-            count += integer(await link.call("XLEN", key))
+        for keys in await recorded_keys(self._links, self._keys):
+            link = await self._links.of(keys.dead)
+            count += integer(await link.call("XLEN", keys.dead))
         return count
 
-    async def remove(self, letters: Sequence[DeadLetterMessage]) -> None:
-        """Remove records, and the streams that are empty then.
-
-        Raises:
-            BrokerError: It is not known whether that was done.
-        """
+    async def remove(self, dead: Sequence[DeadLetterMessage]) -> None:
+        """Remove dead letters, and the streams that are empty then."""
         ids: dict[int, list[bytes]] = {}
-        for letter in letters:
-            if not isinstance(letter.receipt, bytes):
+        for one in dead:
+            if not isinstance(one.receipt, bytes):
                 raise TypeError("the dead letter is of another broker")
-            ids.setdefault(letter.partition, []).append(letter.receipt)
-        for partition, numbers in ids.items():
+            ids.setdefault(one.partition, []).append(one.receipt)
+        for partition, own in ids.items():
             key = self._keys.of(partition).dead
-            for chunk in chunks(numbers, _IDS_AT_ONCE):
+            for chunk in chunks(own, _IDS_AT_ONCE):
                 link = await self._links.of(key)
                 await link.run(REMOVE_DEAD, [key], chunk)
 
     async def open_answers(self) -> str:
-        """Open the list that workers add answers to, and return its address.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
+        """Open the list that workers add answers to, and return its address."""
         if self._box is None:
             box = AnswerBox(self._links, self._keys)
             await box.open()
@@ -97,11 +73,7 @@ class RedisDeadLetterEnd(DeadLetterEnd):
         return self._box.address
 
     async def answers(self) -> list[bytes]:
-        """Return the answers that have arrived, each once; none after about a second without any.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
+        """Return the answers that have arrived, each once; none after about a second without any."""
         return [] if self._box is None else await self._box.take()
 
     async def disconnect(self) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from redis import exceptions as driver
 
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import BrokerError
 
 DRIVER_ERRORS: Final = (
     driver.RedisError,

@@ -1,14 +1,17 @@
-"""A consumer's place in the fleet: two sorted sets, of who takes part and who stands aside."""
+"""What a fleet agrees on: the number of partitions, and two sorted sets of workers.
+
+The number is written once, and read by all processes ever after. One set has the workers that take part, the
+other those that stand aside.
+"""
 
 import logging
 from typing import Final
 
-from prefactor_core.broker.driver import Fleet
-from prefactor_core.exceptions import BrokerError
-from prefactor_redis.keys import Keys
-from prefactor_redis.links import Links
-from prefactor_redis.replies import integer, items
-from prefactor_redis.script import ALWAYS, LOOKING, Script
+from prefactor_core.transport import MAX_PARTITIONS, BrokerError, Fleet
+from prefactor_redis.keys import Keys, PartitionKeys
+from prefactor_redis.replies import integer, items, maybe_data
+from prefactor_redis.scripts import ALWAYS, LOOKING, Script
+from prefactor_redis.servers import Links
 
 logger = logging.getLogger("prefactor_redis")
 
@@ -62,14 +65,46 @@ LEAVE: Final = Script(
 """``KEYS``: workers, aside. ``ARGV``: token."""
 
 
+async def recorded_partitions(links: Links, keys: Keys) -> int | None:
+    """Return the recorded number of partitions, ``None`` if there is none."""
+    link = await links.of(keys.partitions)
+    recorded = maybe_data(await link.call("GET", keys.partitions))
+    if recorded is None:
+        return None
+    if not (recorded.isdigit() and len(recorded) <= 4 and 1 <= int(recorded) <= MAX_PARTITIONS):
+        raise BrokerError(
+            f"{keys.partitions.decode()} does not hold a number of partitions; is it of others?"
+        )
+    return int(recorded)
+
+
+async def recorded_keys(links: Links, keys: Keys) -> list[PartitionKeys]:
+    """Return the keys of all partitions; none where nobody has published yet."""
+    return [keys.of(number) for number in range(await recorded_partitions(links, keys) or 0)]
+
+
+async def agreed_partitions(links: Links, keys: Keys, wanted: int) -> int:
+    """Return the recorded number of partitions; where there is none, record the one wanted."""
+    # Asked first: a full server refuses to set, even what would change nothing.
+    recorded = await recorded_partitions(links, keys)
+    if recorded is not None:
+        return recorded
+    link = await links.of(keys.partitions)
+    await link.call("SET", keys.partitions, wanted, "NX")
+    recorded = await recorded_partitions(links, keys)
+    if recorded is None:
+        raise BrokerError("the number of partitions was recorded, and is gone again")
+    return recorded
+
+
 class Membership:
-    """One consumer's place in the fleet.
+    """One worker's place in the fleet.
 
     Args:
         links: Connections.
         keys: The keys under the prefix.
-        token: Names the consumer.
-        seconds: For how long it is counted without saying anything.
+        token: Names the worker.
+        seconds: For how long it is counted without a sign of life.
     """
 
     def __init__(self, links: Links, keys: Keys, token: str, seconds: float) -> None:
@@ -83,10 +118,7 @@ class Membership:
         """Be counted among those that take part, and count them.
 
         Args:
-            partitions: Their number, where it is known; it is recorded again if the server has lost it.
-
-        Raises:
-            BrokerError: The broker is unavailable.
+            partitions: The number of partitions, if known; recorded again if the server has lost it.
         """
         link = await self._links.of(self._keys.workers)
         self._entered = True  # even without an answer
@@ -96,26 +128,18 @@ class Membership:
         return Fleet(integer(size), integer(rank))
 
     async def stand_aside(self) -> None:
-        """Be counted among those that stand aside, and no longer among those that take part.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
+        """Be counted among those that stand aside, and no longer among those that take part."""
         link = await self._links.of(self._keys.aside)
         self._entered = True
         await link.run(STAND_ASIDE, (self._keys.aside, self._keys.workers), (self._token, self._milliseconds))
 
     async def standing_aside(self) -> int:
-        """Return how many stand aside; changes nothing.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
+        """Return how many stand aside; changes nothing."""
         link = await self._links.of(self._keys.aside)
         return integer(await link.run(ASIDE, [self._keys.aside]))
 
     async def leave(self) -> None:
-        """Be counted no longer. What cannot be told runs out by itself."""
+        """Be counted no longer; if the broker is unavailable, the membership expires."""
         if not self._entered:
             return
         self._entered = False

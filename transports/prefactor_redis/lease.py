@@ -1,26 +1,21 @@
-"""Owning partitions: a lease that is judged without the network, and the task that renews all of an end's."""
+"""Leases of partitions: one is judged without the network, and released, if need be later."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
-from prefactor_core.exceptions import BrokerError
-from prefactor_core.outage import Outage
+from prefactor_core.transport import BrokerError
 from prefactor_redis.keys import PartitionKeys
-from prefactor_redis.lease_scripts import RENEW
-from prefactor_redis.link import Link
-from prefactor_redis.links import Links
-from prefactor_redis.replies import Reply
-from prefactor_redis.unreleased import release
+from prefactor_redis.lease_scripts import CRASHES, RELEASE
+from prefactor_redis.servers import Links
 
 logger = logging.getLogger("prefactor_redis")
 
 SAFE_PART: Final = 0.8
 """Of a lease, what its owner counts on: clocks of two machines do not run at quite the same speed."""
-_RENEWALS: Final = 4
-"""In the time of one lease."""
+_MOST: Final = 2_048
+"""Losses that are remembered; beyond, the oldest stand as crashes."""
 
 
 class Lease:
@@ -33,20 +28,21 @@ class Lease:
     """
 
     def __init__(self, seconds: float, asked_at: float, clock: Callable[[], float]) -> None:
+        self.seconds = seconds
+        self.clock = clock
         self._safe = seconds * SAFE_PART
-        self._clock = clock
         self._until = asked_at + self._safe
         self._held = True
 
     @property
     def held(self) -> bool:
         """Whether it is certainly held now; once it is not, it never is again."""
-        if self._held and self._clock() >= self._until:
+        if self._held and self.clock() >= self._until:
             self._held = False
         return self._held
 
     def renewed(self, asked_at: float) -> None:
-        """Take note that the broker renewed it when it was asked at that time."""
+        """Extend it: the broker renewed it when it was asked at that time."""
         if self.held:
             self._until = max(self._until, asked_at + self._safe)
 
@@ -55,106 +51,41 @@ class Lease:
         self._held = False
 
 
-@dataclass(frozen=True, slots=True)
-class Renewal:
-    """One renewal on its way.
+async def release(links: Links, keys: PartitionKeys, token: bytes) -> None:
+    """Say that the owner with this token did not crash, and owns the partition no longer; may be repeated."""
+    link = await links.of(keys.lease)
+    await link.run(RELEASE, keys.owned, (token, CRASHES))
 
-    Attributes:
-        keys: Of the partition.
-        token: Of the owner.
-        milliseconds: For how long.
-        take: Takes the reply, and says whether the partition can be kept.
+
+class Unreleased:
+    """Remembers partitions that were lost before their release reached the broker, and releases them later.
+
+    To their next owners it looks as if this one had crashed. As it lives, it says so once it can.
     """
 
-    keys: PartitionKeys
-    token: bytes
-    milliseconds: int
-    take: Callable[[Reply], bool]
-
-
-class Leased(Protocol):
-    """A partition, as far as renewing its lease goes."""
-
-    @property
-    def lease_key(self) -> bytes:
-        """Where its lease is."""
-
-    @property
-    def held(self) -> bool:
-        """Whether there is anything to renew."""
-
-    def expired(self) -> None:
-        """Take note that it is held no longer."""
-
-    def renewal(self) -> Renewal:
-        """Return a renewal to be sent at once."""
-
-
-class Keeper:
-    """Renews leases in a task of its own, on connections of their own: nothing else can hold them up.
-
-    Args:
-        links: Those connections.
-        seconds: For how long a lease is given.
-    """
-
-    def __init__(self, links: Links, seconds: float) -> None:
+    def __init__(self, links: Links) -> None:
         self._links = links
-        self._interval = seconds / _RENEWALS
-        self._kept: list[Leased] = []
-        self._task: asyncio.Task[None] | None = None
-        self._outage = Outage(logger, "renewing leases", "failed, and the partitions will be lost")
+        self._keys: dict[bytes, PartitionKeys] = {}
 
-    def keep(self, partition: Leased) -> None:
-        """Renew a lease from now on, while it is held."""
-        self._kept.append(partition)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._renew_for_ever(), name="prefactor-redis-leases")
-            self._task.add_done_callback(self._say_what_ended)
+    def add(self, keys: PartitionKeys, token: bytes) -> None:
+        """Remember a partition and the token by which it was owned."""
+        self._keys[token] = keys
+        while len(self._keys) > _MOST:
+            del self._keys[next(iter(self._keys))]
 
-    async def close(self) -> None:
-        """Renew nothing more, and close the connections."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-        self._kept = []
-        await self._links.close()
-
-    async def _renew_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval)
-            for partition in self._kept:
-                if not partition.held:
-                    partition.expired()
-            self._kept = [partition for partition in self._kept if partition.held]
-            await self._renew_all()
-            self._outage.worked(self)
-
-    async def _renew_all(self) -> None:
-        kept = self._kept
-        keys = [(number, one.lease_key) for number, one in enumerate(kept)]
+    async def tell(self, seconds: float) -> None:
+        """Release all; what does not work in that time is for the next call."""
         try:
-            async with asyncio.timeout(self._interval):
-                groups = await self._links.grouped(keys)
-        except (BrokerError, TimeoutError) as error:
-            logger.debug("leases were not renewed: %s", error)
-            return
-        # A server that hangs must not hold up the leases on the others.
-        async with asyncio.TaskGroup() as together:
-            for link, numbers in groups.items():
-                together.create_task(self._renew(link, [kept[number] for number in numbers]))
+            async with asyncio.timeout(seconds), asyncio.TaskGroup() as together:
+                for token, keys in self._keys.items():
+                    together.create_task(self._tell(keys, token))
+        except TimeoutError:
+            logger.debug("%d partitions that were lost are not told of yet", len(self._keys))
 
-    async def _renew(self, link: Link, partitions: Sequence[Leased]) -> None:
-        sent = [partition.renewal() for partition in partitions]
-        calls = [(one.keys.owned, (one.token, one.milliseconds)) for one in sent]
+    async def _tell(self, keys: PartitionKeys, token: bytes) -> None:
         try:
-            replies = await link.run_each(RENEW, calls)
-            for one, reply in zip(sent, replies, strict=True):
-                if not one.take(reply):
-                    await release(self._links, one.keys, one.token)
+            await release(self._links, keys, token)
         except BrokerError as error:
-            logger.debug("leases were not renewed: %s", error)
-
-    def _say_what_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and isinstance(error := task.exception(), Exception):
-            self._outage.failed(self, error)
+            logger.debug("a partition that was lost is not told of yet: %s", error)
+        else:
+            self._keys.pop(token, None)

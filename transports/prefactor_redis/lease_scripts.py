@@ -8,7 +8,7 @@ over from another one: it cannot know who is alive, and nobody is blamed.
 
 from typing import Final
 
-from prefactor_redis.script import ALWAYS, ATTEMPTS, FENCED, IDS, OWNED, Script
+from prefactor_redis.scripts import ALWAYS, ATTEMPTS, FENCED, IDS, OWNED, Script
 
 CRASHES: Final = 3
 """Owners that have to crash at the same place before the next one handles one operation at a time."""

@@ -7,7 +7,7 @@ nothing is ever repeated but a script that the server does not know, which it ha
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
 from redis.asyncio import BlockingConnectionPool, Connection, SSLConnection
 from redis.asyncio.connection import AbstractConnection
@@ -15,11 +15,14 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
 
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import BrokerError
 from prefactor_redis.errors import DRIVER_ERRORS, mapped, meaning, why_not_connected
 from prefactor_redis.replies import Reply, Word
-from prefactor_redis.script import Script
+from prefactor_redis.scripts import Script
 from prefactor_redis.target import Access, Address
+
+ScriptCall: TypeAlias = tuple[Sequence[bytes], Sequence[Word]]
+"""The keys and the arguments of a script."""
 
 _READ_BYTES: Final = 256 * 1024
 _CLOSING_SECONDS: Final = 2.0
@@ -65,7 +68,7 @@ class Link:
     Args:
         address: The server.
         access: How to get in.
-        size: How many connections at most. Who finds none free waits.
+        size: How many connections at most; a caller that finds none free waits.
         patience: Seconds for one use of a connection, waiting for it included.
         on_failure: Told about everything that goes wrong.
     """
@@ -120,10 +123,8 @@ class Link:
         async with self.wire() as wire:
             return [_reply(reply) for reply in await wire.exchange(commands)]
 
-    async def run_each(
-        self, script: Script, calls: Sequence[tuple[Sequence[bytes], Sequence[Word]]]
-    ) -> list[Reply]:
-        """Run a script on each of some keys and arguments, and return the replies."""
+    async def run_each(self, script: Script, calls: Sequence[ScriptCall]) -> list[Reply]:
+        """Run a script once for each call, sent together, and return the replies."""
         commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls]
         async with self.wire() as wire:
             replies = await wire.exchange(commands)
@@ -134,11 +135,7 @@ class Link:
 
     @asynccontextmanager
     async def wire(self) -> AsyncIterator[Wire]:
-        """Lend a connection.
-
-        Raises:
-            BrokerError: Whatever goes wrong with it.
-        """
+        """Lend a connection."""
         if self._closed:
             raise BrokerError(f"{self.name}: its connections were closed")
         connected = False

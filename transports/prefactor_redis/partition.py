@@ -2,43 +2,29 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from prefactor_core.broker.driver import Loss, Message, Partition
-from prefactor_core.exceptions import BrokerError
-from prefactor_redis.chunks import chunks
-from prefactor_redis.isolation import Isolation
+from prefactor_core.transport import MAX_ATTEMPTS, BrokerError, Loss, Message, Partition
 from prefactor_redis.keys import PartitionKeys
-from prefactor_redis.lease import Lease, Renewal
-from prefactor_redis.links import Links
+from prefactor_redis.lease import Lease, Unreleased, release
+from prefactor_redis.lease_scripts import BEGIN, WITHDRAW
+from prefactor_redis.link import ScriptCall
 from prefactor_redis.reading import Cursor, Entry
-from prefactor_redis.replies import Reply, Word, data, integer, items
-from prefactor_redis.script import Script
-from prefactor_redis.scripts import DEAD_LETTER, SEE, SETTLE
-from prefactor_redis.stream_ids import BEGINNING, order
-from prefactor_redis.unreleased import Unreleased, release
+from prefactor_redis.replies import BEGINNING, Reply, Word, data, integer, items, maybe_data, order
+from prefactor_redis.scripts import DEAD_LETTER, SEE, SETTLE, Script, chunks
+from prefactor_redis.servers import Links
 
 logger = logging.getLogger("prefactor_redis")
 
 _IDS_AT_ONCE: Final = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Ownership:
-    """What came of taking a partition over.
+class Renewal(NamedTuple):
+    """One renewal of a lease: when it was asked for, how far the stream was read then, and the call."""
 
-    Attributes:
-        token: What the owner is told from others by.
-        seconds: For how long the lease is given, each time.
-        seen: Everything up to this id may have been handled before; ``None`` if nothing was handed out.
-        isolated: Whether one operation at a time is to be handled.
-    """
-
-    token: bytes
-    seconds: float
-    seen: bytes | None
-    isolated: bool
+    asked_at: float
+    position: bytes
+    call: ScriptCall
 
 
 class RedisPartition(Partition):
@@ -48,13 +34,14 @@ class RedisPartition(Partition):
         number: Which one.
         name: What logs call it.
         keys: Its keys.
+        token: What tells its owner from others.
+        lease: For how long it is owned.
         links: Connections for all but reading.
         cursor: What reads.
-        ownership: What came of taking it over.
-        asked_at: When that was asked for.
-        clock: Seconds that only grow.
-        unreleased: Remembers a release that could not be told.
-        on_release: Called once it is given up.
+        seen: Everything up to this id may have been handled before; ``None`` if nothing was handed out.
+        isolated: Whether one operation at a time is to be handled.
+        unreleased: Remembers it if its release does not reach the broker.
+        on_release: Called once it is released.
     """
 
     def __init__(
@@ -62,28 +49,29 @@ class RedisPartition(Partition):
         number: int,
         name: str,
         keys: PartitionKeys,
+        token: bytes,
+        lease: Lease,
         links: Links,
         cursor: Cursor,
-        ownership: Ownership,
-        asked_at: float,
-        clock: Callable[[], float],
+        *,
+        seen: bytes | None,
+        isolated: bool,
         unreleased: Unreleased,
         on_release: Callable[["RedisPartition"], None],
     ) -> None:
         self.number = number
         self.keys = keys
+        self.token = token
         self._name = name
+        self._lease = lease
         self._links = links
         self._cursor = cursor
-        self._token = ownership.token
-        self._seconds = ownership.seconds
-        self._seen = order(ownership.seen or BEGINNING)
-        self._isolated = ownership.isolated
-        self._clock = clock
-        self._lease = Lease(ownership.seconds, asked_at, clock)
+        self._seen = order(seen or BEGINNING)
+        self._isolated = isolated
+        self._begun = b""
+        """The id of the operation that this owner recorded an attempt at, until that has ended."""
         self._unreleased = unreleased
         self._on_release = on_release
-        self._isolation = Isolation(keys, links, self._as_owner)
         self._loss: Loss | None = None
         self._ending = False
         self._released = False
@@ -103,22 +91,8 @@ class RedisPartition(Partition):
         """Whether owners crashed here, and what they were handed is not all settled yet."""
         return self._isolated
 
-    @property
-    def token(self) -> bytes:
-        """What the broker knows this owner by."""
-        return self._token
-
-    @property
-    def lease_key(self) -> bytes:
-        """Where the lease is."""
-        return self.keys.lease
-
     async def read(self, max_items: int, max_bytes: int) -> list[Message]:
-        """Return the next messages, once the broker has said after reading them that they are ours to handle.
-
-        Raises:
-            BrokerError: The broker is unavailable, or the partition is lost.
-        """
+        """Return the next messages, once the broker has said after reading them that they are ours."""
         self._require_held()
         if not self._cursor.has_surplus:
             try:
@@ -134,83 +108,66 @@ class RedisPartition(Partition):
         ]
 
     async def attempts(self, message: Message) -> int:
-        """Return how many attempts of earlier owners stand.
-
-        Raises:
-            BrokerError: It could not be asked.
-        """
+        """Return how many attempts of earlier owners stand."""
         self._require_held()
-        return await self._isolation.attempts(_id_of(message))
+        id_ = _id_of(message)
+        link = await self._links.of(self.keys.attempts)
+        questions: list[list[Word]] = [
+            ["HGET", self.keys.attempts, id_],
+            ["HGET", self.keys.owner, "begun"],
+        ]
+        reply, begun = map(maybe_data, await link.call_each(questions))
+        recorded = 0 if reply is None else int(reply)
+        return recorded - 1 if recorded and self._begun == id_ == begun else recorded
 
     async def begin(self, message: Message) -> bool:
-        """Record an attempt, while isolated; return whether it is one of the first three.
-
-        Raises:
-            BrokerError: It could not be recorded.
-        """
+        """Record an attempt, while isolated; return whether it is one of the first three."""
         if not self._isolated:
             return True
         self._require_held()
-        return await self._isolation.begin(_id_of(message))
+        self._begun = _id_of(message)
+        (recorded,) = await self._run_as_owner(BEGIN, (self._begun,))
+        return integer(recorded) <= MAX_ATTEMPTS
 
     async def withdraw(self, message: Message) -> None:
-        """Take this owner's attempt back, if it has not ended.
-
-        Raises:
-            BrokerError: It is not known whether that was done; a release does it, too.
-        """
-        await self._isolation.withdraw(_id_of(message))
+        """Take this owner's attempt back, if it has not ended; a release does that, too."""
+        if self._begun == _id_of(message):
+            await self._run_as_owner(WITHDRAW, (self._begun,))
+            self._begun = b""
 
     async def settle(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Delete messages from the stream; return those left because the partition is lost.
-
-        Raises:
-            BrokerError: It is not known whether that was done.
-        """
+        """Delete messages from the stream; return those left because the partition is lost."""
         refused = list(messages)
         for chunk in chunks(messages, _IDS_AT_ONCE):
-            if not self.held:
-                break
             ids = [_id_of(message) for message in chunk]
-            reply = await self._fenced(SETTLE, ids)
-            if reply is None:
+            if not await self._dispose(ids, SETTLE, ids):
                 break
-            self._isolation.ended(ids)
-            self._stay_isolated(reply[0])
             del refused[: len(chunk)]
         return refused
 
-    async def dead_letter(self, letters: Sequence[tuple[Message, bytes]]) -> Sequence[Message]:
-        """Move messages to the dead letters, each in one step; return those left as the partition is lost.
-
-        Raises:
-            BrokerError: It is not known whether that was done.
-        """
-        refused = [message for message, _ in letters]
-        for chunk in chunks(letters, _IDS_AT_ONCE, lambda letter: len(letter[1])):
-            if not self.held:
+    async def dead_letter(self, dead: Sequence[tuple[Message, bytes]]) -> Sequence[Message]:
+        """Move messages to the dead letters, each in one step; return those left as the partition is lost."""
+        refused = [message for message, _ in dead]
+        for chunk in chunks(dead, _IDS_AT_ONCE, lambda one: len(one[1])):
+            ids = [_id_of(message) for message, _ in chunk]
+            args = [word for id_, (_, stored) in zip(ids, chunk, strict=True) for word in (id_, stored)]
+            if not await self._dispose(ids, DEAD_LETTER, args, self.keys.dead):
                 break
-            args = [word for message, record in chunk for word in (_id_of(message), record)]
-            reply = await self._fenced(DEAD_LETTER, args, self.keys.dead)
-            if reply is None:
-                break
-            self._isolation.ended([_id_of(message) for message, _ in chunk])
-            self._stay_isolated(reply[0])
             del refused[: len(chunk)]
         return refused
 
     async def release(self) -> None:
-        """End a read under way and give the lease back, and all keys of a partition that is empty."""
+        """End a read under way, and delete the lease, and all keys of a partition that is empty."""
         self._lease.end()
         if self._released:
             return
         self._ending = True
         await self._cursor.close()
         try:
-            await release(self._links, self.keys, self._token)
+            await release(self._links, self.keys, self.token)
         except BrokerError as error:
             logger.debug("%s was not released, and will run out: %s", self._name, error)
-            self._unreleased.add(self.keys, self._token)
+            self._unreleased.add(self.keys, self.token)
         self._released = True
         self._on_release(self)
 
@@ -218,23 +175,23 @@ class RedisPartition(Partition):
 
     def renewal(self) -> Renewal:
         """Return a renewal to be sent at once."""
-        asked_at, position = self._clock(), self._cursor.position
+        args = (self.token, int(self._lease.seconds * 1_000))
+        return Renewal(self._lease.clock(), self._cursor.position, (self.keys.owned, args))
 
-        def take(reply: Reply) -> bool:
-            done, last = items(reply)
-            if not integer(done):
-                self._refused(data(last), position)
-                return True  # somebody else's, or nobody's
-            if _went_back(data(last), position):
-                self._lose_stream()
-                return False
-            self._lease.renewed(asked_at)
+    def renewed(self, renewal: Renewal, reply: Reply) -> bool:
+        """Take the reply to a renewal; return whether the lease, if it is still ours, may be kept."""
+        done, last = items(reply)
+        if not integer(done):
+            self._refused(data(last), renewal.position)
             return True
-
-        return Renewal(self.keys, self._token, int(self._seconds * 1_000), take)
+        if _went_back(data(last), renewal.position):
+            self._lose_stream()
+            return False
+        self._lease.renewed(renewal.asked_at)
+        return True
 
     def expired(self) -> None:
-        """Take note that it is held no longer."""
+        """Stop reading: the lease is held no longer."""
         if not (self._ending or self._loss):
             self._stop()
 
@@ -242,22 +199,38 @@ class RedisPartition(Partition):
         """Run a script as the owner; ``None`` means that we are not, and that the partition is lost."""
         position = self._cursor.position
         link = await self._links.of(self.keys.operations)
-        done, *rest = items(await link.run(script, (*self.keys.owned, *further), (self._token, *args)))
+        done, *rest = items(await link.run(script, (*self.keys.owned, *further), (self.token, *args)))
         if integer(done):
             return rest
         self._refused(data(rest[0]), position)
         return None
 
-    async def _as_owner(self, script: Script, args: Sequence[Word]) -> list[Reply]:
+    async def _dispose(
+        self, ids: Sequence[bytes], script: Script, args: Sequence[Word], *further: bytes
+    ) -> bool:
+        """Run a script that removes messages; return whether it did, and the partition is not lost."""
+        if not self.held:
+            return False
+        reply = await self._fenced(script, args, *further)
+        if reply is None:
+            return False
+        if self._begun in ids:
+            self._begun = b""
+        if self._isolated and not integer(reply[0]):
+            self._isolated = False
+            logger.info("%s: what crashed its owners is behind; full speed again", self._name)
+        return True
+
+    async def _run_as_owner(self, script: Script, args: Sequence[Word]) -> list[Reply]:
         reply = await self._fenced(script, args)
         if reply is None:
             raise self._not_held()
         return reply
 
     async def _accept(self, found: Sequence[Entry]) -> None:
-        # An owner that was frozen inside its read is served before it can know that it owns nothing any more:
-        # what it got must not leave this place before the broker has said that it is the owner still.
-        await self._as_owner(SEE, (found[-1][0],))
+        # An owner that was frozen inside its read is served before it can know that it owns nothing any more.
+        # What it got must not be handed out before the broker has said that it is the owner still.
+        await self._run_as_owner(SEE, (found[-1][0],))
         self._require_held()
         self._cursor.accept(found)
 
@@ -282,11 +255,6 @@ class RedisPartition(Partition):
     def _stop(self) -> None:
         self._lease.end()
         self._cursor.stop()
-
-    def _stay_isolated(self, reply: Reply) -> None:
-        if self._isolated and not integer(reply):
-            self._isolated = False
-            logger.info("%s: what crashed its owners is behind; full speed again", self._name)
 
     def _require_held(self) -> None:
         if not self.held:

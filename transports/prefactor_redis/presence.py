@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import ResponseError
 
-from prefactor_core.exceptions import BrokerError
 from prefactor_core.execution.retry import RetryPolicy
+from prefactor_core.transport import BrokerError
 from prefactor_redis.errors import DRIVER_ERRORS, mapped
 from prefactor_redis.link import Link
-from prefactor_redis.links import Links
+from prefactor_redis.servers import Links
 from prefactor_redis.target import Address
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ logger = logging.getLogger("prefactor_redis")
 
 _RETRY: Final = RetryPolicy(base=0.1, cap=2.0)
 _ABANDONED_SECONDS: Final = 300.0
-"""Without a connection; a node that left its cluster never comes back. Who needs it subscribes anew."""
+"""Without a connection; a node that left its cluster never comes back. A later use subscribes anew."""
 _CLOSING_SECONDS: Final = 2.0
 
 
@@ -48,11 +48,7 @@ class Presence:
         self._subscriptions: dict[Address, _Subscription] = {}
 
     async def ensure(self, address: Address) -> bool:
-        """Be subscribed on a server from now on; return whether the server permits that.
-
-        Raises:
-            BrokerError: The server is unavailable.
-        """
+        """Be subscribed on a server from now on; return whether the server permits that."""
         for known in [known for known, one in self._subscriptions.items() if one.abandoned]:
             if (one := self._subscriptions.pop(known, None)) is not None:
                 await one.close()
@@ -95,11 +91,7 @@ class _Subscription:
         return not self._refused and self._task is not None and self._task.done()
 
     async def ensure(self) -> bool:
-        """Subscribe, unless that is done; return whether the server permits it.
-
-        Raises:
-            BrokerError: The server is unavailable.
-        """
+        """Subscribe, unless that is done; return whether the server permits it."""
         with mapped(self._name):
             async with asyncio.timeout(self._patience), self._lock:
                 self._require_open()

@@ -5,16 +5,13 @@ from typing import Final
 
 from redis.exceptions import NoPermissionError
 
-from prefactor_core.broker.driver import PublishingEnd
-from prefactor_core.exceptions import BrokerError
-from prefactor_redis.chunks import chunks
+from prefactor_core.transport import BrokerError, PublishingEnd
+from prefactor_redis.fleet import agreed_partitions
 from prefactor_redis.keys import Keys
 from prefactor_redis.link import Wire
-from prefactor_redis.links import Links
-from prefactor_redis.partition_count import agreed_partitions
 from prefactor_redis.replies import integer, text
-from prefactor_redis.scripts import PUBLISH
-from prefactor_redis.servers import servers_of
+from prefactor_redis.scripts import PUBLISH, chunks
+from prefactor_redis.servers import links_to
 from prefactor_redis.target import Address, Target
 
 _CONNECTIONS: Final = 4
@@ -34,26 +31,16 @@ class RedisPublishingEnd(PublishingEnd):
     def __init__(self, target: Target) -> None:
         self._options = target.options
         self._keys = Keys(target.options.prefix)
-        self._links = Links(
-            servers_of(target), target.access, size=_CONNECTIONS, patience=target.options.timeout
-        )
+        self._links = links_to(target, _CONNECTIONS)
         self._short: set[Address] = set()
         """Servers that had too few replicas when something was last published there."""
 
     async def partitions(self) -> int:
-        """Return the recorded number of partitions, or record the one in the URL.
-
-        Raises:
-            BrokerError: The broker is unavailable, or refuses.
-        """
+        """Return the recorded number of partitions, or record the one in the URL."""
         return await agreed_partitions(self._links, self._keys, self._options.partitions)
 
     async def publish(self, partition: int, batch: Sequence[bytes]) -> None:
-        """Add a batch to a partition's stream, a large one in parts.
-
-        Raises:
-            BrokerError: Not all of it was added, or not enough replicas have it; a part counts as a whole.
-        """
+        """Add a batch to a partition's stream, a large one in parts."""
         confirmed = 0
         for chunk in chunks(batch, _ENTRIES_AT_ONCE, len):
             try:

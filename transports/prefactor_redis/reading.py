@@ -5,11 +5,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import BrokerError
 from prefactor_redis.link import Link
-from prefactor_redis.links import Links
-from prefactor_redis.replies import Reply, entries, items
-from prefactor_redis.stream_ids import BEGINNING
+from prefactor_redis.replies import BEGINNING, Reply, entries, items
+from prefactor_redis.servers import Links
 
 Entry = tuple[bytes, bytes]
 """An id and what it is the id of."""
@@ -49,11 +48,7 @@ class Cursor:
         return bool(self._surplus)
 
     async def fetch(self, max_items: int, max_bytes: int) -> list[Entry]:
-        """Return what follows the position, about as much as wanted; nothing after a wait without any.
-
-        Raises:
-            BrokerError: The server is unavailable, or ``close`` was called meanwhile.
-        """
+        """Return what follows the position, about as much as wanted; nothing after a wait without any."""
         link = await self._connected()
         count = min(max_items, self._fitting(max_bytes))
         command = ("XREAD", "COUNT", count, "BLOCK", self._block, "STREAMS", self._key, self.position)

@@ -1,13 +1,16 @@
-"""Replies of a server: what they can be, and the checks that give them types."""
+"""Replies of a server: what they can be, the checks that give them types, and the ids of stream entries."""
 
-from typing import TypeAlias, Union
+from typing import Final, TypeAlias, Union
 
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import BrokerError
 
 Word: TypeAlias = bytes | str | int
 """A part of a command."""
 Reply: TypeAlias = Union[bytes, int, "list[Reply]", None]
 """What a server answers."""
+
+BEGINNING: Final = b"0-0"
+"""Below the id of every entry of a stream; ids are ``milliseconds-sequence``."""
 
 
 def integer(reply: Reply) -> int:
@@ -54,6 +57,12 @@ def entries(reply: Reply, field: bytes) -> list[tuple[bytes, bytes]]:
         value = words[1] if len(words) == 2 and words[0] == field else b" ".join(words)
         found.append((data(number), value))
     return found
+
+
+def order(stream_id: bytes) -> tuple[int, int]:
+    """Return what ids of entries are compared by."""
+    milliseconds, _, sequence = stream_id.partition(b"-")
+    return int(milliseconds), int(sequence or 0)
 
 
 def _unexpected(expected: str, reply: Reply) -> BrokerError:

@@ -1,6 +1,6 @@
 """Which server holds a key now: a single one, the master behind sentinels, or a node of a cluster.
 
-What differs between these is only the client that a command goes to, never what is done with it.
+These differ only in the server that a command goes to.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Final
 from redis.crc import key_slot
 from redis.exceptions import AuthenticationError
 
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import BrokerError
 from prefactor_redis.link import Link
 from prefactor_redis.replies import Reply, Word, data, integer, items, text
 from prefactor_redis.target import Access, Address, Target
@@ -29,50 +29,35 @@ class Servers(ABC):
 
     @abstractmethod
     async def address(self, key: bytes) -> Address:
-        """Return where the key is.
-
-        Raises:
-            BrokerError: Nobody could be asked.
-        """
+        """Return where the key is."""
 
     @abstractmethod
     async def all(self) -> list[Address]:
-        """Return all servers that hold data, without replicas.
-
-        Raises:
-            BrokerError: Nobody could be asked.
-        """
+        """Return all servers that hold data, without replicas."""
 
     @abstractmethod
     def doubt(self) -> None:
         """Ask again before the next use: a server failed, or said that it is not the right one."""
 
 
-class OneServer(Servers):
+class _OneServer(Servers):
     """A server at a fixed address."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
 
     async def address(self, key: bytes) -> Address:  # noqa: ARG002 -- it has all of them
-        """Return the one there is."""
         return self._address
 
     async def all(self) -> list[Address]:
-        """Return the one there is."""
         return [self._address]
 
     def doubt(self) -> None:
-        """There is no other."""
+        pass  # there is no other
 
 
 class _Discovered(Servers):
-    """Servers that are found by asking others.
-
-    Args:
-        asked: Whom to ask, in turns.
-        patience: Seconds for all of them together.
-    """
+    """Servers that are found by asking others, one after the other."""
 
     def __init__(self, asked: Iterable[Address], patience: float) -> None:
         self._asked = deque(dict.fromkeys(asked))
@@ -108,14 +93,10 @@ class _Discovered(Servers):
 
     @abstractmethod
     async def _ask(self, address: Address) -> None:
-        """Ask one, and take what it says.
-
-        Raises:
-            BrokerError: It did not say.
-        """
+        """Ask one, and take what it says."""
 
 
-class Sentinels(_Discovered):
+class _Sentinels(_Discovered):
     """The master that sentinels name."""
 
     def __init__(self, target: Target) -> None:
@@ -125,19 +106,9 @@ class Sentinels(_Discovered):
         self._master: Address | None = None
 
     async def address(self, key: bytes) -> Address:  # noqa: ARG002 -- it has all of them
-        """Return the master.
-
-        Raises:
-            BrokerError: No sentinel names one.
-        """
         return (await self.all())[0]
 
     async def all(self) -> list[Address]:
-        """Return the master.
-
-        Raises:
-            BrokerError: No sentinel names one.
-        """
         await self._make_known()
         if self._master is None:
             raise BrokerError("sentinels name no master")
@@ -150,7 +121,7 @@ class Sentinels(_Discovered):
         except BrokerError as error:
             if not isinstance(error.__cause__, AuthenticationError):
                 raise
-            # Sentinels mostly ask for no password, and refuse one that they have no use for.
+            # _Sentinels mostly ask for no password, and refuse one that they have no use for.
             reply = await _asked(address, Access(self._access.user, self._access.password), question)
         if reply is None:
             raise BrokerError(f"the sentinel at {address} knows no master by the name in the URL")
@@ -158,7 +129,7 @@ class Sentinels(_Discovered):
         self._master = Address(text(host), int(data(port)))
 
 
-class ClusterNodes(_Discovered):
+class _ClusterNodes(_Discovered):
     """The nodes of a cluster."""
 
     def __init__(self, target: Target) -> None:
@@ -168,11 +139,6 @@ class ClusterNodes(_Discovered):
         self._ranges: list[tuple[int, int, Address]] = []
 
     async def address(self, key: bytes) -> Address:
-        """Return the node that serves the key's slot.
-
-        Raises:
-            BrokerError: None does, or nobody could be asked.
-        """
         await self._make_known()
         slot = key_slot(key)
         for first, last, address in self._ranges:
@@ -182,11 +148,6 @@ class ClusterNodes(_Discovered):
         raise BrokerError(f"no node of the cluster serves slot {slot}")
 
     async def all(self) -> list[Address]:
-        """Return all nodes that serve slots.
-
-        Raises:
-            BrokerError: Nobody could be asked.
-        """
         await self._make_known()
         return list(dict.fromkeys(address for _, _, address in self._ranges))
 
@@ -208,10 +169,63 @@ class ClusterNodes(_Discovered):
 def servers_of(target: Target) -> Servers:
     """Return what finds the servers that a URL names."""
     if target.kind == "sentinel":
-        return Sentinels(target)
+        return _Sentinels(target)
     if target.kind == "cluster":
-        return ClusterNodes(target)
-    return OneServer(target.addresses[0])
+        return _ClusterNodes(target)
+    return _OneServer(target.addresses[0])
+
+
+class Links:
+    """The connections of one end: links to whichever servers hold its keys.
+
+    Args:
+        servers: Finds the server of a key.
+        access: How to get in.
+        size: Connections to each server at most.
+        patience: Seconds for one use of a connection.
+    """
+
+    def __init__(self, servers: Servers, access: Access, *, size: int, patience: float) -> None:
+        self.servers = servers
+        self._access = access
+        self._size = size
+        self._patience = patience
+        self._links: dict[Address, Link] = {}
+
+    async def of(self, key: bytes) -> Link:
+        """Return the link to the server that has a key."""
+        return self.to(await self.servers.address(key))
+
+    def to(self, address: Address) -> Link:
+        """Return the link to a server."""
+        link = self._links.get(address)
+        if link is None:
+            link = self._links[address] = self._make(address, self._size, self._patience)
+        return link
+
+    async def single(self, key: bytes, patience: float) -> Link:
+        """Return a new link with one connection to the server that has a key; the caller closes it."""
+        return self._make(await self.servers.address(key), 1, patience)
+
+    async def grouped(self, keys: Iterable[tuple[int, bytes]]) -> dict[Link, list[int]]:
+        """Return numbers by the link to the server that has their key."""
+        groups: dict[Link, list[int]] = {}
+        for number, key in keys:
+            groups.setdefault(await self.of(key), []).append(number)
+        return groups
+
+    async def close(self) -> None:
+        """Close all connections but those of single links; a later use makes new ones."""
+        links, self._links = self._links, {}
+        await asyncio.gather(*(link.close() for link in links.values()))
+
+    def _make(self, address: Address, size: int, patience: float) -> Link:
+        return Link(address, self._access, size=size, patience=patience, on_failure=self.servers.doubt)
+
+
+def links_to(target: Target, size: int) -> Links:
+    """Return connections to what a URL names, at most so many to each server."""
+    return Links(servers_of(target), target.access, size=size, patience=target.options.timeout)
 
 
 def _node_address(node: Reply, asked: Address) -> Address:

@@ -1,12 +1,12 @@
-"""What a URL of ours names: servers, a database, and how to get in."""
+"""What a URL of ours names: servers, a database, credentials and options."""
 
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from prefactor_core.broker.options import split_options
-from prefactor_core.exceptions import TransportError
-from prefactor_redis.options import RedisOptions
+from pydantic import Field
+
+from prefactor_core.transport import BrokerOptions, TransportError, split_options
 
 Kind = Literal["server", "cluster", "sentinel"]
 
@@ -18,6 +18,20 @@ _KINDS: Final[dict[str, Kind]] = {
 }
 SCHEMES: Final = frozenset(_KINDS)
 _DEFAULT_PORTS: Final[dict[Kind, int]] = {"server": 6379, "cluster": 6379, "sentinel": 26379}
+
+
+class RedisOptions(BrokerOptions):
+    """What a Redis URL may say beside what every broker's URL may say.
+
+    Attributes:
+        lease: Seconds for which a worker owns a partition without renewing it. When a worker dies, its
+            partitions rest for that long.
+        replicas: Replicas that must have a batch before it counts as published. With 0 a failover can lose
+            what was just published.
+    """
+
+    lease: Annotated[float, Field(ge=1, le=3_600, allow_inf_nan=False)] = 15.0
+    replicas: Annotated[int, Field(ge=0, le=100)] = 0
 
 
 class Address(NamedTuple):
@@ -32,39 +46,29 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How to get in at a server; shows neither user nor password.
-
-    Attributes:
-        user: Name of an ACL user.
-        password: Its password, or the server's.
-        database: Number of the database.
-        tls: Whether to speak TLS.
-    """
+    """How to get in at a server; shows neither user nor password."""
 
     user: str | None = field(default=None, repr=False)
+    """Name of an ACL user."""
     password: str | None = field(default=None, repr=False)
+    """The user's, or without one the server's."""
     database: int = 0
     tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a URL names.
-
-    Attributes:
-        kind: What is at the addresses.
-        addresses: One server, nodes of a cluster to ask first, or sentinels.
-        access: How to get in at the servers that hold data.
-        service: By which name sentinels know the master.
-        name: The URL without user and password.
-        options: What stood behind the question mark.
-    """
+    """What a URL names."""
 
     kind: Kind
     addresses: tuple[Address, ...]
+    """One server, nodes of a cluster to ask first, or sentinels."""
     access: Access
+    """To the servers that hold data."""
     service: str
+    """The name by which sentinels know the master."""
     name: str
+    """The URL without user and password."""
     options: RedisOptions
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from prefactor_redis import answers, fleet, lease_scripts, permissions, scripts
-from prefactor_redis.checks import Facts
+from prefactor_redis import answers, fleet, lease_scripts, scripts
+from prefactor_redis.checks import DENIED, Facts
 from prefactor_redis.link import Link
-from prefactor_redis.script import Script
+from prefactor_redis.scripts import Script
 from prefactor_redis.target import Access, Address
 from tests.support.brokers.redis_server import RedisServer
 from tests.transports.redis.rig import RedisRig
@@ -100,7 +100,7 @@ def commands_of_scripts() -> set[str]:
 
 
 def test_all_commands_of_scripts_are_checked() -> None:
-    checked = set(re.findall(r"try\('(\w+)'", permissions.DENIED.text))
+    checked = set(re.findall(r"try\('(\w+)'", DENIED.text))
     assert commands_of_scripts() - checked == {"info"}  # whose lack is said in other words
 
 

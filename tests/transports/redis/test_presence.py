@@ -8,9 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from prefactor_core.exceptions import BrokerError
-from prefactor_redis.links import Links
 from prefactor_redis.presence import Presence
-from prefactor_redis.servers import servers_of
+from prefactor_redis.servers import Links, servers_of
 from prefactor_redis.target import Target, read_target
 from tests.support.brokers.proxy import Proxy
 from tests.support.brokers.redis_server import RedisServer
