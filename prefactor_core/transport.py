@@ -21,6 +21,7 @@ from prefactor_core.broker.driver import (
     PublishingEnd,
 )
 from prefactor_core.broker.options import DEFAULT_PARTITIONS, MAX_PARTITIONS, BrokerOptions, split_options
+from prefactor_core.broker.ownership import Lease, process_name
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.config import PrefactorCoreConfig
 from prefactor_core.exceptions import BrokerError, MissingDriverError, QueueClosedError, TransportError
@@ -43,6 +44,7 @@ __all__ = [
     "Delivery",
     "End",
     "Fleet",
+    "Lease",
     "Loss",
     "Message",
     "MissingDriverError",
@@ -56,5 +58,6 @@ __all__ = [
     "QueueClosedError",
     "TransportError",
     "hookimpl",
+    "process_name",
     "split_options",
 ]

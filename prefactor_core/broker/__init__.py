@@ -6,5 +6,5 @@
 - Consuming: ``consumer``, ``assignment`` (the partitions that it owns), ``reader`` and ``prefetch`` (what it
   reads of them), ``isolation`` (operations that may crash workers).
 - Operators: ``dead_letters``, and ``answers`` about a replay.
-- All: ``envelope`` and ``options``.
+- All: ``envelope`` and ``options``. For drivers: ``ownership``.
 """

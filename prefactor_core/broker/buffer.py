@@ -41,13 +41,7 @@ class Line:
 
 
 class Buffer:
-    """Holds operations until a broker has confirmed them.
-
-    Args:
-        bounds: How much it holds.
-        producer: Makes operation ids unique among producers.
-        monotonic: Clock for the interval between warnings, in seconds.
-    """
+    """Holds operations until a broker has confirmed them; ``producer`` makes their ids unique."""
 
     def __init__(
         self, bounds: BufferBounds, producer: str, *, monotonic: Callable[[], float] = time.monotonic

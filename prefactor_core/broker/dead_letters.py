@@ -24,6 +24,7 @@ Places: TypeAlias = dict[str, tuple[str, int]]
 """The order in which operations are replayed, by id: their instance, and their sequence in it."""
 
 _LONGEST_REPLY: Final = 16 * 1024
+"""Characters that are kept of a reply."""
 _AT_ONCE: Final = 200
 _MOST: Final = (1 << 63) - 1
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)

@@ -39,14 +39,7 @@ _USUAL_RETRY: Final = RetryPolicy(base=0.2, cap=5.0)
 
 
 class Publisher:
-    """Takes operations and publishes them in tasks that it owns.
-
-    Args:
-        end: Where they go.
-        name: What logs call it.
-        bounds: How much the buffer holds.
-        retry: Backoff while the broker is unavailable.
-    """
+    """Takes operations and publishes them in tasks that it owns; ``name`` is what logs call the broker."""
 
     def __init__(
         self, end: PublishingEnd, name: str, bounds: BufferBounds, retry: RetryPolicy = _USUAL_RETRY
@@ -79,13 +72,8 @@ class Publisher:
         """Where everything is now."""
         buffer = self._buffer
         unconfirmed = buffer.unconfirmed
-        return Published(
-            buffer.put_count,
-            buffer.confirmed,
-            unconfirmed,
-            buffer.items - unconfirmed,
-            dict(buffer.dropped),
-        )
+        buffered = buffer.items - unconfirmed
+        return Published(buffer.put_count, buffer.confirmed, unconfirmed, buffered, dict(buffer.dropped))
 
     @property
     def waiting(self) -> int:
@@ -128,9 +116,7 @@ class Publisher:
         """Stop publishing and disconnect. What is not confirmed stays counted as such."""
         self.close()
         self._disconnecting = True
-        tasks = [*self._flights.values()]
-        if self._start is not None:
-            tasks.append(self._start)
+        tasks = [*self._flights.values(), *([self._start] if self._start is not None else [])]
         for task in tasks:
             task.cancel()
         for result in await asyncio.gather(*tasks, return_exceptions=True):

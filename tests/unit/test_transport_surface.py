@@ -19,6 +19,7 @@ EXPORTED = {
     "DeadLetterMessage",
     "End",
     "Fleet",
+    "Lease",
     "Loss",
     "MAX_ATTEMPTS",
     "MAX_PARTITIONS",
@@ -26,6 +27,7 @@ EXPORTED = {
     "Partition",
     "PartitionState",
     "PublishingEnd",
+    "process_name",
     "split_options",
     # A queue of one's own.
     "DeadLetter",

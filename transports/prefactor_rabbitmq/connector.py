@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import process_name
 from prefactor_rabbitmq.link import Link
-from prefactor_rabbitmq.options import Address, RabbitOptions, process_name
+from prefactor_rabbitmq.options import Address, RabbitOptions
 
 logger = logging.getLogger("prefactor_rabbitmq")
 

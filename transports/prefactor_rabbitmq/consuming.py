@@ -10,13 +10,13 @@ from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
 from pamqp import commands
 
 from prefactor_core.broker.driver import ConsumingEnd, Fleet, PartitionState
+from prefactor_core.transport import process_name
 from prefactor_rabbitmq.attempts import Withdrawals
 from prefactor_rabbitmq.confirming import Outgoing
 from prefactor_rabbitmq.connector import Connector
 from prefactor_rabbitmq.fleet import Roll
 from prefactor_rabbitmq.link import CLOSE_SECONDS, Link
 from prefactor_rabbitmq.memory import Memory
-from prefactor_rabbitmq.options import process_name
 from prefactor_rabbitmq.partition import RabbitPartition, Setting
 from prefactor_rabbitmq.publishing import Outlet
 from prefactor_rabbitmq.topology import Topology

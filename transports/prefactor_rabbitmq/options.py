@@ -1,7 +1,5 @@
 """What a RabbitMQ URL may say, and the hosts in it."""
 
-import os
-import socket
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Self
 from urllib.parse import quote, unquote, urlsplit
@@ -81,11 +79,6 @@ class Address:
         user = f"{self.userinfo}@" if self.userinfo else ""
         vhost = quote(self.vhost, safe="")
         return f"{self.scheme}://{user}{_bracketed(host[0])}:{host[1]}/{vhost}?heartbeat={heartbeat}"
-
-
-def process_name() -> str:
-    """Return the host and process id that operators find this process by."""
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _bracketed(host: str) -> str:

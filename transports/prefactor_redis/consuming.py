@@ -2,23 +2,30 @@
 
 import asyncio
 import logging
-import os
 import secrets
-import socket
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from prefactor_core.transport import BrokerError, ConsumingEnd, Fleet, Partition, PartitionState
+from prefactor_core.broker.ownership import SAFE_PART
+from prefactor_core.transport import (
+    BrokerError,
+    ConsumingEnd,
+    Fleet,
+    Lease,
+    Partition,
+    PartitionState,
+    process_name,
+)
 from prefactor_redis.answers import send
 from prefactor_redis.checks import losses
 from prefactor_redis.fleet import Membership, agreed_partitions, recorded_keys
 from prefactor_redis.keys import Keys, PartitionKeys
-from prefactor_redis.lease import SAFE_PART, Lease, Unreleased
 from prefactor_redis.lease_scripts import ACQUIRE, CRASHES
 from prefactor_redis.link import Link
 from prefactor_redis.partition import RedisPartition
 from prefactor_redis.presence import Presence
 from prefactor_redis.reading import Cursor
+from prefactor_redis.release import Unreleased
 from prefactor_redis.renewal import RENEWALS, LeaseRenewal
 from prefactor_redis.replies import Reply, integer, items, maybe_data, order, text
 from prefactor_redis.scripts import STATE
@@ -101,9 +108,8 @@ class RedisConsumingEnd(ConsumingEnd):
         link = await self._links.of(keys.lease)
         # The server tells the living from the dead by it: without it an innocent owner is blamed.
         channel = self._channel if await self._presence.ensure(link.address) else ""
-        name = f"{socket.gethostname()}:{os.getpid()}"
         asked_at = self._clock()
-        args = (token, int(self._options.lease * 1_000), name, channel, CRASHES)
+        args = (token, int(self._options.lease * 1_000), process_name(), channel, CRASHES)
         taken, *state = items(await link.run(ACQUIRE, keys.owned, args))
         del self._asked[partition]
         if not integer(taken):

@@ -98,14 +98,7 @@ async def agreed_partitions(links: Links, keys: Keys, wanted: int) -> int:
 
 
 class Membership:
-    """One worker's place in the fleet.
-
-    Args:
-        links: Connections.
-        keys: The keys under the prefix.
-        token: Names the worker.
-        seconds: For how long it is counted without a sign of life.
-    """
+    """One worker's place in the fleet, by its token; it is counted for ``seconds`` after its last call."""
 
     def __init__(self, links: Links, keys: Keys, token: str, seconds: float) -> None:
         self._links = links

@@ -70,7 +70,7 @@ class Link:
         access: How to get in.
         size: How many connections at most; a caller that finds none free waits.
         patience: Seconds for one use of a connection, waiting for it included.
-        on_failure: Told about everything that goes wrong.
+        on_failure: Called after everything that goes wrong.
     """
 
     def __init__(

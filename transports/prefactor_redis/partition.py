@@ -4,12 +4,12 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from prefactor_core.transport import MAX_ATTEMPTS, BrokerError, Loss, Message, Partition
+from prefactor_core.transport import MAX_ATTEMPTS, BrokerError, Lease, Loss, Message, Partition
 from prefactor_redis.keys import PartitionKeys
-from prefactor_redis.lease import Lease, Unreleased, release
 from prefactor_redis.lease_scripts import BEGIN, WITHDRAW
 from prefactor_redis.link import ScriptCall
 from prefactor_redis.reading import Cursor, Entry
+from prefactor_redis.release import Unreleased, release
 from prefactor_redis.replies import BEGINNING, Reply, Word, data, integer, items, maybe_data, order
 from prefactor_redis.scripts import DEAD_LETTER, SEE, SETTLE, Script, chunks
 from prefactor_redis.servers import Links

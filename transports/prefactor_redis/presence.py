@@ -35,8 +35,7 @@ class Presence:
     Args:
         links: Know how to reach the servers.
         channel: Which one.
-        interval: Seconds without a sign of the server after which it is asked for one, and after as many
-            more doubted.
+        interval: Seconds of silence after which a server is asked for a sign, and after as many more doubted.
         patience: Seconds for connecting and subscribing.
     """
 

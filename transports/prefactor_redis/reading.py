@@ -20,14 +20,7 @@ many large ones can follow: of 1 MiB at most each."""
 
 
 class Cursor:
-    """Reads a stream, each entry once.
-
-    Args:
-        key: The stream.
-        links: Makes the connection.
-        block: Seconds that the server waits for an entry to come.
-        timeout: Seconds that it has for its answer beside these.
-    """
+    """Reads a stream, each entry once. The server waits ``block`` seconds for one to come."""
 
     def __init__(self, key: bytes, links: Links, block: float, timeout: float) -> None:
         self._key = key

@@ -7,10 +7,10 @@ from typing import Final
 
 from prefactor_core.outage import Outage
 from prefactor_core.transport import BrokerError
-from prefactor_redis.lease import release
 from prefactor_redis.lease_scripts import RENEW
 from prefactor_redis.link import Link
 from prefactor_redis.partition import RedisPartition
+from prefactor_redis.release import release
 from prefactor_redis.servers import Links
 
 logger = logging.getLogger("prefactor_redis")

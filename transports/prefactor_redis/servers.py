@@ -176,14 +176,7 @@ def servers_of(target: Target) -> Servers:
 
 
 class Links:
-    """The connections of one end: links to whichever servers hold its keys.
-
-    Args:
-        servers: Finds the server of a key.
-        access: How to get in.
-        size: Connections to each server at most.
-        patience: Seconds for one use of a connection.
-    """
+    """The connections of one end: links to whichever servers hold its keys, each of ``size`` connections."""
 
     def __init__(self, servers: Servers, access: Access, *, size: int, patience: float) -> None:
         self.servers = servers

@@ -2,15 +2,13 @@
 
 import asyncio
 import logging
-import os
 import secrets
-import socket
 import sqlite3
 import time
 from collections.abc import Sequence
 from functools import partial
 
-from prefactor_core.transport import BrokerError, ConsumingEnd, Fleet, PartitionState
+from prefactor_core.transport import BrokerError, ConsumingEnd, Fleet, Lease, PartitionState, process_name
 from prefactor_sqlite.partition import Ownership, SqlitePartition
 from prefactor_sqlite.store import Store, now
 
@@ -88,7 +86,7 @@ class SqliteConsuming(ConsumingEnd):
         ownership = await self._store.write(lambda file: self._take(file, partition, token))
         if ownership is None:
             return None
-        taken = SqlitePartition(self._store, partition, ownership, asked_at)
+        taken = SqlitePartition(self._store, partition, ownership, Lease(self._store.lease, asked_at))
         self._owned.add(taken)
         if self._renewing is None:
             self._renewing = asyncio.get_running_loop().create_task(self._renew_leases())
@@ -143,7 +141,7 @@ class SqliteConsuming(ConsumingEnd):
         file.execute(
             "UPDATE leases SET token = ?, owner = ?, expires = ?, head = ?, crashes = ?, isolated_until = ?"
             " WHERE prefix = ? AND partition = ?",
-            (token, _name(), now() + self._store.lease, head, crashes, isolated_until, *key),
+            (token, process_name(), now() + self._store.lease, head, crashes, isolated_until, *key),
         )
         return Ownership(token, seen, isolated_until, isolated=first is not None and first <= isolated_until)
 
@@ -158,7 +156,7 @@ class SqliteConsuming(ConsumingEnd):
             renew = partial(_renew, tokens=list(tokens), expires=expires)
             try:
                 for token in await self._renewals.write(renew):
-                    tokens[token].renewed(asked_at)
+                    tokens[token].lease.renewed(asked_at)
             except BrokerError as error:
                 logger.warning("leases were not renewed: %s", error)
 
@@ -175,7 +173,3 @@ def _renew(file: sqlite3.Connection, tokens: list[str], expires: float) -> list[
     """Return the tokens that were leases still: nobody else has taken those partitions."""
     update = "UPDATE leases SET expires = ? WHERE token = ?"
     return [token for token in tokens if file.execute(update, (expires, token)).rowcount]
-
-
-def _name() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"

@@ -8,15 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from prefactor_core.transport import MAX_ATTEMPTS, BrokerError, Message, Partition
+from prefactor_core.transport import MAX_ATTEMPTS, BrokerError, Lease, Message, Partition
 from prefactor_sqlite.store import Store
 
 logger = logging.getLogger("prefactor_sqlite")
 
 R = TypeVar("R")
 
-_SAFE_PART = 0.8
-"""Of a lease, what its owner counts on: two clocks do not run at quite the same speed."""
 _WAIT = 2.0
 _POLL = 0.05
 _MINE = "SELECT 1 FROM leases WHERE prefix = ? AND partition = ? AND token = ?"
@@ -43,37 +41,28 @@ class SqlitePartition(Partition):
         store: The file.
         number: Which partition.
         ownership: What its owner found.
-        asked_at: When the lease was asked for: before it can have begun.
+        lease: How long it is certainly ours.
     """
 
-    def __init__(self, store: Store, number: int, ownership: Ownership, asked_at: float) -> None:
+    def __init__(self, store: Store, number: int, ownership: Ownership, lease: Lease) -> None:
         self.number = number
+        self.lease = lease
         self.token = ownership.token
         self._store = store
         self._ownership = ownership
         self._isolated = ownership.isolated
         self._cursor = 0
         self._begun: int | None = None
-        self._safe = store.lease * _SAFE_PART
-        self._until = asked_at + self._safe
-        self._held = True
 
     @property
     def held(self) -> bool:
         """Whether the lease cannot have run out yet, by this process's own clock."""
-        if self._held and time.monotonic() >= self._until:
-            self._held = False
-        return self._held
+        return self.lease.held
 
     @property
     def isolated(self) -> bool:
         """Whether one operation at a time is to be handled."""
         return self._isolated
-
-    def renewed(self, asked_at: float) -> None:
-        """Extend a lease that was renewed; one that was released stays so."""
-        if self.held:
-            self._until = asked_at + self._safe
 
     async def read(self, max_items: int, max_bytes: int) -> list[Message]:
         """Return the next messages, in order, after a wait of ``_WAIT`` seconds none.
@@ -144,7 +133,7 @@ class SqlitePartition(Partition):
 
     async def release(self) -> None:
         """Release the lease, and take this owner's attempt back: ending cleanly is no crash."""
-        self._held = False
+        self.lease.end()
         key = (self._store.prefix, self.number)
 
         def release(file: sqlite3.Connection) -> None:
@@ -199,7 +188,7 @@ class SqlitePartition(Partition):
 
         isolated = await self._fenced(dispose)
         if isolated is None:
-            self._held = False
+            self.lease.end()
             return messages
         self._isolated = self._isolated and isolated
         if self._begun in {message.receipt for message in messages}:
@@ -216,7 +205,7 @@ class SqlitePartition(Partition):
         return await self._store.write(fenced)
 
     def _lost(self) -> BrokerError:
-        self._held = False
+        self.lease.end()
         return BrokerError(f"partition {self.number} is not owned by this process any more")
 
 

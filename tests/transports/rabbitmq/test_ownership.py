@@ -7,8 +7,8 @@ import pytest
 from aiormq.channel import Channel
 
 from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import process_name
 from prefactor_rabbitmq import partition as partition_module
-from prefactor_rabbitmq.options import process_name
 from tests.support.brokers.proxy import Proxy
 from tests.transports.rabbitmq.rig import RabbitRig, cut, own
 from tests.transports.rig import eventually, names, read, until

@@ -1,8 +1,7 @@
-"""Leases of partitions: one is judged without the network, and released, if need be later."""
+"""Releasing partitions, and doing it later when the broker is unavailable."""
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Final
 
 from prefactor_core.transport import BrokerError
@@ -12,43 +11,8 @@ from prefactor_redis.servers import Links
 
 logger = logging.getLogger("prefactor_redis")
 
-SAFE_PART: Final = 0.8
-"""Of a lease, what its owner counts on: clocks of two machines do not run at quite the same speed."""
 _MOST: Final = 2_048
 """Losses that are remembered; beyond, the oldest stand as crashes."""
-
-
-class Lease:
-    """What this process knows of a lease: until when it is certainly its own.
-
-    Args:
-        seconds: For how long the broker gives it.
-        asked_at: When it was asked for: before the broker can have begun to count.
-        clock: Seconds that only grow.
-    """
-
-    def __init__(self, seconds: float, asked_at: float, clock: Callable[[], float]) -> None:
-        self.seconds = seconds
-        self.clock = clock
-        self._safe = seconds * SAFE_PART
-        self._until = asked_at + self._safe
-        self._held = True
-
-    @property
-    def held(self) -> bool:
-        """Whether it is certainly held now; once it is not, it never is again."""
-        if self._held and self.clock() >= self._until:
-            self._held = False
-        return self._held
-
-    def renewed(self, asked_at: float) -> None:
-        """Extend it: the broker renewed it when it was asked at that time."""
-        if self.held:
-            self._until = max(self._until, asked_at + self._safe)
-
-    def end(self) -> None:
-        """Hold it no longer."""
-        self._held = False
 
 
 async def release(links: Links, keys: PartitionKeys, token: bytes) -> None:
