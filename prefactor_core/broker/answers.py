@@ -20,6 +20,7 @@ from prefactor_core.broker.driver import ConsumingEnd, DeadLetterEnd
 from prefactor_core.exceptions import BrokerError
 from prefactor_core.operations import ANSWER_TO, OPERATION_ID, Operation
 from prefactor_core.outage import Outage
+from prefactor_core.waiters import in_time
 
 logger = logging.getLogger("prefactor_core.broker")
 
@@ -158,10 +159,7 @@ class AnswerCollector:
         self._missing = {*self._expected} - self._found.keys()
         while self._missing:
             self._news.clear()
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._news.wait()
-            except TimeoutError:
+            if not await in_time(self._news.wait(), seconds):
                 return
 
     @property

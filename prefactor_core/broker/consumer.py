@@ -10,7 +10,6 @@ import logging
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
 from typing import Final, TypeAlias
 
 from prefactor_core.broker.answers import AnswerSender
@@ -24,6 +23,7 @@ from prefactor_core.execution.retry import Tries
 from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage, describe
 from prefactor_core.queue.base import DeadLetter, Delivery
+from prefactor_core.waiters import in_time
 
 logger = logging.getLogger("prefactor_core.broker")
 
@@ -112,11 +112,7 @@ class Consumer:
         Raises:
             BrokerError: Not all could be removed; to be repeated with the same deliveries.
         """
-
-        async def settle(owned: OwnedPartition, messages: list[Message]) -> Sequence[Message]:
-            return await owned.partition.settle(messages)
-
-        refused = await self._dispose(deliveries, settle)
+        refused = await self._dispose(deliveries, lambda owned, messages: owned.partition.settle(messages))
         self._answers.send("delivered", ((one.item, None) for one in deliveries if _is_done(one)))
         return refused
 
@@ -236,9 +232,7 @@ class Consumer:
 
     async def _pause(self) -> None:
         """Wait for the next look; it is due at once when this process is to stand aside, or to rejoin."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_ROUND):
-                await self._woken.wait()
+        await in_time(self._woken.wait(), _ROUND)
         self._woken.clear()
 
     async def _look(self) -> None:

@@ -121,7 +121,7 @@ class Isolation:
         return True
 
     def forget(self, owned: OwnedPartition) -> None:
-        """Forget a partition in which nothing is begun any more."""
+        """Forget a partition whose messages are no longer handled here."""
         for step in ("withdraw", "begin"):
             self.outage.worked((owned, step))
 

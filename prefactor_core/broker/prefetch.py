@@ -3,7 +3,6 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC
 from enum import Enum
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from typing import NamedTuple
 from prefactor_core.broker.driver import Message, Partition
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Delivery
-from prefactor_core.waiters import Waiters
+from prefactor_core.waiters import Waiters, in_time
 
 
 class Disposed(Enum):
@@ -112,9 +111,7 @@ class OwnedPartition:
     async def wait_for_change(self, timeout: float) -> None:
         """Wait until something was disposed of, or the end has come, for ``timeout`` seconds at most."""
         self._changed.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._changed.wait()
+        await in_time(self._changed.wait(), timeout)
 
 
 class Inbox:
