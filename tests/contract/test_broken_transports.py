@@ -17,7 +17,7 @@ NUMBERED_BEFORE: Final = """
         first = 1 + await self._store.write(number)
         await asyncio.sleep(0.005)  # as far as a server is unavailable
         rows = [
-            (first + place, self._store.place.prefix, partition, now(), data)
+            (first + place, self._store.prefix, partition, now(), data)
             for place, data in enumerate(batch)
         ]
         insert = "INSERT INTO operations (id, prefix, partition, at, data) VALUES (?, ?, ?, ?, ?)"
@@ -26,11 +26,11 @@ NUMBERED_BEFORE: Final = """
 
 PUBLISHES: Final = "        await self._store.write(lambda file: file.executemany(insert, rows))"
 INSERTS: Final = """
-        rows = [(self._store.place.prefix, partition, now(), data) for data in batch]
+        rows = [(self._store.prefix, partition, now(), data) for data in batch]
         insert = "INSERT INTO operations (prefix, partition, at, data) VALUES (?, ?, ?, ?)"
 """
 TAKES_BACK: Final = 'file.execute("UPDATE operations SET begun = begun - 1 WHERE id = ?", (self._begun,))'
-ACQUIRED: Final = "SqlitePartition(self._store, partition, tenancy, asked_at)"
+ACQUIRED: Final = "Lease(self._store.lease, asked_at)"
 ANSWERED: Final = "time.monotonic()"
 
 BROKEN: Final = {
