@@ -91,7 +91,7 @@ class Rebalance:
         changes: list[tuple[str, Iterable[int]]] = [
             *((f"lost ({reason})", which) for reason, which in by_reason.items()),
             ("gained", self._gained),
-            ("gave up", self._released),
+            ("released", self._released),
         ]
         if told := ", ".join(f"{what} {_ranges(which)}" for what, which in changes if which):
             logger.log(self._level(), "rebalance of %s: %s; owns %d", self._name, told, owned)

@@ -983,7 +983,7 @@ async def test_a_rebalance_that_trickles_is_one_line(caplog: pytest.LogCaptureFi
         sys.stdout.write(f"{len(told)} lines: {told}\n")
         assert sorted(told) == [
             f"rebalance of fake://broker: gained {ranges(given)}; owns 8",
-            f"rebalance of fake://broker: gave up {ranges(given)}; owns 8",
+            f"rebalance of fake://broker: released {ranges(given)}; owns 8",
         ]
         caplog.clear()
         await other.stop()

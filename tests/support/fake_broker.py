@@ -224,7 +224,7 @@ class FakeBroker(Broker):
 
     def _require_there(self, end: "FakeConsumingEnd | None") -> None:
         if self.away or (end is not None and end.crashed):
-            raise BrokerError("the broker is unavailable")
+            raise BrokerError("no connection to the broker")
 
 
 class FakePublishingEnd(PublishingEnd):

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from prefactor_core.broker.driver import Partition
+from prefactor_core.broker.ownership import Lease
 from prefactor_core.exceptions import BrokerError
 from prefactor_redis import answers
-from prefactor_redis.lease import Lease
 from tests.transports.redis.rig import RedisRig
 from tests.transports.rig import eventually, is_held, is_isolated, names, own, read
 
