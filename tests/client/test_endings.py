@@ -23,7 +23,7 @@ from prefactor_core import (
 from prefactor_core.plugins import create_queue
 from tests.client.load import client_for, close_and_compare, new_instance, nowhere, registry
 from tests.client.test_dropped_clients import lines, until
-from tests.support.emulator import running_emulator
+from tests.support.emulator import emulator_process, running_emulator
 from tests.support.ending_program import ENDINGS
 from tests.support.ports import free_port
 from tests.support.recording import RecordingQueue
@@ -172,7 +172,7 @@ async def used(client: PrefactorCoreClient, *, flush: bool) -> None:
 async def test_a_client_goes_on_in_the_next_event_loop_fifty_times(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with running_emulator(tmp_path) as emulator:
+    async with emulator_process(tmp_path) as emulator:  # whose sockets do not count here
         client = client_for(emulator.url)
 
         def rounds() -> tuple[int, int]:

@@ -734,7 +734,7 @@ async def test_a_long_absence_costs_all_of_them_until_it_is_back(caplog: pytest.
         await asyncio.sleep(5)
     texts = caplog.messages
     assert [re.sub(r"\d{2,}", "N", text) for text in texts] == [
-        "fake://broker is unavailable, its partitions wait: the broker is unavailable",
+        "fake://broker is unavailable, its partitions wait: no connection to the broker",
         "rebalance of fake://broker: lost (its lease ran out) [0-3]; owns 0",
         "fake://broker is back after N s in which N tries failed",
     ], "however long it lasts"
