@@ -14,7 +14,6 @@ async def test_the_first_agent_works_as_pasted(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert len(blocks) == 1
     agent = blocks[0]
-    assert len([line for line in agent.splitlines() if line.strip()]) == 12
     async with running_emulator(tmp_path) as emulator:
         assert "http://127.0.0.1:8700" in agent
         script = tmp_path / "agent.py"
@@ -31,7 +30,8 @@ async def test_the_first_agent_works_as_pasted(tmp_path: Path) -> None:
         assert (span["payload"], span["result_payload"]) == ({"prompt": "Hi"}, {"response": "Hello!"})
 
 
-def test_the_first_screen_names_both_commands() -> None:
-    first_screen = README.read_text().splitlines()[:24]
-    assert any(line.startswith("    scripts/demo") for line in first_screen)
-    assert any(line.startswith("    scripts/test") for line in first_screen)
+def test_it_names_both_commands() -> None:
+    lines = README.read_text().splitlines()
+    for command in ("scripts/demo", "scripts/test"):
+        assert any(line.startswith(f"    {command}") for line in lines), command
+        assert (README.parent / command).is_file()
