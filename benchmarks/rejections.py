@@ -215,7 +215,7 @@ async def _ready(worker: Probed) -> None:
 
 async def _drained(queue: BrokerQueue, worker: Probed) -> bool:
     """Whether nothing waits at the broker, nor in the worker: brokers may count only what is unread."""
-    return await queue.depth() == 0 and await worker.metric("prefactor_operations_held") == 0
+    return await queue.depth() == 0 and await worker.metric("prefactor_operations_prefetched") == 0
 
 
 async def _letters(fleet: Fleet) -> dict[str, int]:

@@ -95,7 +95,7 @@ def encode_object(value: object, field: str, *, max_bytes: int = MAX_PAYLOAD_BYT
         raise _problem_of(value, field) from error
     if not encoded.startswith(b"{"):
         raise InvalidPayloadError(field, f"expected a JSON object, got {type(value).__name__}")
-    if _is_suspect(encoded) and not _is_strict_json(encoded):
+    if _may_be_invalid(encoded) and not _is_strict_json(encoded):
         raise _problem_of(value, field)
     if len(encoded) > max_bytes:
         raise InvalidPayloadError(
@@ -145,7 +145,7 @@ def unserialisable_marker(error: InvalidPayloadError) -> EncodedJson:
     return EncodedJson(to_json({UNSERIALISABLE_KEY: readable}))
 
 
-def _is_suspect(encoded: bytes) -> bool:
+def _may_be_invalid(encoded: bytes) -> bool:
     """Whether JSON that was written may be none, or not be readable: worth the price of reading it."""
     return (
         b"NaN" in encoded

@@ -14,7 +14,7 @@ _ANSWER_SECONDS: Final = 60.0
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message is for whoever runs it."""
+    """The demo cannot go on; the message is for the person who runs it."""
 
 
 class Child(subprocess.Popen[bytes]):

@@ -41,7 +41,7 @@ def place_at(children: Children, url: str, say: Say) -> Iterator[str]:
     added = urlencode({name: value for name, value in options.items() if name not in given})
     place = f"{url}{'&' if given else '?'}{added}"
     total = children.ask("prefactor_worker", "status", PREFACTOR_TRANSPORT_URL=place)["total"]
-    if total["waiting"] or total["owned"]:
+    if total["backlog"] or total["owned"]:
         raise DemoError("this prefix is in use: leave it out of the URL, and the demo takes one of its own")
     try:
         yield place
@@ -79,7 +79,7 @@ class Worker:
             with suppress(httpx.HTTPError):
                 lines = httpx.get(f"http://{self._metrics}/metrics", timeout=2.0, trust_env=False).text
                 self.settled = _total(lines, "prefactor_operations_settled_total")
-                self.held = _total(lines, "prefactor_operations_held")
+                self.held = _total(lines, "prefactor_operations_prefetched")
                 self.owned = _total(lines, "prefactor_partitions_owned")
 
     @property

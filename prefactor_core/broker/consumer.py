@@ -148,7 +148,7 @@ class Consumer:
 
     async def depth(self) -> int:
         """Return how many operations are unsettled at the broker."""
-        return await self._end.waiting()
+        return await self._end.backlog()
 
     async def states(self) -> list[PartitionState]:
         """Return what an operator sees of every partition."""

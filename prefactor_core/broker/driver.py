@@ -57,7 +57,7 @@ class PartitionState:
     """What an operator sees of a partition."""
 
     number: int
-    waiting: int
+    backlog: int
     """Its backlog; where the broker cannot count what is handed out, without that."""
     dead: int | None
     """Dead letters that came from it, where the broker keeps them apart."""
@@ -236,7 +236,7 @@ class ConsumingEnd(End):
         """
 
     @abstractmethod
-    async def waiting(self) -> int:
+    async def backlog(self) -> int:
         """Return how many operations are unsettled in all partitions, as far as the broker can count them."""
 
     @abstractmethod

@@ -380,7 +380,7 @@ class Lanes(Generic[T]):
                 lane.attempts += 1
                 lane.blame += outcome.weight
                 if lane.blame > self._retry.max_retries + 1e-9:
-                    reason = f"gave up after {_attempts(lane)} attempts: {outcome.reason}"
+                    reason = f"failed after {_attempts(lane)} attempts: {outcome.reason}"
                     resolution.dead.append(self._dead_letter_sent(lane, Dead(reason)))
                     return 0.0
         return self._retry.delay(lane.failures, outcome.retry_after)

@@ -58,7 +58,7 @@ class InMemoryQueue(Queue[T]):
         self.settled = 0
         """Items that were settled (or handed out for good by ``get``)."""
         self.dead_lettered = 0
-        """Items that were set aside, whether or not they are still kept."""
+        """Items that were dead-lettered, whether or not they are still kept."""
         self.discarded = 0
         """Items that were dropped by ``discard``."""
 

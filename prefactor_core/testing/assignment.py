@@ -169,7 +169,7 @@ class SharingContract(Contract):
             end = queue.broker.consuming()
 
             async def waiting() -> list[tuple[int, int]]:
-                return [(state.number, state.waiting) for state in await end.states()]
+                return [(state.number, state.backlog) for state in await end.states()]
 
             await eventually(waiting, lambda found: found == [(0, 0), (1, 3)], transport.patience)
             assert [state.owner for state in await end.states()] == [None, None]

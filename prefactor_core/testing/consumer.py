@@ -36,8 +36,8 @@ class Handler:
 
     Args:
         handle: How many to handle; those after them wait for ``go``. ``None`` handles all.
-        die_on: Keys of operations that kill whoever handles them.
-        reject: Keys of operations that are given up.
+        die_on: Keys of operations that kill the process that handles them.
+        reject: Keys of operations that are dead-lettered.
     """
 
     limits: BatchLimits = ONE_ITEM
@@ -77,7 +77,7 @@ async def consume(url: str, handler: Handler, workers: int) -> None:
         if line.strip() == b"stop":
             break
         handler.gate.set()
-    # In good order: what is being handled ends, unless it waits for a word that does not come any more.
+    # Cleanly: what is being handled ends, unless it waits for a word that does not come any more.
     await executor.stop(5.0 if handler.gate.is_set() else 0.2, drain=False)
     await queue.disconnect()
     say("ended", **asdict(executor.account), held=executor.held)

@@ -14,10 +14,10 @@ _CLEAN_ENDS = 8
 
 
 class CrashContract(Contract):
-    """What kills its workers is set aside, and nothing else is."""
+    """An operation that crashes its workers is dead-lettered, and nothing else is."""
 
     async def test_a_poison_is_set_aside(self, transport: Transport) -> None:
-        """Given an operation that kills its worker, when it did so often enough, then only it is given up."""
+        """Given an operation that crashes its workers, when it did so thrice, then it is a dead letter."""
         url = transport.at(partitions=1)
         poison = note("bad", 1)
         before, after = [*notes("bad", 1), *notes("good", 4)], notes("good", 4, first=4)
@@ -59,7 +59,7 @@ class CrashContract(Contract):
             assert list(dict.fromkeys(key for key in handled if key in keys)) == keys
 
     async def test_a_clean_end_is_no_crash(self, transport: Transport) -> None:
-        """Given consumers that end well with operations in hand, when that repeats, then none is given up."""
+        """Given consumers that end cleanly with operations, when that repeats, then none is dead-lettered."""
         url = transport.at(partitions=1)
         put = interleaved([notes("one", 3), notes("two", 3)])
         await transport.put(*put, url=url)
@@ -76,8 +76,8 @@ class CrashContract(Contract):
             assert await listed(last) == []
             await eventually(last.depth, lambda depth: depth == 0, transport.patience)
 
-    async def test_a_suspect_is_given_up_for_crashes_only(self, transport: Transport) -> None:
-        """Given a suspect, when its workers then end well, over and over, then it is not given up."""
+    async def test_only_crashes_dead_letter_what_may_be_poison(self, transport: Transport) -> None:
+        """Given what may be poison, when its workers end cleanly over and over, then it is none."""
         url = transport.at(partitions=1)
         put = notes("instance", 2)
         await transport.put(*put, url=url)

@@ -42,7 +42,7 @@ class DeadLetterContract(Contract):
     """Put, list, show, replay, purge."""
 
     async def test_a_dead_letter_says_everything(self, transport: Transport) -> None:
-        """Given an operation that was given up, when it is shown, then as it was, and why it was given up."""
+        """Given a dead letter, when it is shown, then the operation is as it was, with the reason."""
         put = notes("instance", 1)
         async with transport.shared() as queue:
             await dead_letter_all(queue, put, transport.patience)
@@ -119,7 +119,7 @@ class DeadLetterContract(Contract):
         async with transport.shared() as queue, transport.shared() as operator:
             async with operator.broker.dead_letters() as end:
                 if await end.open_answers() is None:
-                    pytest.skip("this transport has no way back to whoever replays")
+                    pytest.skip("this transport has no way back to the command that replays")
             await dead_letter_all(queue, put, transport.patience)
             replaying = asyncio.create_task(operator.dead_letters.replay(_ALL, wait=transport.patience))
             again = await receive(queue, 3, transport.patience)
@@ -161,7 +161,7 @@ class DeadLetterContract(Contract):
             assert await queue.depth() == 0
 
     async def test_dead_letters_outlive_everybody(self, transport: Transport) -> None:
-        """Given dead letters, when all have ended, then whoever comes later finds them."""
+        """Given dead letters, when all have ended, then a later process finds them."""
         async with transport.shared() as queue:
             await dead_letter_all(queue, notes("instance", 250), transport.patience)
         async with transport.shared() as later:

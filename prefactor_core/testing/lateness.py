@@ -86,7 +86,7 @@ class Owner:
         return sure
 
     async def release(self) -> None:
-        """Give up what it has."""
+        """Release what it has."""
         partition, self._partition = self._partition, None
         if partition is not None:
             await partition.release()

@@ -8,7 +8,7 @@ from prefactor_core.broker.envelope import partition_of
 from prefactor_core.operations import Operation, OperationType
 
 REJECTED = "rejected by the test"
-"""Why the consumer gives up what it was told to."""
+"""Why the consumer dead-letters what it was told to."""
 
 _WHEN = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 

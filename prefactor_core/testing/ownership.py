@@ -11,7 +11,7 @@ _PARTITIONS = 4
 
 
 class OwnershipContract(Contract):
-    """Whoever takes over goes on where the effects end; whoever lost a partition can do nothing to it."""
+    """The next owner goes on where the effects end; one that lost a partition can do nothing to it."""
 
     async def test_a_killed_consumer_is_succeeded(self, transport: Transport) -> None:
         """Given a consumer killed in the middle, when another comes, then it begins with the unsettled."""
@@ -33,7 +33,7 @@ class OwnershipContract(Contract):
     async def test_a_frozen_consumer_is_succeeded(self, transport: Transport) -> None:
         """Given a consumer that was frozen and succeeded, when it wakes, then it can do nothing any more.
 
-        It is frozen with two operations in hand, one to be settled and one to be given up, with more of them
+        It is frozen with two operations, one to be settled and one to be dead-lettered, with more of them
         received and an idle hand for those, and while it waits for what comes next.
         """
         url = transport.at(partitions=1)

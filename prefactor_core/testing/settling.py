@@ -45,7 +45,7 @@ class SettlingContract(Contract):
             await eventually(queue.depth, lambda depth: depth == 0, transport.patience)
 
     async def test_dead_lettering_has_its_effect_once(self, transport: Transport) -> None:
-        """Given a dead letter, when it is set aside again, or settled, then nothing more happens."""
+        """Given a dead letter, when it is dead-lettered again, or settled, then nothing more happens."""
         async with transport.opened() as queue:
             for operation in notes("instance", 3):
                 await queue.put(operation)

@@ -41,7 +41,7 @@ class Worker:
             url: Where it consumes.
             handle: How many operations it handles before it waits for ``go``. ``None`` handles all.
             die_on: Keys of operations that kill it.
-            reject: Keys of operations that it gives up.
+            reject: Keys of operations that it dead-letters.
             workers: Operations that it handles at a time.
         """
         arguments = [url, "--workers", str(workers)]

@@ -187,8 +187,8 @@ class World:
             elif what == 4:
                 broker.lose(rng.randrange(broker.count))
             elif what == 5:
-                broker.away = not broker.away
-        broker.away = False
+                broker.unavailable = not broker.unavailable
+        broker.unavailable = False
         broker.latency = lambda: 0.001
         broker.faults = lambda _: None
         broker.publish_faults = lambda *_: None

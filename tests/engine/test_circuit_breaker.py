@@ -238,14 +238,14 @@ async def test_a_throttled_trial_holds_those_that_wait_for_it_too() -> None:
 
 @virtual
 async def test_an_outage_of_hours_costs_no_attempt() -> None:
-    api = FakeApi(away=True, latency=lambda: 0.01)
+    api = FakeApi(unavailable=True, latency=lambda: 0.01)
     bench = make_bench(api, max_retries=0)
     async with running(bench):
         await bench.put_all(*(life(f"i{number}") for number in range(50)))
         await asyncio.sleep(4 * 3600)
         assert len(api.requests) <= 3
         assert 1400 < len(api.pings) < 6000
-        api.away = False
+        api.unavailable = False
         back = now()
         await bench.settle(within=90)
         assert api.effects[0].at - back <= 10.1

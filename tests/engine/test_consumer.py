@@ -561,7 +561,7 @@ async def test_what_was_begun_too_often_is_set_aside(faults: list[Fault]) -> Non
     broker = FakeBroker(1)
     broker.isolated.add(0)
     fill(broker, 0, 3)
-    broker.logs[0][1].trials = 3
+    broker.logs[0][1].begun = 3
     broker.fail("begin", None, *faults)
     async with consuming(broker) as one:
         assert await one.settle(await receive(one, 1)) == []
@@ -698,12 +698,12 @@ async def test_a_short_absence_costs_no_partition(caplog: pytest.LogCaptureFixtu
     broker = FakeBroker(4)
     async with consuming(broker) as one:
         await receive_none(one)
-        broker.away = True
+        broker.unavailable = True
         await asyncio.sleep(4)
         assert one.owned == [0, 1, 2, 3]
         with pytest.raises(BrokerError):
             await one.depth()
-        broker.away = False
+        broker.unavailable = False
         fill(broker, 2, 3)
         held = await receive(one, 3)
         assert await one.settle(held) == []
@@ -721,11 +721,11 @@ async def test_a_long_absence_costs_all_of_them_until_it_is_back(caplog: pytest.
     async with consuming(broker) as one:
         held = await receive(one, 20)
         assert await one.settle([delivery for delivery in held if delivery.item.instance_id == "p3"]) == []
-        broker.away = True
+        broker.unavailable = True
         await asyncio.sleep(300)
         assert one.owned == []
         assert all(delivery.revoked for delivery in held)
-        broker.away = False
+        broker.unavailable = False
         again = await receive(one, 15)
         for partition in range(3):
             assert numbers(again, partition) == [*range(5)]
@@ -743,12 +743,12 @@ async def test_a_long_absence_costs_all_of_them_until_it_is_back(caplog: pytest.
 @virtual
 async def test_a_broker_that_is_away_at_the_start() -> None:
     broker = FakeBroker(2)
-    broker.away = True
+    broker.unavailable = True
     async with consuming(broker) as one:
         receiving = asyncio.create_task(one.receive(10, MUCH))
         await asyncio.sleep(100)
         assert not receiving.done()
-        broker.away = False
+        broker.unavailable = False
         fill(broker, 1, 1)
         async with asyncio.timeout(10):
             assert numbers(await receiving) == [0]
@@ -824,7 +824,7 @@ async def test_disconnecting_from_a_broker_that_is_unavailable() -> None:
     broker = FakeBroker(2)
     async with consuming(broker) as one:
         await receive_none(one)
-        broker.away = True
+        broker.unavailable = True
 
 
 @virtual
@@ -865,7 +865,7 @@ async def test_get_sets_aside_what_is_given_up() -> None:
     broker = FakeBroker(1)
     broker.isolated.add(0)
     fill(broker, 0, 2)
-    broker.logs[0][0].trials = 3
+    broker.logs[0][0].begun = 3
     queue = queue_on(broker)
     broker.fail("dead_letter", Fault())
     with pytest.raises(BrokerError):

@@ -391,7 +391,7 @@ async def test_poison_is_set_aside_after_its_attempts_while_its_neighbours_go_on
     assert set(bench.dead) == {"a-span1:create", "a-span1:finish"}
     letter = bench.dead["a-span1:create"]
     assert 4 <= letter.attempts <= 8
-    assert letter.reason.startswith(f"gave up after {letter.attempts} attempts: HTTP 500")
+    assert letter.reason.startswith(f"failed after {letter.attempts} attempts: HTTP 500")
     assert bench.problems() == []
     ends = {effect.key: effect.at for effect in api.effects}
     for number in range(60):

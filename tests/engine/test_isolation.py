@@ -35,7 +35,7 @@ def broker_with(*attempts: int) -> FakeBroker:
             broker.put(number, encode(Envelope(f"{number}-{place}", place, quality(f"p{number}", place))))
         entry = broker.logs[number][0]
         assert isinstance(entry, Entry)
-        entry.trials = begun
+        entry.begun = begun
     return broker
 
 
@@ -88,7 +88,7 @@ def _is_first(delivery: Delivery[Operation]) -> bool:
 
 def recorded(broker: FakeBroker) -> list[int]:
     """Return how many attempts stand at each operation that is left."""
-    return [entry.trials for log in broker.logs for entry in log]
+    return [entry.begun for log in broker.logs for entry in log]
 
 
 @asynccontextmanager
@@ -117,14 +117,14 @@ def taking(**settings: object) -> FakeApi:
 
 @each("begun", [0, 1])
 async def test_what_waits_for_the_api_has_no_attempt_recorded(begun: int) -> None:
-    api = taking(away=True)
+    api = taking(unavailable=True)
     broker = broker_with(begun, begun, begun)
     async with worker(broker, api):
         await asyncio.sleep(5)  # the first requests have found out by then
         for _ in range(200):
             await asyncio.sleep(0.1)
             assert recorded(broker) == [begun, 0] * PARTITIONS
-        api.away = False
+        api.unavailable = False
         await asyncio.sleep(60)
         assert broker.unsettled == 0
 

@@ -83,7 +83,7 @@ def test_an_operation_whose_own_reply_is_too_large_ends_as_a_dead_letter_and_no_
     bench = run(make_bench(api))
     assert set(bench.dead) == {"b-span1:create", "b-span1:finish"}
     reason = bench.dead["b-span1:create"].reason
-    assert reason.startswith("gave up after ")
+    assert reason.startswith("failed after ")
     assert "HTTP 200, and its body was not read: it is larger than 64 MiB" in reason
     assert len(api.single_requests) > 3, "it was tried alone, and each time was an attempt"
     assert bench.problems() == []

@@ -51,9 +51,9 @@ async def test_a_worker_says_little_of_a_long_outage(caplog: pytest.LogCaptureFi
             fill(broker, 40, 40 * number)
             await asyncio.sleep(1.2)
             assert 0 < broker.unsettled < 40 * PARTITIONS, "there is load"
-            broker.away = True
+            broker.unavailable = True
             await asyncio.sleep(AWAY)
-            broker.away = False
+            broker.unavailable = False
             await asyncio.sleep(60)
             assert broker.unsettled == 0
     lines = len(caplog.records)
@@ -292,9 +292,9 @@ async def test_what_fails_once_and_is_not_tried_again_hides_no_outage(
         await asyncio.sleep(3_600)
         assert not broker.scripts["withdraw"], "it failed"
         assert broker.unsettled == 0
-        broker.away = True
+        broker.unavailable = True
         await asyncio.sleep(AWAY)
-        broker.away = False
+        broker.unavailable = False
         await asyncio.sleep(60)
     texts = caplog.messages
     assert sum("is unavailable" in text for text in texts) == 2
@@ -338,7 +338,7 @@ async def test_what_is_lost_with_a_partition_is_said_also_at_the_end(
     told = [record for record in caplog.records if SERIOUS.reason in record.getMessage()]
     assert [record.levelno for record in told] == [logging.ERROR]
     assert "[0-1]" in told[0].getMessage()
-    assert "gave up" not in caplog.text
+    assert "released" not in caplog.text
 
 
 @virtual

@@ -114,7 +114,7 @@ def instances_of(partition: int, partitions: int, count: int) -> list[str]:
 @each("weather", ["fine", "away", "full", "slow"])
 async def test_put_never_suspends(weather: str) -> None:
     broker = FakeBroker()
-    broker.away = weather == "away"
+    broker.unavailable = weather == "away"
     broker.latency = lambda: 4.0 if weather == "slow" else 0.001
     publisher = make(broker, items=10 if weather == "full" else 1_000)
     async with publishing(broker, publisher):
@@ -211,8 +211,8 @@ async def test_order_through_failures_at_random(first: int, number: int) -> None
                 waiting.remove(one)
             if rng.random() < 0.2:
                 await asyncio.sleep(rng.uniform(0, 3))
-            broker.away = rng.random() < 0.1
-        broker.away = False
+            broker.unavailable = rng.random() < 0.1
+        broker.unavailable = False
         broker.publish_faults = lambda *_: None
         assert await publisher.flush(600), f"seed {seed}"
         assert publisher.published.confirmed == len(put)
@@ -283,13 +283,13 @@ async def test_partitions_in_trouble_hold_up_no_other(caplog: pytest.LogCaptureF
 async def test_a_broker_that_is_away_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, LOGGER)
     async with publishing(FakeBroker()) as (broker, publisher):
-        broker.away = True
+        broker.unavailable = True
         for number in range(100):
             put_at_once(publisher, quality(f"i{number % 7}", number))
             await asyncio.sleep(3)
         assert publisher.published == Published(100, 0, 0, 100, {}), "never sent, so not unconfirmed"
         assert not await publisher.flush(10)
-        broker.away = False
+        broker.unavailable = False
         assert await publisher.flush(10)
         assert publisher.published == Published(100, 100, 0, 0, {})
     for keys in first_occurrences(broker).values():
@@ -308,11 +308,11 @@ async def test_one_warning_for_each_outage(caplog: pytest.LogCaptureFixture) -> 
             for number in range(40):
                 put_at_once(publisher, quality(f"i{number}", outage))
             assert await publisher.flush(60)
-            broker.away = True
+            broker.unavailable = True
             for number in range(40):
                 put_at_once(publisher, quality(f"i{number}", 10 + outage))
                 await asyncio.sleep(1)
-            broker.away = False
+            broker.unavailable = False
             assert await publisher.flush(60)
             await asyncio.sleep(10)
     texts = caplog.messages
@@ -387,14 +387,14 @@ async def test_a_publish_that_is_interrupted_stays_unconfirmed() -> None:
 @virtual
 async def test_what_was_taken_before_the_close_is_still_published() -> None:
     broker = FakeBroker()
-    broker.away = True
+    broker.unavailable = True
     publisher = make(broker)
     put_at_once(publisher, *life("i", 3))
     await asyncio.sleep(30)
     publisher.close()
     with pytest.raises(QueueClosedError):
         await publisher.put(quality("i", 0))
-    broker.away = False
+    broker.unavailable = False
     assert await publisher.flush(10)
     await publisher.disconnect()
     assert publisher.published == Published(9, 9, 0, 0, {})
@@ -482,7 +482,7 @@ async def test_what_was_dropped_is_not_waited_for() -> None:
 @virtual
 async def test_a_cancelled_flush_leaves_nothing_behind() -> None:
     async with publishing(FakeBroker()) as (broker, publisher):
-        broker.away = True
+        broker.unavailable = True
         put_at_once(publisher, quality("i", 0))
         flush = asyncio.create_task(publisher.flush(100))
         await asyncio.sleep(1)
@@ -497,14 +497,14 @@ async def test_a_cancelled_flush_leaves_nothing_behind() -> None:
 @virtual
 async def test_a_full_buffer_drops_whole_chains() -> None:
     async with publishing(FakeBroker(2), items=60) as (broker, publisher):
-        broker.away = True
+        broker.unavailable = True
         lives = [life(f"i{number:03}", 5) for number in range(40)]
         put_at_once(publisher, *(one for each in zip(*lives, strict=True) for one in each))
         check_account(publisher)
         dropped = publisher.published.dropped
         assert sum(dropped.values()) == 40 * 13 - publisher.waiting
         assert publisher.waiting <= 60
-        broker.away = False
+        broker.unavailable = False
         assert await publisher.flush(30)
         put_at_once(publisher, *life("later", 3))
         assert await publisher.flush(30)
@@ -523,11 +523,11 @@ async def test_a_full_buffer_drops_whole_chains() -> None:
 @virtual
 async def test_a_buffer_full_of_bytes() -> None:
     async with publishing(FakeBroker(1), size=100_000) as (broker, publisher):
-        broker.away = True
+        broker.unavailable = True
         put_at_once(publisher, *(create("i", f"i-{n}", payload={"x": "y" * 9_000}) for n in range(50)))
         assert publisher._buffer.bytes <= 100_000
         assert publisher.published.dropped == {"create_span": 50 - publisher.waiting}
-        broker.away = False
+        broker.unavailable = False
         assert await publisher.flush(30)
         assert publisher._buffer.bytes == publisher._buffer.items == 0
 
@@ -538,13 +538,13 @@ async def test_a_buffer_full_of_bytes() -> None:
 @virtual
 async def test_block_waits_for_room_and_is_woken_by_confirmations() -> None:
     async with publishing(FakeBroker(1), items=3, policy="block") as (broker, publisher):
-        broker.away = True
+        broker.unavailable = True
         put_at_once(publisher, *(quality("i", number) for number in range(3)))
         waiting = [asyncio.create_task(publisher.put(quality("i", 3 + number))) for number in range(6)]
         await asyncio.sleep(100)
         assert not any(task.done() for task in waiting)
         assert publisher.published == Published(3, 0, 0, 3, {})
-        broker.away = False
+        broker.unavailable = False
         await asyncio.gather(*waiting)
         assert await publisher.flush(30)
         assert publisher.published == Published(9, 9, 0, 0, {})
@@ -583,7 +583,7 @@ async def test_block_never_holds_more_than_its_bounds() -> None:
 @virtual
 async def test_close_wakes_whoever_waits_for_room() -> None:
     broker = FakeBroker(1)
-    broker.away = True
+    broker.unavailable = True
     publisher = make(broker, items=1, policy="block")
     put_at_once(publisher, quality("i", 0))
     waiting = [asyncio.create_task(publisher.put(quality("i", number))) for number in range(1, 4)]
@@ -599,13 +599,13 @@ async def test_close_wakes_whoever_waits_for_room() -> None:
 @virtual
 async def test_a_caller_that_stops_waiting_for_room_takes_nobodys_turn() -> None:
     async with publishing(FakeBroker(1), items=1, policy="block") as (broker, publisher):
-        broker.away = True
+        broker.unavailable = True
         put_at_once(publisher, quality("i", 0))
         first, second = (asyncio.create_task(publisher.put(quality("i", n))) for n in (1, 2))
         await asyncio.sleep(1)
         first.cancel()
         await asyncio.wait([first])
-        broker.away = False
+        broker.unavailable = False
         await second
         assert await publisher.flush(30)
         assert publisher.published.put == 2
@@ -711,7 +711,7 @@ async def test_a_queue_says_what_it_is() -> None:
     assert dropping.size() == 0
     assert await dropping.depth() == 3
     assert {one.sdk_header for arrived in envelopes(broker) for one in arrived} == {"agent@1"}
-    broker.away = True
+    broker.unavailable = True
     with pytest.raises(BrokerError):
         await dropping.depth()
     await dropping.close()

@@ -71,7 +71,7 @@ def test_faults_that_come_and_go_and_then_stop(seeds: Seeds) -> None:
         for _ in range(12):
             await asyncio.sleep(rng.uniform(1, 15))
             kind = rng.randrange(6)
-            api.away = kind == 0
+            api.unavailable = kind == 0
             api.token = Reply(401, {"status": "error", "code": "unauthorized"}) if kind == 1 else None
             api.no_bulk = Reply(404) if kind == 2 else None
             api.most_items = rng.choice([1, 2, 5]) if kind == 3 else None
@@ -80,7 +80,7 @@ def test_faults_that_come_and_go_and_then_stop(seeds: Seeds) -> None:
             api.faults = Chaos(rng, heavy, heavy / 2, heavy / 2, heavy / 4, heavy / 4, heavy / 4)
             if kind == 5:
                 api.faults = lambda _: page(503)
-        api.away, api.token, api.no_bulk, api.most_items = False, None, None, None
+        api.unavailable, api.token, api.no_bulk, api.most_items = False, None, None, None
         api.ping_reply, api.faults = None, None
 
     async def program(seed: int) -> Bench:

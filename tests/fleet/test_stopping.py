@@ -86,7 +86,7 @@ async def in_a_request(fleet: Fleet, grace: str) -> Probed:
     """Return a worker that has sent a request which takes for ever."""
     probed = await probed_worker(fleet, "--grace", grace)
     await until(lambda: probed.answers("/healthz", 200), 20)
-    await until(lambda: probed.metric_is("prefactor_operations_held", lambda held: held > 0), 20)
+    await until(lambda: probed.metric_is("prefactor_operations_prefetched", lambda held: held > 0), 20)
     return probed
 
 

@@ -108,7 +108,7 @@ async def test_probes_and_metrics_answer(fleet: Fleet) -> None:
     await takes_effect(fleet, puts)
     await until(lambda: probed.answers("/readyz", 200), 20)
     assert await probed.ask("/readyz") == (200, "ready\n")
-    await until(lambda: probed.metric_is("prefactor_operations_held", lambda held: held == 0), 10)
+    await until(lambda: probed.metric_is("prefactor_operations_prefetched", lambda held: held == 0), 10)
     assert await probed.ask("/healthz") == (200, "nothing to do\n")
     assert (await probed.ask("/elsewhere"))[0] == 404
     assert await probed.metric("prefactor_operations_settled_total") == puts

@@ -150,7 +150,7 @@ class FakeApi:
 
     script: deque[Fault | None] = field(default_factory=deque)
     faults: Callable[[Request], Fault | None] | None = None
-    away: bool = False
+    unavailable: bool = False
     token: Reply | None = None
     ping_reply: Reply | None = None
     no_bulk: Reply | None = None
@@ -183,7 +183,7 @@ class FakeApi:
     async def ping(self) -> Reply:
         self.pings.append(asyncio.get_running_loop().time())
         await asyncio.sleep(self.latency())
-        if self.away:
+        if self.unavailable:
             return refused_connection().reply
         return self.token or self.ping_reply or Reply(200, {"status": "success", "details": {}})
 
@@ -210,7 +210,7 @@ class FakeApi:
     async def get(self, path: str) -> Reply:
         await asyncio.sleep(self.latency())
         self.reads.append(path)
-        if self.away:
+        if self.unavailable:
             return refused_connection().reply
         if self.token is not None or self.read_replies:
             return self.token or self.read_replies.popleft()
@@ -254,7 +254,7 @@ class FakeApi:
         self._under_way.subtract(request.instances)
 
     def _answer(self, request: Request, wanted: list[Wanted]) -> Reply:
-        if self.away:
+        if self.unavailable:
             return refused_connection().reply
         if self.token is not None:
             return self.token

@@ -70,7 +70,7 @@ class Entry:
     data: bytes
     at: float
     handed_out: bool = False
-    trials: int = 0
+    begun: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -102,7 +102,7 @@ class FakeBroker(Broker):
         self.timeout = 10.0
         self.block = 2.0
         self.latency: Callable[[], float] = lambda: 0.001
-        self.away = False
+        self.unavailable = False
         self.scripts: defaultdict[str, deque[Fault | None]] = defaultdict(deque)
         self.faults: Callable[[str], Fault | None] = lambda _: None
         self.publish_script: deque[PublishFault | None] = deque()
@@ -223,7 +223,7 @@ class FakeBroker(Broker):
         return lease is not None and lease.token is token and lease.expires > now()
 
     def _require_there(self, end: "FakeConsumingEnd | None") -> None:
-        if self.away or (end is not None and end.crashed):
+        if self.unavailable or (end is not None and end.crashed):
             raise BrokerError("no connection to the broker")
 
 
@@ -307,7 +307,7 @@ class FakePartition(Partition):
 
     async def attempts(self, message: Message) -> int:
         assert isinstance(message.receipt, Entry)
-        return message.receipt.trials
+        return message.receipt.begun
 
     async def begin(self, message: Message) -> bool:
         return await self._call("begin", lambda: self._begin(message))
@@ -390,13 +390,13 @@ class FakePartition(Partition):
         if not self._is_owner():
             raise BrokerError("the partition is lost")
         assert isinstance(message.receipt, Entry)
-        message.receipt.trials += self._begun is not message.receipt
+        message.receipt.begun += self._begun is not message.receipt
         self._begun = message.receipt
-        return message.receipt.trials <= MAX_ATTEMPTS
+        return message.receipt.begun <= MAX_ATTEMPTS
 
     def _withdraw(self, message: Message) -> None:
         if self._is_owner() and self._begun is message.receipt and self._begun is not None:
-            self._begun.trials -= 1
+            self._begun.begun -= 1
             self._begun = None
 
     def _remove(self, messages: Sequence[Message]) -> Sequence[Message]:
@@ -508,7 +508,7 @@ class FakeConsumingEnd(ConsumingEnd):
         self.owned[owned] = None
         return owned
 
-    async def waiting(self) -> int:
+    async def backlog(self) -> int:
         return await self._call("waiting", lambda: self._broker.unsettled)
 
     async def states(self) -> list[PartitionState]:

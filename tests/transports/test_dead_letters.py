@@ -54,7 +54,7 @@ async def test_letters_stay_in_order_until_they_are_removed(rig: AnyRig) -> None
         assert await end.count() == 0
 
     async def drained() -> bool:
-        return await consumer.waiting() == 0
+        return await consumer.backlog() == 0
 
     await until(drained, "what was dead-lettered to be gone")
     assert await rig.letters() == []
@@ -105,7 +105,7 @@ async def test_answers_to_nobody_are_dropped(rig: AnyRig, caplog: pytest.LogCapt
     assert await rig.left() == without
     await worker.answer(address, [b"right"])
     assert await take(end, 1) == [b"right"]
-    assert await worker.waiting() == 0
+    assert await worker.backlog() == 0
     assert await rig.letters() == []
     assert not [record for record in caplog.records if record.levelname in {"WARNING", "ERROR"}]
     assert await gone.open_answers() not in {None, old}

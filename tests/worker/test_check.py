@@ -103,7 +103,7 @@ async def test_a_broker_that_nobody_has_used_yet(make_redis_server: Callable[...
     levels = [level for level, _ in _said(done, "broker")]
     assert levels == ["ok", "ok", "ok"]
     assert _said(done, "broker")[2][1] == (
-        "partitions: none recorded yet; whoever uses the broker first makes 7"
+        "partitions: none recorded yet; the first process that uses the broker makes 7"
     )
     assert server.command("KEYS", "*") == [], "a look makes nothing"
 

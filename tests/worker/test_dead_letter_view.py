@@ -43,7 +43,7 @@ HOSTILE: Final[dict[str, bytes]] = {
     ),
     "an envelope that is no text": record(envelope=5),
     **{
-        f"set aside at {at}": record(at=at)
+        f"dead since {at}": record(at=at)
         for at in (FIRST, LAST, "0001-01-01T00:00:00", "9999-12-31T23:59:59", "0001-01-01", "1970-01-01")
     },
     **{

@@ -57,16 +57,16 @@ async def test_what_waits_who_owns_it_and_what_is_dead(transport_url: str) -> No
         for row in owned["partitions"]:
             assert row["owned"]
             assert row["owner"].endswith(name) if tells_all else row["owner"] is None
-            assert row["waiting_change_per_second"] is None
+            assert row["backlog_change_per_second"] is None
         if tells_all:  # what a worker has in hand waits all the same
-            assert total["waiting"] == 9
+            assert total["backlog"] == 9
             assert 0 <= total["oldest_seconds"] < 60
     free = await _status(transport_url)
     done = await command("status", "--transport", transport_url)
     total = free["total"]
-    assert (total["owned"], total["waiting"], total["waiting_change_per_second"]) == (0, 9, None)
+    assert (total["owned"], total["backlog"], total["backlog_change_per_second"]) == (0, 9, None)
     assert total["dead_letters"] == 5
-    assert sum(row["waiting"] for row in free["partitions"]) == 9
+    assert sum(row["backlog"] for row in free["partitions"]) == 9
     assert [row["partition"] for row in free["partitions"]] == list(range(PARTITIONS))
     assert {row["owner"] for row in free["partitions"]} == {None}
     assert {row["dead_letters"] for row in free["partitions"]} == ({0, 5} if tells_all else {None})
@@ -92,14 +92,14 @@ async def test_a_watch_tells_changes_survives_an_outage_and_ends_well(
     arguments = ("status", "--watch", "--json", "--interval", "0.2", "--transport", url)
     async with asyncio.timeout(60), watching(*arguments) as watch:
         first, second = await watch.look(), await watch.look()
-        assert first["total"]["waiting_change_per_second"] is None
-        assert second["total"]["waiting_change_per_second"] == 0.0
+        assert first["total"]["backlog_change_per_second"] is None
+        assert second["total"]["backlog_change_per_second"] == 0.0
         async with open_queue(url) as queue:
             await publish(queue, life("second"))
-        while not (look := await watch.look())["total"]["waiting_change_per_second"]:
+        while not (look := await watch.look())["total"]["backlog_change_per_second"]:
             pass
-        assert look["total"]["waiting"] > 5
-        assert look["total"]["waiting_change_per_second"] > 0
+        assert look["total"]["backlog"] > 5
+        assert look["total"]["backlog_change_per_second"] > 0
         server.kill()
         while "error" not in (look := await watch.look()):
             pass
@@ -107,7 +107,7 @@ async def test_a_watch_tells_changes_survives_an_outage_and_ends_well(
         server.start()
         while "error" in (look := await watch.look()):
             pass
-        assert look["total"]["waiting"] == 10
+        assert look["total"]["backlog"] == 10
         done = await watch.stop(signal.SIGINT)
     assert (done.status, done.errors) == (0, "")
 
@@ -118,7 +118,7 @@ async def test_a_watch_on_rabbitmq_ends_at_sigterm_too(rabbitmq_transport: str) 
     arguments = ("status", "--watch", "--json", "--interval", "0.1", "--transport", rabbitmq_transport)
     async with watching(*arguments) as watch:
         first, second = await watch.look(), await watch.look()
-        assert first["total"]["waiting"] == second["total"]["waiting"] == 5
+        assert first["total"]["backlog"] == second["total"]["backlog"] == 5
         done = await watch.stop(signal.SIGTERM)
     assert (done.status, done.errors) == (0, "")
 

@@ -1,4 +1,4 @@
-"""Answers to whoever replays operations: a queue at an address that nobody can guess."""
+"""Answers to the command that replays operations: a queue at an address that nobody can guess."""
 
 import asyncio
 from collections import deque

@@ -161,7 +161,7 @@ class Attempts:
             self._records += 1
             log.setdefault(fingerprint, set()).add(attempt.token)
         if len(self._standing(log, fingerprint)) > MAX_ATTEMPTS:
-            # Whoever has survived an attempt may have said so only now.
+            # An owner that survived an attempt may have said so only now.
             log = await self._read()
         return len(self._standing(log, fingerprint)) <= MAX_ATTEMPTS
 
@@ -192,7 +192,7 @@ class Attempts:
         isolated = False
         for receipt in receipts:
             self._open.pop(receipt.fingerprint, None)
-            isolated |= receipt.suspect
+            isolated |= receipt.may_be_poison
         if isolated and not more:
             with suppress(BrokerError):
                 async with self._link.bounded("removing attempts"), self._link.brief_channel() as channel:
@@ -258,7 +258,7 @@ class Attempts:
             declared = await channel.queue_declare(
                 self._queue, durable=True, arguments=quorum(self._link, {"x-expires": _EXPIRES})
             )
-            # A quorum queue counts whoever has got a message, and not settled it, among its consumers.
+            # A quorum queue counts among its consumers each that has a message and has not settled it.
             if not declared.consumer_count:
                 return
             await asyncio.sleep(_PAUSE)

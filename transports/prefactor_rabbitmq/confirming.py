@@ -67,7 +67,7 @@ class ConfirmingChannel:
         return self._channel.is_closed
 
     async def close(self) -> None:
-        """Close it: what is not answered for fails, whoever published it."""
+        """Close it: what is not answered for fails for its publisher."""
         await close_channel(self._channel)
 
     async def publish(self, batch: Sequence[Outgoing], confirms: "Confirms") -> None:
@@ -93,7 +93,7 @@ class ConfirmingChannel:
         for message_id, future in zip(confirms.ids, confirms.futures, strict=True):
             if future.done():
                 self._forget(message_id, future)
-            else:  # whoever published it is gone
+            else:  # its publisher is gone
                 future.add_done_callback(partial(self._forget, message_id))
         self._outstanding.discard(confirms)
 

@@ -28,7 +28,7 @@ def steady_clock() -> float:
 class Connector:
     """Connects to the first host that answers, beginning anywhere.
 
-    There is no loop that reconnects by itself: whoever needs a connection asks for it, and hears why there is
+    There is no loop that reconnects by itself: who needs a connection asks for it, and hears why there is
     none.
 
     Args:
@@ -76,7 +76,7 @@ class Connector:
         return attempt.result()
 
     async def disconnect(self) -> None:
-        """Close the connection, or give up making one, in bounded time."""
+        """Close the connection, or stop making one, in bounded time."""
         if self._attempt is not None:
             self._attempt.cancel()
             await asyncio.wait({self._attempt})

@@ -107,11 +107,11 @@ class RabbitConsumingEnd(ConsumingEnd):
             async with link.bounded(f"consuming partition {partition}"):
                 await self._open(acquired)
         except BaseException:
-            acquired.give_up("it could not be acquired")
+            acquired.end("it could not be acquired")
             raise
         return acquired
 
-    async def waiting(self) -> int:
+    async def backlog(self) -> int:
         """Return what is ready in the queues, and what is unsettled here."""
         queues = await self._ask()
         here = sum(len(partition.inbox) for partition in self._owned.values() if partition.held)
@@ -122,7 +122,7 @@ class RabbitConsumingEnd(ConsumingEnd):
         return [
             PartitionState(
                 number=number,
-                waiting=(queue.message_count or 0) if queue is not None else 0,
+                backlog=(queue.message_count or 0) if queue is not None else 0,
                 dead=None,
                 owner=self._owner(number, queue),
             )
@@ -132,7 +132,7 @@ class RabbitConsumingEnd(ConsumingEnd):
     async def disconnect(self) -> None:
         """Give all partitions up and let go of the connections, in bounded time."""
         for partition in tuple(self._owned.values()):
-            partition.give_up("the end is closed")
+            partition.end("the end is closed")
         tasks = set(self._retiring.values())
         try:
             if tasks:

@@ -1,12 +1,12 @@
 """What an owner that leaves cleanly tells the next one of the messages that go back with it.
 
-The broker counts each time that it takes a message back, in a deployment as after a crash. So whoever hands a
-partition over leaves a note beside it: of each message that goes back, how many times were cleanly, by
-all that is known. A new note replaces the last one, and goes with the last message that it can name.
+The broker counts each time that it takes a message back, in a deployment as after a crash. So an owner that
+hands a partition over leaves a note beside it: how many times each message that goes back went back cleanly,
+as far as is known. A new note replaces the last one, and goes with the last message that it can name.
 
-It is read only where it matters: when a message looks suspect, or goes back once more and earlier times are
-not explained. So to acquire a partition costs nothing more. What cannot be written or read makes later owners
-isolated without need, and does no other harm.
+It is read only where it matters: when a message may be poison, or goes back once more and earlier times are
+not explained. So acquiring a partition costs nothing more. A note that cannot be written or read makes later
+owners handle operations in isolation without need, and does no other harm.
 """
 
 import asyncio

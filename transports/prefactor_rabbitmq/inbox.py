@@ -29,7 +29,7 @@ class Receipt:
         size: Its bytes.
         returns: How often the broker has taken it back.
         returned: Whether it was with an owner before; not each broker counts all of those times.
-        suspect: Whether it may be what crashes its owners; taken back if more is known of its returns.
+        may_be_poison: Whether it may be what crashes its owners; taken back if more is known of its returns.
         arrived: When it came, by the steady clock.
     """
 
@@ -39,7 +39,7 @@ class Receipt:
     size: int
     returns: int
     returned: bool
-    suspect: bool
+    may_be_poison: bool
     arrived: float
 
 
@@ -47,13 +47,13 @@ class Inbox:
     """Deliveries of one channel, in order.
 
     Args:
-        memory: Tells who is suspect.
+        memory: Tells who is may_be_poison.
     """
 
     def __init__(self, memory: Memory) -> None:
         self.bytes = 0
-        self.suspects = 0
-        """Suspects that are unsettled."""
+        self.possible_poison = 0
+        """Possible poison operations that are unsettled."""
         self.returned = 0
         """Unsettled messages that an owner had before."""
         self._memory = memory
@@ -86,11 +86,11 @@ class Inbox:
             self.shed(message)
             return
         name, returns, returned = _history(message)
-        suspect = self._memory.is_suspect(name, returns)
-        receipt = Receipt(self, message.delivery_tag or 0, name, size, returns, returned, suspect, now)
+        may_be_poison = self._memory.may_be_poison(name, returns)
+        receipt = Receipt(self, message.delivery_tag or 0, name, size, returns, returned, may_be_poison, now)
         self._unsettled[receipt.tag] = receipt
         self.bytes += size
-        self.suspects += suspect
+        self.possible_poison += may_be_poison
         self.returned += returned
         self._ready.append(Message(message.body, receipt, returned))
 
@@ -102,11 +102,11 @@ class Inbox:
         return name
 
     def reconsider(self) -> None:
-        """Clear suspects of whom more is known now."""
+        """Clear messages that more is known of now."""
         for receipt in self._unsettled.values():
-            if receipt.suspect and not self._memory.is_suspect(receipt.fingerprint, receipt.returns):
-                receipt.suspect = False
-                self.suspects -= 1
+            if receipt.may_be_poison and not self._memory.may_be_poison(receipt.fingerprint, receipt.returns):
+                receipt.may_be_poison = False
+                self.possible_poison -= 1
 
     def ends_returned(self, receipts: Iterable[Receipt]) -> bool:
         """Return whether, once these are settled, nothing is left here that an owner had before."""
@@ -117,16 +117,16 @@ class Inbox:
 
     @property
     def available(self) -> bool:
-        """Whether there is something to take: with a suspect here, only while nothing else is handled."""
-        return bool(self._ready) and (not self.suspects or len(self._ready) == len(self._unsettled))
+        """Whether there is something to take: what may be poison is taken while nothing else is handled."""
+        return bool(self._ready) and (not self.possible_poison or len(self._ready) == len(self._unsettled))
 
     def take(self, max_items: int, max_bytes: int) -> list[Message]:
-        """Return the next messages, the first one whole; with a suspect here, only one."""
+        """Return the next messages, the first one whole; only one where something may be poison."""
         taken: list[Message] = []
         size = 0
         while self.available and len(taken) < max_items:
             size += len(self._ready[0].data)
-            if taken and (size > max_bytes or self.suspects):
+            if taken and (size > max_bytes or self.possible_poison):
                 break
             taken.append(self._ready.popleft())
         return taken
@@ -140,7 +140,7 @@ class Inbox:
         for receipt in receipts:
             if self._unsettled.pop(receipt.tag, None) is not None:
                 self.bytes -= receipt.size
-                self.suspects -= receipt.suspect
+                self.possible_poison -= receipt.may_be_poison
                 self.returned -= receipt.returned
                 tags.append(receipt.tag)
         tags.sort()

@@ -87,7 +87,7 @@ class Link:
 
     @property
     def sound(self) -> bool:
-        """Whether the broker cannot have given up this connection: decided here and now.
+        """Whether the broker cannot have ended this connection: decided here and now.
 
         Once false it stays so. A process that was frozen finds out here, before it does anything else.
         """

@@ -43,7 +43,7 @@ class Memory:
         """Hear how many returns of a message, all in all, were without a crash."""
         self._survived.raise_to(fingerprint, survived)
 
-    def is_suspect(self, fingerprint: str, returns: int) -> bool:
+    def may_be_poison(self, fingerprint: str, returns: int) -> bool:
         """Return whether a message that came back so often may be what crashes its owners."""
         return returns - self._survived.get(fingerprint) >= SUSPECT_AFTER
 

@@ -58,7 +58,7 @@ class Names:
 
     def attempts(self, number: int) -> str:
         """Return the queue with the log of attempts at a partition's messages that were handled alone."""
-        return f"{self.prefix}.{number}.trials"
+        return f"{self.prefix}.{number}.attempts"
 
     def handover(self, number: int) -> str:
         """Return the queue with the note that the last owner of a partition left for the next one."""

@@ -107,8 +107,8 @@ class RabbitPartition(Partition):
 
     @property
     def isolated(self) -> bool:
-        """Whether there is a suspect among what is unsettled, whatever the last owner says of it."""
-        return self.inbox.suspects > 0 and self._note.known
+        """Whether something unsettled may be poison, also after what the last owner says of it."""
+        return self.inbox.possible_poison > 0 and self._note.known
 
     async def read(self, max_items: int, max_bytes: int) -> list[Message]:
         """Return what has been delivered meanwhile, or wait two seconds for it."""
@@ -137,7 +137,7 @@ class RabbitPartition(Partition):
         """Return how often a message in isolation was begun by owners that crashed; others never were."""
         receipt = self._receipt(message)
         self._require_held()
-        if receipt is None or not receipt.suspect:
+        if receipt is None or not receipt.may_be_poison:
             return 0
         return await self._attempts.attempts(receipt.fingerprint)
 
@@ -145,7 +145,7 @@ class RabbitPartition(Partition):
         """Record an attempt at a message in isolation; those at others are not recorded."""
         receipt = self._receipt(message)
         self._require_held()
-        if receipt is None or not receipt.suspect:
+        if receipt is None or not receipt.may_be_poison:
             return True
         return await self._attempts.begin(receipt.fingerprint)
 
@@ -164,14 +164,14 @@ class RabbitPartition(Partition):
         # One at a time: an acknowledgement of all below a tag must not overtake one of them.
         async with self._acknowledging:
             if self.inbox.ends_returned(ours):
-                # Before they are settled: whoever owns the partition after a crash here would not know of it.
+                # Before they are settled: the next owner after a crash here would not know of it.
                 await self._note.remove()
                 if self._lost is not None:
                     return list(messages)
             async with self._link.bounded("settling"):
                 for tag, all_below in self.inbox.settle(ours):
                     await self._channel.basic_ack(tag, multiple=all_below, wait=False)
-        await self._attempts.end(ours, more=self.inbox.suspects > 0)
+        await self._attempts.end(ours, more=self.inbox.possible_poison > 0)
         for receipt in ours:
             self._memory.forget(receipt.fingerprint)
         if self.inbox.exhausted:
@@ -195,11 +195,11 @@ class RabbitPartition(Partition):
 
     async def release(self) -> None:
         """Close the channel: a cancelled consumer would leave its messages behind those of the next."""
-        self.give_up("it was released")
+        self.end("it was released")
         if self._retirement is not None:
             await asyncio.wait({self._retirement})
 
-    def give_up(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
         """Be lost from now on, on purpose."""
         self._lose(reason)
 
@@ -228,8 +228,8 @@ class RabbitPartition(Partition):
 
     @property
     def _in_doubt(self) -> bool:
-        """Whether there is a suspect of whom the last owner may know better."""
-        return self.inbox.suspects > 0 and not self._note.known
+        """Whether there is a possible poison operation of whom the last owner may know better."""
+        return self.inbox.possible_poison > 0 and not self._note.known
 
     async def _look_for_stall(self) -> None:
         """Lose a partition whose consumer the broker has forgotten: a channel does not show that."""

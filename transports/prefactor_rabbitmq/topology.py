@@ -1,4 +1,4 @@
-"""The exchange and queues that everybody agrees on, declared by whoever comes first."""
+"""The exchange and queues that everybody agrees on, declared by the first process that comes."""
 
 import asyncio
 import logging

@@ -139,7 +139,7 @@ class RedisConsumingEnd(ConsumingEnd):
         self._renewal.add(owned)
         return owned
 
-    async def waiting(self) -> int:
+    async def backlog(self) -> int:
         """Return the length of all streams: settled means deleted."""
         total = 0
         for link, keys in (await self._recorded()).items():
@@ -157,7 +157,7 @@ class RedisConsumingEnd(ConsumingEnd):
         return sorted(found, key=lambda state: state.number)
 
     async def disconnect(self) -> None:
-        """Give up what is owned, leave the fleet, and close all connections."""
+        """Release what is owned, leave the fleet, and close all connections."""
         try:
             await self._renewal.close()
             async with asyncio.timeout(_LEAVING_SECONDS), asyncio.TaskGroup() as together:

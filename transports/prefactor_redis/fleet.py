@@ -37,7 +37,7 @@ JOIN: Final = Script(
     + """
 local workers, token = KEYS[1], ARGV[1]
 enter(workers, KEYS[2], token, tonumber(ARGV[2]))
--- Whoever emptied the server emptied this, too; agents that know the number go on by it.
+-- An emptied server has lost this, too; agents that know the number go on by it.
 if ARGV[3] ~= '' then redis.call('SET', KEYS[3], ARGV[3], 'NX') end
 local members = redis.call('ZRANGE', workers, 0, -1)
 table.sort(members)

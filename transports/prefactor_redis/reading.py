@@ -104,7 +104,7 @@ class Cursor:
 
     def _require_open(self) -> None:
         if self._closed:
-            raise BrokerError("reading was stopped: the partition was given up or lost")
+            raise BrokerError("reading was stopped: the partition was released or lost")
 
     async def _disconnect(self) -> None:
         link, self._link = self._link, None

@@ -92,7 +92,7 @@ class SqliteConsuming(ConsumingEnd):
             self._renewing = asyncio.get_running_loop().create_task(self._renew_leases())
         return taken
 
-    async def waiting(self) -> int:
+    async def backlog(self) -> int:
         """Return how many operations are unsettled."""
         count, prefix = "SELECT COUNT(*) FROM operations WHERE prefix = ?", self._store.prefix
         (waiting,) = await self._store.read(lambda file: file.execute(count, (prefix,)).fetchone())

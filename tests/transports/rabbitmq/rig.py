@@ -21,7 +21,7 @@ from tests.transports.rig import Clock, Rig, until
 
 _MOST_PARTITIONS = 16
 _OF_ALL = ("partitions", "dead", "workers", "aside")
-_OF_PARTITION = ("{}", "{}.handover", "{}.trials")
+_OF_PARTITION = ("{}", "{}.handover", "{}.attempts")
 
 
 def _of_partitions(*forms: str) -> list[str]:
@@ -31,7 +31,7 @@ def _of_partitions(*forms: str) -> list[str]:
 class RabbitRig(Rig[RabbitBroker]):
     """Brokers of one server."""
 
-    attempts_log = "0.trials"
+    attempts_log = "0.attempts"
     further_host = ",127.0.0.1:1"
 
     def broker(

@@ -69,14 +69,14 @@ async def test_a_log_that_is_gone_needs_no_withdrawal(
     assert await owner.settle([message]) == []
     assert await owner.settle(await read(owner, 1)) == []
     await owner.release()
-    assert not await rig.exists("0.trials")
+    assert not await rig.exists("0.attempts")
     caplog.clear()
     await until(survivor.fleet, "a fleet")
     await survivor.fleet()
     assert len(survivor._withdrawals._pending) == 0
     assert survivor._topology._count is not None
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert not await rig.exists("0.trials")
+    assert not await rig.exists("0.attempts")
 
 
 async def test_records_of_an_earlier_release_count_as_attempts(rig: RabbitRig) -> None:
@@ -88,7 +88,7 @@ async def test_records_of_an_earlier_release_count_as_attempts(rig: RabbitRig) -
     publishing = rig.publishing()
     await publishing.partitions()
     body = receipt.fingerprint.encode()
-    await outlet(publishing).publish([Outgoing("", f"{rig.prefix}.0.trials", body)] * MAX_ATTEMPTS)
+    await outlet(publishing).publish([Outgoing("", f"{rig.prefix}.0.attempts", body)] * MAX_ATTEMPTS)
     cut(end)
     _, owner, message = await rig.isolated()
     assert await owner.attempts(message) == MAX_ATTEMPTS
@@ -107,7 +107,7 @@ async def test_the_log_stays_short_and_keeps_what_stands(
         assert await owner.begin(message)
         await owner.withdraw(message)
     assert await owner.begin(message)
-    assert await rig.depth("0.trials") <= 12
+    assert await rig.depth("0.attempts") <= 12
     assert await owner.attempts(message) == 2
     cut(end)
     await until(survivor.fleet, "a fleet")  # its record has been written anew

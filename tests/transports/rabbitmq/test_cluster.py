@@ -58,7 +58,7 @@ async def test_the_leader_of_a_partition_is_killed_under_load(
     assert (await consuming.fleet()).size == 1
 
     async def empty() -> bool:
-        return await rig.consuming(options).waiting() == 0
+        return await rig.consuming(options).backlog() == 0
 
     await until(empty, "an empty queue: what was settled is gone")
     await rig.disconnect()

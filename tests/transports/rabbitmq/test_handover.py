@@ -23,7 +23,7 @@ async def _owner(end: RabbitConsumingEnd) -> tuple[RabbitPartition, list[Message
 
 
 async def _all(end: RabbitConsumingEnd) -> RabbitPartition:
-    """Own partition 0 and read the backlog, which must hold no suspect."""
+    """Own partition 0 and read the backlog, which must hold no may_be_poison."""
     owner, messages = await _owner(end)
     assert not owner.isolated
     messages += await read(owner, len(BACKLOG) - len(messages))
@@ -143,7 +143,7 @@ async def test_the_note_goes_whoever_crashed_meanwhile(rig: RabbitRig) -> None:
     assert not await owner.settle(messages[: len(BACKLOG) // 2])
 
     async def half() -> bool:
-        return await end.waiting() == len(BACKLOG) // 2
+        return await end.backlog() == len(BACKLOG) // 2
 
     await until(half, "the settled half to go")
     cut(end)

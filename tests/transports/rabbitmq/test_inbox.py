@@ -82,18 +82,18 @@ def test_redelivered_by_flag_or_by_count() -> None:
 def test_what_this_process_survived_makes_nobody_suspect() -> None:
     memory = Memory()
     name = fingerprint(_delivery(1))
-    assert not memory.is_suspect(name, 2)
-    assert memory.is_suspect(name, 3)
+    assert not memory.may_be_poison(name, 2)
+    assert memory.may_be_poison(name, 3)
     memory.survive(name)
-    assert not memory.is_suspect(name, 3)
+    assert not memory.may_be_poison(name, 3)
     memory.forget(name)
-    assert memory.is_suspect(name, 3)
+    assert memory.may_be_poison(name, 3)
 
 
 def test_what_others_tell_is_no_less_than_what_is_known() -> None:
     memory = Memory()
     memory.learn("a", 2)
-    assert (memory.is_suspect("a", 4), memory.is_suspect("a", 5)) == (False, True)
+    assert (memory.may_be_poison("a", 4), memory.may_be_poison("a", 5)) == (False, True)
     memory.survive("a")
     memory.learn("a", 1)
     assert (memory.survived("a"), memory.survived("b")) == (3, 0)
@@ -105,10 +105,10 @@ def test_suspects_of_whom_more_is_known_are_cleared() -> None:
     _add(inbox, 1, 2, count=3)
     memory.learn(fingerprint(_delivery(1)), 1)
     inbox.reconsider()
-    assert inbox.suspects == 1
+    assert inbox.possible_poison == 1
     memory.learn(fingerprint(_delivery(2)), 3)
     inbox.reconsider()
-    assert (inbox.suspects, len(inbox.take(2, 100))) == (0, 2)
+    assert (inbox.possible_poison, len(inbox.take(2, 100))) == (0, 2)
 
 
 def test_the_last_that_an_owner_had_before_is_known() -> None:
@@ -132,7 +132,7 @@ def test_with_a_suspect_here_one_at_a_time_is_handed_out() -> None:
     _add(inbox, 1, 2)
     (first,) = inbox.take(1, 100)
     _add(inbox, 3, count=3)
-    assert (inbox.suspects, inbox.available) == (1, False)
+    assert (inbox.possible_poison, inbox.available) == (1, False)
     assert inbox.take(10, 100) == []
     inbox.settle([_receipt(first)])
     (second,) = inbox.take(10, 100)
@@ -140,7 +140,7 @@ def test_with_a_suspect_here_one_at_a_time_is_handed_out() -> None:
     inbox.settle([_receipt(second)])
     (third,) = inbox.take(10, 100)
     _add(inbox, 4, 5)
-    assert _receipt(third).suspect
+    assert _receipt(third).may_be_poison
     assert not inbox.available
     inbox.settle([_receipt(third)])
     assert len(inbox.take(10, 100)) == 2

@@ -49,7 +49,7 @@ async def test_a_cut_connection_is_a_loss_at_once_and_resumes_unaided(rig: Rabbi
     assert await owner.settle(messages[:1]) == []
 
     async def only_three() -> bool:
-        return await end.waiting() == 3
+        return await end.backlog() == 3
 
     await until(only_three, "the settled one to go")
     reading = asyncio.create_task(owner.read(1, 1))
@@ -148,7 +148,7 @@ async def test_large_messages_are_held_a_few_at_a_time(
             while len(seen) < 40:
                 messages = await owner.read(40, 10_000)
                 most = max(most, owner.inbox.bytes)
-                assert await end.waiting() == 40 - len(seen)
+                assert await end.backlog() == 40 - len(seen)
                 refused = await owner.settle(messages)
                 seen += [message.data[:2].decode() for message in messages if message not in refused]
         except BrokerError:
@@ -195,22 +195,22 @@ async def test_states_and_waiting(rig: RabbitRig) -> None:
     await rig.publish("abc", 0)
     await rig.publish("de", 1)
     end, other = rig.consuming(), rig.consuming()
-    assert await end.waiting() == 5
+    assert await end.backlog() == 5
     owner = await own(end, 0)
     messages = await read(owner, 3)
-    assert await end.waiting() == 5
+    assert await end.backlog() == 5
     await owner.settle(messages[:2])
 
     async def three() -> bool:
-        return await end.waiting() == 3
+        return await end.backlog() == 3
 
     await until(three, "three")
     first, second = await end.states()
     assert (first.number, first.owner, first.dead, second.owner) == (0, process_name(), None, None)
-    assert second.waiting == 2
+    assert second.backlog == 2
     assert [state.owner for state in await other.states()] == ["", None]
     await rig.delete("0")
-    assert [state.waiting for state in await other.states()] == [0, 2]
+    assert [state.backlog for state in await other.states()] == [0, 2]
 
 
 async def test_a_cancelled_acquire_leaves_the_partition_free(rig: RabbitRig) -> None:

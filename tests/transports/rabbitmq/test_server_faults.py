@@ -15,7 +15,7 @@ from tests.transports.rig import names, own, persistently, read, until
 
 async def _has(consuming: ConsumingEnd, count: int) -> None:
     async def check() -> bool:
-        return await consuming.waiting() == count
+        return await consuming.backlog() == count
 
     await until(check, f"{count} to be left: those that are settled go")
 

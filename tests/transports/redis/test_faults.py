@@ -52,13 +52,13 @@ async def test_a_full_server_is_drained(own_redis: RedisRig, redis_server: Redis
         await publisher.publish(0, [b"x", b"y"])
     assert raised.value.confirmed == 0
     assert await publisher.partitions() == 16
-    assert await consumer.waiting() == 10  # all or nothing
+    assert await consumer.backlog() == 10  # all or nothing
     found = await read(partition, 10)
     assert await partition.settle(found[:5]) == []
     assert await partition.dead_letter([(message, b"record") for message in found[5:8]]) == []
     await consumer.fleet()
     assert len([letter async for letter in own_redis.dead_letters().read()]) == 3
-    assert (await consumer.states())[0].waiting == 2
+    assert (await consumer.states())[0].backlog == 2
     # Its owner is killed while it is full: a successor takes over, and owners renew.
     await command(redis_server, "DEL", own_redis.key("lease"))
     successor = await own(own_redis.consuming("lease=1"))
@@ -191,7 +191,7 @@ async def test_a_server_that_hangs(own_redis: RedisRig, redis_server: RedisServe
         publisher.publish(0, [b"2"]),
         publisher.partitions(),
         consumer.fleet(),
-        consumer.waiting(),
+        consumer.backlog(),
         consumer.acquire(1, 10),
         partition.settle(first),
         partition.read(10, 100),

@@ -59,7 +59,7 @@ async def test_an_owner_whose_time_is_up_does_nothing_more(rig: RedisRig) -> Non
         await partition.read(1, 100)
     clock.now = 0.0
     assert not partition.held
-    assert await consumer.waiting() == 2
+    assert await consumer.backlog() == 2
 
 
 async def test_a_past_owner_that_knows_nothing_of_it_is_refused(rig: RedisRig) -> None:
@@ -89,7 +89,7 @@ async def test_a_past_owner_that_knows_nothing_of_it_is_refused(rig: RedisRig) -
         await one.release()  # which must not take the successor's lease
     assert partition.held
     assert names(await read(partition, 3)) == ["1", "2", "3"]
-    assert await successor.waiting() == 3
+    assert await successor.backlog() == 3
     assert await rig.letters() == []
 
 
@@ -215,9 +215,9 @@ async def test_the_states_of_partitions(rig: RedisRig) -> None:
     await rig.publish("12", partition=2)
     partition = await own(consumer, 2)
     await partition.dead_letter([((await read(partition, 1))[0], b"record")])
-    assert await consumer.waiting() == 6
+    assert await consumer.backlog() == 6
     states = await consumer.states()
-    counts = [(state.number, state.waiting, state.dead) for state in states]
+    counts = [(state.number, state.backlog, state.dead) for state in states]
     assert counts == [(0, 5, 0), (1, 0, 0), (2, 1, 1)]
     assert states[0].owner is None
     assert ":" in (states[2].owner or "")

@@ -72,7 +72,7 @@ def _add_use(findings: Findings, look: Look, asked: int | None) -> None:
     partitions = len(look.rows)
     if not partitions:
         findings.ok(
-            "partitions: none recorded yet; whoever uses the broker first makes "
+            "partitions: none recorded yet; the first process that uses the broker makes "
             f"{DEFAULT_PARTITIONS if asked is None else asked}"
         )
         return
@@ -85,7 +85,7 @@ def _add_use(findings: Findings, look: Look, asked: int | None) -> None:
 
 
 def _add_fleet(findings: Findings, look: Look) -> None:
-    waiting = count(look.waiting, "operation") + (" waits" if look.waiting == 1 else " wait")
+    waiting = count(look.backlog, "operation") + (" waits" if look.backlog == 1 else " wait")
     if look.oldest is not None:
         waiting += f", the oldest for {duration(look.oldest)}"
     free = len(look.rows) - look.owned
@@ -117,12 +117,12 @@ def judge(findings: Findings, look: Look, limits: Limits) -> None:
             f"strict: the oldest operation has waited for {duration(look.oldest)}; the limit is "
             f"{duration(limits.max_age)}"
         )
-    ageless = any(row.state.waiting and row.age is None for row in look.rows)  # as RabbitMQ has it
+    ageless = any(row.state.backlog and row.age is None for row in look.rows)  # as RabbitMQ has it
     most = DEFAULT_MAX_BACKLOG if ageless and limits.max_backlog is None else limits.max_backlog
-    if most is not None and look.waiting > most:
-        findings.problem(f"strict: {count(look.waiting, 'operation')} in the backlog; the limit is {most:,}")
+    if most is not None and look.backlog > most:
+        findings.problem(f"strict: {count(look.backlog, 'operation')} in the backlog; the limit is {most:,}")
     elif ageless:
         findings.ok(
             "strict: this broker does not tell how old its backlog is, so its length was judged: "
-            f"{look.waiting:,} of at most {most:,}; --max-backlog changes the limit"
+            f"{look.backlog:,} of at most {most:,}; --max-backlog changes the limit"
         )

@@ -75,7 +75,7 @@ def whole_lines(record: StoredDeadLetter) -> Iterator[Text]:
         "sequence": fields.get("sequence"),
         "partition": fields["partition"],
         "made": None if "created_at" not in fields else moment_of(record),
-        "set aside": _when(record),
+        "dead since": _when(record),
         "reason": fields["reason"],
         "attempts": "0, it was never tried" if fields["attempts"] == 0 else fields["attempts"],
         "API's reply": fields["reply"] or "none",

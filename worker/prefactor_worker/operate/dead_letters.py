@@ -246,7 +246,7 @@ def _nothing(done: str) -> str:
 
 
 def _agreed(question: str) -> bool:
-    """Ask whoever is at the terminal; where nobody is, refuse.
+    """Ask at the terminal; where there is none, refuse.
 
     Raises:
         BadParameter: There is no terminal to ask at.

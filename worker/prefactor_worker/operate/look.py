@@ -45,9 +45,9 @@ class Look:
     aside: int = 0
 
     @property
-    def waiting(self) -> int:
+    def backlog(self) -> int:
         """Operations that wait in all partitions."""
-        return sum(row.state.waiting for row in self.rows)
+        return sum(row.state.backlog for row in self.rows)
 
     @property
     def oldest(self) -> float | None:
@@ -98,7 +98,7 @@ class Observer:
         aside = await self._end.standing_aside()
         now, at = time.monotonic(), datetime.now(UTC)
         rows = [self._row(state, at.timestamp(), now - self._looked_at) for state in states]
-        self._waited = {state.number: state.waiting for state in states}
+        self._waited = {state.number: state.backlog for state in states}
         self._looked_at = now
         return Look(at, rows, await self._count(states), aside)
 
@@ -110,7 +110,7 @@ class Observer:
     def _row(self, state: PartitionState, at: float, since: float) -> Row:
         age = None if state.oldest is None else max(0.0, at - state.oldest)
         waited = self._waited.get(state.number)
-        return Row(state, age, None if waited is None else (state.waiting - waited) / since)
+        return Row(state, age, None if waited is None else (state.backlog - waited) / since)
 
     async def _count(self, states: Sequence[PartitionState]) -> int:
         known = [state.dead for state in states if state.dead is not None]

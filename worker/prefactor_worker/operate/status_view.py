@@ -23,8 +23,8 @@ def as_json(broker: str, look: Look) -> dict[str, Any]:
                 "partition": row.state.number,
                 "owned": row.owned,
                 "owner": row.state.owner or None,
-                "waiting": row.state.waiting,
-                "waiting_change_per_second": _rounded(row.change),
+                "backlog": row.state.backlog,
+                "backlog_change_per_second": _rounded(row.change),
                 "oldest_seconds": _rounded(row.age),
                 "dead_letters": row.state.dead,
             }
@@ -35,8 +35,8 @@ def as_json(broker: str, look: Look) -> dict[str, Any]:
             "owned": look.owned,
             "workers": look.workers,
             "standing_aside": look.aside,
-            "waiting": look.waiting,
-            "waiting_change_per_second": _rounded(look.change),
+            "backlog": look.backlog,
+            "backlog_change_per_second": _rounded(look.change),
             "oldest_seconds": _rounded(look.oldest),
             "dead_letters": look.dead,
         },
@@ -57,7 +57,7 @@ def as_table(broker: str, look: Look, *, watched: bool, rows: int | None = None)
         return Group(_title(broker), nothing, *_refused(look))
     shown = look.rows
     if rows is not None and len(shown) > rows:
-        busiest = sorted(shown, key=lambda row: (row.state.waiting, row.state.dead or 0), reverse=True)
+        busiest = sorted(shown, key=lambda row: (row.state.backlog, row.state.dead or 0), reverse=True)
         shown = sorted(busiest[:rows], key=lambda row: row.state.number)
     table = Table()
     table.add_column("partition", justify="right")
@@ -71,8 +71,8 @@ def as_table(broker: str, look: Look, *, watched: bool, rows: int | None = None)
         table.add_row(*_cells(row, watched=watched), style="" if row.owned else "yellow")
     table.add_section()
     change = [_signed(look.change)] if watched else []
-    oldest = "" if look.waiting == 0 else _UNKNOWN if look.oldest is None else duration(look.oldest)
-    table.add_row("all", _owners(look), f"{look.waiting:,}", *change, oldest, f"{look.dead:,}", style="bold")
+    oldest = "" if look.backlog == 0 else _UNKNOWN if look.oldest is None else duration(look.oldest)
+    table.add_row("all", _owners(look), f"{look.backlog:,}", *change, oldest, f"{look.dead:,}", style="bold")
     return Group(_title(broker), table, *_notes(look, shown))
 
 
@@ -83,10 +83,10 @@ def _title(broker: str) -> Text:
 def _cells(row: Row, *, watched: bool) -> list[str]:
     state = row.state
     owner = "none" if state.owner is None else safe(state.owner) or "a worker"
-    oldest = "" if state.waiting == 0 else _UNKNOWN if row.age is None else duration(row.age)
+    oldest = "" if state.backlog == 0 else _UNKNOWN if row.age is None else duration(row.age)
     dead = _UNKNOWN if state.dead is None else f"{state.dead:,}"
     change = [_signed(row.change)] if watched else []
-    return [str(state.number), owner, f"{state.waiting:,}", *change, oldest, dead]
+    return [str(state.number), owner, f"{state.backlog:,}", *change, oldest, dead]
 
 
 def _owners(look: Look) -> str:

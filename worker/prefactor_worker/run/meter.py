@@ -42,7 +42,7 @@ class Meter:
         )
         self.dead = Total(
             "prefactor_operations_dead_lettered",
-            "Operations that were given up.",
+            "Operations that were dead-lettered.",
             ["type"],
             registry=registry,
         )

@@ -37,7 +37,7 @@ class RunSettings:
         max_retries: Tries of an operation after the first, on its own account.
         retry_delay_base: Bound of the first backoff, in seconds.
         max_retry_delay: Bound of one backoff, in seconds.
-        request_timeout: Seconds without a byte from the API until a request is given up.
+        request_timeout: Seconds without a byte from the API until a request has failed.
         drain: Whether to end once everything is settled or dead-lettered.
         grace: Seconds that a stop may take.
         metrics_host: Where metrics and health are served.

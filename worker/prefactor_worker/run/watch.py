@@ -58,7 +58,7 @@ class Watch:
         self._health = health
         self._registry = registry
         self._waiting = Gauge(
-            "prefactor_partition_waiting",
+            "prefactor_partition_backlog",
             "Operations that are not settled.",
             ["partition"],
             registry=registry,
@@ -78,7 +78,7 @@ class Watch:
             registry=registry,
         )
         self._held = Gauge(
-            "prefactor_operations_held", "Operations that this worker holds.", registry=registry
+            "prefactor_operations_prefetched", "Operations that this worker holds.", registry=registry
         )
         self._away = Gauge("prefactor_api_unavailable", "1 while the API is waited for.", registry=registry)
         self._refused = Gauge(
@@ -158,7 +158,7 @@ class Watch:
         self._asked_partitions = None
 
     def _show(self, state: PartitionState) -> None:
-        self._waiting.labels(state.number).set(state.waiting)
+        self._waiting.labels(state.number).set(state.backlog)
         # Not every broker can tell; this worker can, of what it holds itself.
         oldest = state.oldest if state.oldest is not None else self._queue.consumer.oldest(state.number)
         age = 0.0 if oldest is None else max(0.0, time.time() - oldest)
