@@ -204,7 +204,7 @@ class PrefactorCoreClient:
         """Register a new agent instance.
 
         ``await`` it for a handle, or use it with ``async with``: leaving finishes the instance if it is
-        unfinished. Starting it is the caller's in both cases.
+        unfinished. The instance starts with ``start()``, or else with its first span.
 
         Args:
             agent_id: PFID of the agent; none with a token that names the deployment.

@@ -36,7 +36,7 @@ class AgentInstanceHandle:
     async def start(self, timestamp: datetime | None = None) -> None:
         """Queue the start of the instance, by default now. A second call does nothing.
 
-        An instance that is not started by then is started with its first span.
+        An instance whose first span comes before this call starts with that span.
         """
         if self._started:
             return
@@ -103,7 +103,7 @@ class AgentInstanceHandle:
             raise PrefactorTerminatedError(self._client.termination_monitor.reason(self._instance_id))
 
     async def __aenter__(self) -> Self:
-        """Return the handle; starting the instance is the caller's."""
+        """Return the handle, without starting the instance."""
         return self
 
     async def __aexit__(
@@ -140,11 +140,11 @@ class InstanceRequest(Coroutine[Any, Any, AgentInstanceHandle]):
         return self._creation.throw(*args)
 
     def close(self) -> None:
-        """Give the registration up before it ran; part of being a coroutine."""
+        """Drop the registration before it ran; part of being a coroutine."""
         self._creation.close()
 
     async def __aenter__(self) -> AgentInstanceHandle:
-        """Register the instance; starting it is the caller's."""
+        """Register the instance, without starting it."""
         self._handle = await self._creation
         return self._handle
 

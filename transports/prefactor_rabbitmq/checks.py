@@ -18,15 +18,14 @@ _SILENT = "RabbitMQ does not answer to messages"
 async def problems(link: Link, topology: Topology, timeout: float) -> list[str]:
     """Return everything that is wrong. Makes nothing, and leaves nothing.
 
-    Whether quorum queues can be made is known by the version alone, and permissions by what is refused under
-    a name that nothing has.
+    Permissions are known by what is refused under a name that nothing has.
 
     Raises:
         BrokerError: The connection was lost meanwhile.
     """
     version = ".".join(map(str, link.version))
     if link.version < LEAST_VERSION:
-        return [f"RabbitMQ {version} has no quorum queues: 3.8 or newer is needed"]
+        return [f"RabbitMQ {version} is too old: 3.10 or newer is needed"]
     found = await denied(link, topology.names)
     if not found:
         found += await _look(link, topology)

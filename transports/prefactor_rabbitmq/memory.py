@@ -7,7 +7,7 @@ from typing import Final
 
 from aiormq.abc import DeliveredMessage
 
-SUSPECT_AFTER: Final = 3
+POISON_AFTER: Final = 3
 """Returns of a message, not known to be harmless, from which on it is handled alone."""
 _REMEMBERED: Final = 50_000
 _USUAL_BYTES: Final = 4 * 1024 * 1024
@@ -45,7 +45,7 @@ class Memory:
 
     def may_be_poison(self, fingerprint: str, returns: int) -> bool:
         """Return whether a message that came back so often may be what crashes its owners."""
-        return returns - self._survived.get(fingerprint) >= SUSPECT_AFTER
+        return returns - self._survived.get(fingerprint) >= POISON_AFTER
 
     def forget(self, fingerprint: str) -> None:
         """Forget a message that is gone from the broker."""

@@ -19,7 +19,7 @@ from prefactor_rabbitmq.names import Names
 
 logger = logging.getLogger("prefactor_rabbitmq")
 
-LEAST_VERSION: Final = (3, 8)
+LEAST_VERSION: Final = (3, 10)
 _LIMITED_VERSION: Final = (4, 0)
 _BATCH: Final = 16
 """Queues declared within one limit of time: a new quorum queue takes some 10 ms, in a cluster 100."""
@@ -65,7 +65,7 @@ class Topology:
         async with self._lock:
             if self._count is None:
                 if link.version < LEAST_VERSION:
-                    raise BrokerError("RabbitMQ 3.8 or newer is needed: older ones have no quorum queues")
+                    raise BrokerError("RabbitMQ 3.10 or newer is needed")
                 count = await self._record(link)
                 await self._declare_exchange(link)
                 await self._declare(link, self.names.dead, {})
