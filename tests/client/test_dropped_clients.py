@@ -77,7 +77,7 @@ async def used(client: PrefactorCoreClient) -> AgentInstanceHandle:
     return instance
 
 
-@pytest.mark.timeout(300)  # each client reads the system's certificates
+@pytest.mark.timeout(600)  # each client reads the system's certificates
 @pytest.mark.usefixtures("no_collector")
 async def test_two_hundred_dropped_clients_leave_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -91,7 +91,7 @@ async def test_two_hundred_dropped_clients_leave_nothing(
         assert len(await emulator.effects()) == 600
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_two_hundred_clients_that_are_held_go_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

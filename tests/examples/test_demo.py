@@ -27,7 +27,8 @@ BARK = "When do dogs bark?"
 PURR = "Why does a cat purr?"
 NOTHING_WRONG = "lost 0, doubled 0, out of order 0, unexpected 0"
 
-pytestmark = pytest.mark.timeout(300)
+# They look for what a demo leaves behind, so no two run at a time.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("demo")]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from prefactor_emulator.verify_files import read_effects
 from tests.support.fleet import Child, Figures, Fleet, until
 
 
-async def stop(*workers: Child, within: float = 30.0) -> None:
+async def stop(*workers: Child, within: float = 180.0) -> None:
     """Have workers stop cleanly, all at once."""
     for worker in workers:
         worker.signal(signal.SIGTERM)
@@ -23,7 +23,7 @@ async def stop(*workers: Child, within: float = 30.0) -> None:
         assert await worker.ended(within) == 0, worker.log
 
 
-async def published(fleet: Fleet, agent: Child, within: float = 90.0) -> int:
+async def published(fleet: Fleet, agent: Child, within: float = 180.0) -> int:
     """Wait for an agent's end: the broker has all that it put. Return how much that was."""
     report = await fleet.report(agent, within)
     assert (report["left"], report["unconfirmed"], report["dropped"]) == (0, 0, {}), report
@@ -31,7 +31,7 @@ async def published(fleet: Fleet, agent: Child, within: float = 90.0) -> int:
     return int(report["put"])
 
 
-async def takes_effect(fleet: Fleet, number: int, within: float = 60.0) -> None:
+async def takes_effect(fleet: Fleet, number: int, within: float = 180.0) -> None:
     """Wait for so many effects."""
     try:
         await until(lambda: fleet.effects_are(number), within)
@@ -142,7 +142,7 @@ async def operator(fleet: Fleet, *words: str) -> Child:
 async def printed(child: Child, *statuses: int) -> object:
     """Wait for a command's end and return what it printed, ``None`` where it was refused."""
     assert child.process.stdout is not None
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(300):
         output = await child.process.stdout.read()
     status = await child.ended(10)
     assert not statuses or status in statuses, child.log

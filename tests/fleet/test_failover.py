@@ -107,7 +107,7 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
     return redis_cluster_of(request.getfixturevalue("redis_cluster"), prefix)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("working", [True, False], ids=["drained meanwhile", "drained afterwards"])
 async def test_a_leader_killed_under_load(cluster: Cluster, tmp_path: Path, working: bool) -> None:
     """With nothing drained before the kill, whatever was confirmed must be on the other nodes."""
@@ -123,13 +123,13 @@ async def test_a_leader_killed_under_load(cluster: Cluster, tmp_path: Path, work
             await takes_effect(fleet, 500)
             instance = effect_instances(fleet)[-1]  # it has only begun
         else:
-            await until(lambda: fleet.puts() > 500, 20, "the agent publishes")
+            await until(lambda: fleet.puts() > 500, 180, "the agent publishes")
             instance = list(read_puts(str(tmp_path / "puts-0.jsonl")))[-1].instance_id
         number = partition_of(instance, cluster.partitions)
         before = await fleet.effects()
         mend = await asyncio.to_thread(cluster.kill, number)
         if cluster.is_needed:
-            await until(lambda: "does not take operations" in agent.log, 20, "the agent meets it")
+            await until(lambda: "does not take operations" in agent.log, 180, "the agent meets it")
         enough.touch()
         if cluster.is_needed:
             await asyncio.to_thread(mend)
@@ -167,7 +167,7 @@ async def test_a_master_that_lost_its_replica(redis_cluster: RedisCluster, redis
                 return True
             return False
 
-        await until(is_published, 30)
+        await until(is_published, 180)
         assert await asyncio.to_thread(master.command, "XLEN", key) == 3
     finally:
         await end.disconnect()

@@ -47,7 +47,7 @@ def hostile(instance: str, number: int, change: dict[str, Any]) -> bytes:
     return to_json(fields | change | {"body": body})
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 async def test_good_operations_are_delivered_beside_hostile_ones(fleet: Fleet) -> None:
     ids = PfidFactory()
     puts = await published(fleet, await fleet.agent("--instances", "6", "--tasks", "6", "--spans", "6"))

@@ -41,7 +41,7 @@ UNAVAILABLE = "error:status=503"
 Outage = Callable[[Probed], Awaitable[None]]
 
 pytestmark = [
-    pytest.mark.timeout(400 if FULL else 150),
+    pytest.mark.timeout(600),
     pytest.mark.parametrize("partitions", [1, 16] if FULL else [1]),
 ]
 
@@ -62,7 +62,7 @@ async def owned(worker: Probed, good: Callable[[float], bool]) -> bool:
 async def has_begun(fleet: Fleet, worker: Probed) -> None:
     """Wait until a worker owns everything, and has begun what it found."""
     partitions = int(fleet.url.rpartition("=")[2])
-    await until(lambda: owned(worker, lambda number: number == partitions), 30, "it owns all partitions")
+    await until(lambda: owned(worker, lambda number: number == partitions), 180, "it owns all partitions")
     await asyncio.sleep(BEGUN_SECONDS)
 
 
@@ -79,7 +79,7 @@ async def killed_in_the_outage(fleet: Fleet, outages: int) -> None:
         worker = await probed_worker(fleet)
         (before,) = await fault_hits(fleet.emulator)
         await has_begun(fleet, worker)
-        await until(partial(asked_again, fleet, before), 30, "it asks the API")
+        await until(partial(asked_again, fleet, before), 180, "it asks the API")
         await worker.child.kill()
     await set_faults(fleet.emulator)
 
@@ -142,7 +142,7 @@ async def drained(fleet: Fleet) -> bool:
 
 async def lost_everything(worker: Probed) -> None:
     """Wait until a worker knows that it owns nothing."""
-    await until(lambda: owned(worker, lambda number: number == 0), 30, "it notices")
+    await until(lambda: owned(worker, lambda number: number == 0), 180, "it notices")
 
 
 @pytest.mark.parametrize("outage", ["frozen", "restarted", "frozen worker"])

@@ -85,7 +85,7 @@ def reasons(records: list[StoredDeadLetter]) -> dict[str, tuple[str, int, str | 
 async def test_a_poison_is_dead_lettered_and_its_neighbours_are_delivered(
     transport_url: str, tmp_path: Path
 ) -> None:
-    async with running_fleet(short(transport_url), tmp_path) as fleet, asyncio.timeout(100):
+    async with running_fleet(short(transport_url), tmp_path) as fleet, asyncio.timeout(300):
         agent = await fleet.agent("--instances", "24", "--tasks", "24", "--spans", "24")
         operations = 24 * (3 + 2 * 24)
         await published(fleet, agent)
@@ -122,7 +122,7 @@ async def work(fleet: Fleet, notes: Notes, lost: str) -> None:
                 await instance.finish()
 
         await asyncio.gather(run(lost), *(run(None) for _ in range(NEIGHBOURS)))
-        assert await client.flush(20)
+        assert await client.flush(180)
 
 
 Doomed = Callable[[Notes, str], list[Operation]]
@@ -137,7 +137,7 @@ DOOMED: dict[str, Doomed] = {
 async def test_what_depends_on_a_poison_is_set_aside_unsent_and_can_be_replayed(
     transport_url: str, tmp_path: Path, what: str
 ) -> None:
-    async with running_fleet(short(transport_url), tmp_path) as fleet, asyncio.timeout(110):
+    async with running_fleet(short(transport_url), tmp_path) as fleet, asyncio.timeout(300):
         lost = PfidFactory().new()
         notes = Notes(fleet)
         await work(fleet, notes, lost)
@@ -159,7 +159,9 @@ async def test_what_depends_on_a_poison_is_set_aside_unsent_and_can_be_replayed(
         found = notes.compared(fleet)
         assert (found.lost, found.doubled, found.out_of_order) == (len(doomed), 0, 0)
         name = "prefactor_operations_dead_lettered_total"
-        await until(lambda: worker.metric_is(name, lambda dead: dead == len(doomed)), 10, "each counted once")
+        await until(
+            lambda: worker.metric_is(name, lambda dead: dead == len(doomed)), 180, "each counted once"
+        )
         for kind in Kind:
             count = sum(one.type is kind for one in [poison, *followers])
             assert await worker.metric(name, type=kind.value) == count

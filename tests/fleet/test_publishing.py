@@ -132,7 +132,7 @@ async def test_memory_full_and_then_drained(site: Site) -> None:
     agent = await site.fleet.agent(*load, "--until", str(noticed))
     await until(lambda: waiting(site.fleet, 50))
     await site.fill()
-    await until(lambda: "does not take operations" in agent.log, 60, "the agent notices, in its log")
+    await until(lambda: "does not take operations" in agent.log, 180, "the agent notices, in its log")
     noticed.touch()
     async with working(site.fleet):
         await site.relieve()
@@ -160,7 +160,7 @@ async def test_streams_and_queues_deleted(site: Site) -> None:
                     instance.span("a"),
                 ):
                     pass
-            assert await client.flush(30)
+            assert await client.flush(180)
             await takes_effect(site.fleet, (round_ + 1) * 20 * 5)
             await site.delete_all()
     await stop(worker)

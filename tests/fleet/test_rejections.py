@@ -101,7 +101,7 @@ async def test_only_what_is_rejected_and_what_depends_on_it_suffers(fleet: Fleet
     probed = await probed_worker(fleet)
     async with agent(fleet, notes) as client:
         await work(client)  # makes streams and queues, and warms everything up
-        await until(lambda: probed.answers("/readyz", 200), 30, "it is ready")
+        await until(lambda: probed.answers("/readyz", 200), 180, "it is ready")
         # How long it takes where nothing is wrong.
         earlier = set(notes.put_at)
         await work(client)
@@ -115,7 +115,7 @@ async def test_only_what_is_rejected_and_what_depends_on_it_suffers(fleet: Fleet
             f"reject:type=agent_instances/register,instance={refused}",
         )
         unfinished = await work(client, refused, suspects=3)
-        assert await client.flush(20)
+        assert await client.flush(180)
         doomed = keys_of([*notes.of(refused), *notes.under("bad")])
         others = set(notes.put_at) - doomed - before
         await takes_effect(fleet, len(before | others), 30)
@@ -146,7 +146,7 @@ async def until_letters(fleet: Fleet, number: int) -> list[StoredDeadLetter]:
         found[:] = await dead_letters(fleet)
         return len(found) >= number
 
-    await until(enough, 30, f"{number} dead letters")
+    await until(enough, 180, f"{number} dead letters")
     return found
 
 

@@ -55,7 +55,7 @@ async def test_what_the_api_refuses_again_stays_a_dead_letter(fleet: Fleet) -> N
         creates = [key for key in doomed if key.endswith(":create")]
         return set(now) == doomed and all(says_why_now(now[key], before[key]) for key in creates)
 
-    await until(refused_again, 30, "each is a dead letter again, with the second answer")
+    await until(refused_again, 180, "each is a dead letter again, with the second answer")
     # The emulator takes nothing for an instance that is finished.
     assert await effect_keys(fleet) & doomed == set()
 
@@ -83,7 +83,7 @@ async def refused_spans(fleet: Fleet, notes: Notes) -> list[AgentInstanceHandle]
             return instance
 
         instances = await asyncio.gather(*(run() for _ in range(INSTANCES)))
-        assert await client.flush(30)
+        assert await client.flush(180)
         return list(instances)
 
 
@@ -107,7 +107,7 @@ async def test_a_replay_beside_killed_workers_lists_a_purge_and_another_replay(f
         goal = len(good) + (number + 1) * len(doomed) // 5
         # Whatever comes first: two replays at once may take turns, and then the second waits.
         with contextlib.suppress(AssertionError):
-            await until(partial(fleet.effects_are, goal), 10)
+            await until(partial(fleet.effects_are, goal), 180)
         await worker.kill()
         worker = await fleet.worker()
     for child in (*replays, purge, *lists):
@@ -122,7 +122,7 @@ async def test_a_replay_beside_killed_workers_lists_a_purge_and_another_replay(f
         # A broker may count only what no worker has read yet, so what must be delivered is looked for.
         return not await dead_letters(fleet) and doomed - purged <= await effect_keys(fleet)
 
-    await until(done, 60, "everything but what was purged is delivered")
+    await until(done, 180, "everything but what was purged is delivered")
     await stop(worker)
     await fleet.drain()
     vanished = doomed - await effect_keys(fleet)

@@ -21,7 +21,7 @@ async def test_a_worker_backs_off_and_goes_on_when_replies_make_sense(fleet: Fle
     puts = await published(fleet, await fleet.agent("--instances", str(INSTANCES), "--spans", "4"))
     async with senseless_api(kind) as (api, url):
         worker = await fleet.worker("--api-url", url)
-        await until(lambda: api.requests > 0, 30, "it works")
+        await until(lambda: api.requests > 0, 180, "it works")
         await asyncio.sleep(SECONDS)
         requests = api.requests
         warnings = [line for line in worker.log.splitlines() if "WARNING" in line]
@@ -29,5 +29,5 @@ async def test_a_worker_backs_off_and_goes_on_when_replies_make_sense(fleet: Fle
         assert requests <= REQUESTS
         assert warnings, "somebody is told"
         assert len(warnings) <= 5 + INSTANCES, "once, and not with every request"
-        await until(lambda: len(set(api.done)) == puts, 60, "everything is delivered")
+        await until(lambda: len(set(api.done)) == puts, 180, "everything is delivered")
     assert await dead_letters(fleet) == []

@@ -72,7 +72,7 @@ async def test_a_worker_whose_token_is_refused_stands_aside(transport_url: str, 
 
         file.write_text(TOKEN)
         await share(refused, good, partitions=[8, 8])
-        await until(lambda: probed.answers("/readyz", 200), 20, "it is ready")
+        await until(lambda: probed.answers("/readyz", 200), 180, "it is ready")
         assert (await total(fleet))["standing_aside"] == 0
         assert refused.log.count("standing aside from") == 1
         assert refused.log.count("the API refuses the token") == 1

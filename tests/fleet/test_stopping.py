@@ -85,8 +85,8 @@ async def drained(fleet: Fleet, puts: int) -> None:
 async def in_a_request(fleet: Fleet, grace: str) -> Probed:
     """Return a worker that has sent a request which takes for ever."""
     probed = await probed_worker(fleet, "--grace", grace)
-    await until(lambda: probed.answers("/healthz", 200), 20)
-    await until(lambda: probed.metric_is("prefactor_operations_prefetched", lambda held: held > 0), 20)
+    await until(lambda: probed.answers("/healthz", 200), 180)
+    await until(lambda: probed.metric_is("prefactor_operations_prefetched", lambda held: held > 0), 180)
     return probed
 
 
@@ -96,7 +96,7 @@ async def test_a_second_signal_ends_at_once(fleet: Fleet) -> None:
     puts = await publish(fleet, ENDLESS)
     worker = (await in_a_request(fleet, "60")).child
     worker.signal(signal.SIGTERM)
-    await until(lambda: "SIGTERM" in worker.log, 10, "it is told")
+    await until(lambda: "SIGTERM" in worker.log, 180, "it is told")
     assert worker.process.returncode is None, worker.log
     worker.signal(signal.SIGTERM)
     assert await worker.ended(20) == 128 + signal.SIGTERM
@@ -116,7 +116,7 @@ async def test_in_the_middle_of_an_outage(fleet: Fleet) -> None:
     puts = await publish(fleet, "away:")
     # A grace period that is longer than the stop may take: it does not wait for the API.
     worker = await fleet.worker("--grace", "60")
-    await until(lambda: "the API is unavailable" in worker.log, 20, "it waits for the API")
+    await until(lambda: "the API is unavailable" in worker.log, 180, "it waits for the API")
     await stopped(worker)
     assert account(worker) == (0, 0)
     await drained(fleet, puts)
@@ -124,7 +124,7 @@ async def test_in_the_middle_of_an_outage(fleet: Fleet) -> None:
 
 async def test_without_work_it_waits_without_burning_a_core(fleet: Fleet) -> None:
     probed = await probed_worker(fleet)
-    await until(lambda: probed.answers("/readyz", 200), 30, "it has taken its partitions")
+    await until(lambda: probed.answers("/readyz", 200), 180, "it has taken its partitions")
     before = cpu_seconds(probed.child.process.pid)
     await asyncio.sleep(IDLE_SECONDS)
     assert (cpu_seconds(probed.child.process.pid) - before) / IDLE_SECONDS < 0.1

@@ -20,7 +20,7 @@ async def test_a_worker_is_succeeded(fleet: Fleet, number: signal.Signals) -> No
     workers = [second]
     if number is signal.SIGSTOP:
         first.signal(signal.SIGCONT)
-        await until(lambda: "lost (" in first.log, 20, "it notices what it has lost")
+        await until(lambda: "lost (" in first.log, 180, "it notices what it has lost")
         workers.append(first)
     puts = await published(fleet, agent)
     await stop(*workers)

@@ -106,9 +106,9 @@ async def test_probes_and_metrics_answer(fleet: Fleet) -> None:
     puts = await published(fleet, await fleet.agent("--instances", "5", "--spans", "4"))
     probed = await probed_worker(fleet)
     await takes_effect(fleet, puts)
-    await until(lambda: probed.answers("/readyz", 200), 20)
+    await until(lambda: probed.answers("/readyz", 200), 180)
     assert await probed.ask("/readyz") == (200, "ready\n")
-    await until(lambda: probed.metric_is("prefactor_operations_prefetched", lambda held: held == 0), 10)
+    await until(lambda: probed.metric_is("prefactor_operations_prefetched", lambda held: held == 0), 180)
     assert await probed.ask("/healthz") == (200, "nothing to do\n")
     assert (await probed.ask("/elsewhere"))[0] == 404
     assert await probed.metric("prefactor_operations_settled_total") == puts
@@ -125,10 +125,10 @@ async def test_a_broker_that_is_away_is_waited_for(tmp_path: Path) -> None:
     """A worker may be started before its broker is; it says so, lives, and stops when it is told to."""
     async with running_fleet(f"redis://127.0.0.1:{free_port()}/0", tmp_path) as fleet:
         probed = await probed_worker(fleet)
-        await until(lambda: "is unavailable" in probed.child.log, 20)
+        await until(lambda: "is unavailable" in probed.child.log, 180)
         assert await probed.answers("/healthz", 200)
         assert await probed.answers("/readyz", 503)
-        await until(lambda: probed.metric_is("prefactor_broker_unavailable", lambda away: away == 1), 10)
+        await until(lambda: probed.metric_is("prefactor_broker_unavailable", lambda away: away == 1), 180)
         await stop(probed.child)
 
 
@@ -147,14 +147,14 @@ async def test_json_lines_hold_no_secrets(
         await set_faults(fleet.emulator, "reject:schema=level-1,count=3")
         worker = await fleet.worker("--log-format", "json", "--log-level", "debug")
         agent = await fleet.agent("--instances", "20", "--spans", "20", "--bytes", "30", "--pace", "0.5")
-        await until(lambda: "dead-lettered" in worker.log, 20)
+        await until(lambda: "dead-lettered" in worker.log, 180)
         await fleet.emulator.kill()
-        await until(lambda: "the API is unavailable" in worker.log, 20)
+        await until(lambda: "the API is unavailable" in worker.log, 180)
         await fleet.emulator.start()
-        await until(lambda: "the API is back" in worker.log, 20)
+        await until(lambda: "the API is back" in worker.log, 180)
         await published(fleet, agent)
         await asyncio.to_thread(server.kill)
-        await until(lambda: "is unavailable" in worker.log.partition("the API is back")[2], 30)
+        await until(lambda: "is unavailable" in worker.log.partition("the API is back")[2], 180)
         worker.signal(signal.SIGTERM)
         assert await worker.ended(35) in {0, 1}
         lines = [json.loads(line) for line in worker.log.splitlines()]
@@ -171,7 +171,7 @@ async def several(fleet: Fleet, number: int, *options: str) -> AsyncIterator[Chi
     """A worker of several processes that has begun to deliver; whatever is left of it is killed."""
     head = await fleet.worker("--processes", str(number), "--log-format", "json", *options)
     try:
-        await until(lambda: len(processes(head)) == number, 30, f"{number} workers")
+        await until(lambda: len(processes(head)) == number, 180, f"{number} workers")
         await takes_effect(fleet, 200)
         yield head
     finally:
@@ -186,10 +186,10 @@ async def test_several_processes_run_and_stop_as_one(fleet: Fleet) -> None:
     port = free_port()
     async with several(fleet, 2, "--metrics-host", "127.0.0.1", "--metrics-port", str(port)) as head:
         os.kill(processes(head)[0], signal.SIGKILL)
-        await until(lambda: "starting it again" in head.log, 10)
-        await until(lambda: len(processes(head)) == 3, 20, "a third in place of the first")
+        await until(lambda: "starting it again" in head.log, 180)
+        await until(lambda: len(processes(head)) == 3, 180, "a third in place of the first")
         # Their ports are this one and the next, where that was free.
-        await until(lambda: Probed(head, port).answers("/healthz", 200), 10)
+        await until(lambda: Probed(head, port).answers("/healthz", 200), 180)
         puts = await published(fleet, agent)
         await takes_effect(fleet, puts)
         await stop(head, within=40)
@@ -221,7 +221,7 @@ async def test_workers_whose_first_process_is_killed_stop_cleanly(fleet: Fleet) 
 async def test_a_stop_before_anything_was_begun_is_a_good_end(fleet: Fleet) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         worker = await fleet.worker()
-        await until(partial(catches, worker.process.pid, signal.SIGTERM), 20, "it can be stopped")
+        await until(partial(catches, worker.process.pid, signal.SIGTERM), 180, "it can be stopped")
         worker.signal(number)
         assert await worker.ended(10) == 0, number
         assert worker.log == "", f"{number!r}: it had not come as far as that"

@@ -60,7 +60,7 @@ class Child:
         self.signal(signal.SIGKILL)
         await self.process.wait()
 
-    async def line(self, within: float = 90.0) -> str:
+    async def line(self, within: float = 180.0) -> str:
         """Return its next line of output."""
         assert self.process.stdout is not None
         async with asyncio.timeout(within):
@@ -164,7 +164,7 @@ async def running_fleet(url: str, folder: Path, *emulator_options: str) -> Async
             await fleet.close()
 
 
-async def until(condition: Callable[[], Any], within: float = 90.0, message: str = "") -> None:
+async def until(condition: Callable[[], Any], within: float = 180.0, message: str = "") -> None:
     """Wait for a condition (or a coroutine function's result) to be true."""
     deadline = asyncio.get_running_loop().time() + within
     while True:

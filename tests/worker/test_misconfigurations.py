@@ -148,7 +148,7 @@ except MissingDriverError as error:
 """
 
 
-@pytest.mark.timeout(300)  # twenty processes
+@pytest.mark.timeout(600)  # twenty processes
 async def test_a_missing_driver() -> None:
     slots = asyncio.Semaphore(_AT_ONCE)
 

@@ -85,6 +85,7 @@ class Proxy:
         """End everything, and wait until it has ended."""
         self.refuse()
         await self.reset()
+        await asyncio.sleep(0.1)  # what was being accepted then is aborted, and its socket closes after that
 
     async def normal(self) -> None:
         """Accept again, and pass everything on.
