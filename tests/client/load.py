@@ -180,14 +180,14 @@ def count(effects: list[dict[str, object]]) -> Counter[str]:
     return Counter(str(effect["type"]) for effect in effects)
 
 
-async def check_everything(emulator: Emulator, queue: RecordingQueue, load: Load) -> None:
-    """Check a load of 20 instances with 100 spans: every effect once, in order, with the right parent."""
+async def check_everything(emulator: Emulator, queue: RecordingQueue, load: Load, tasks: int = 10) -> None:
+    """Check a load of 20 instances: each effect once, in order, with the right parent; ten spans a turn."""
     effects = await emulator.effects()
     assert count(effects) == {
         "agent_instances/register": 20,
         "agent_instances/start": 20,
-        "agent_spans/create": 2_000,
-        "agent_spans/finish": 2_000,
+        "agent_spans/create": 200 * tasks,
+        "agent_spans/finish": 200 * tasks,
         "agent_instances/finish": 20,
     }
     assert compare(queue.puts, effects) == Comparison(lost=0, doubled=0, out_of_order=0)
