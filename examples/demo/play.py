@@ -53,19 +53,19 @@ def _watch(agents: list[Child], emulator: Emulator, fleet: Fleet | None, asked: 
         answered, put, delivered = (
             sum(each.get(figure, 0) for each in told.values()) for figure in ("answered", "put", "delivered")
         )
-        effects, waiting = sum(emulator.stats()["effects"].values()), 0
+        effects, backlog = sum(emulator.stats()["effects"].values()), 0
         shown = {name: ", ".join(f"{k} {v}" for k, v in each.items()) for name, each in told.items()}
         if fleet:
             fleet.look(answered / asked, effects, put)
-            waiting = fleet.status("waiting")
+            backlog = fleet.status("backlog")
             shown |= {worker.child.name: worker.words for worker in fleet.workers}
-            shown["broker"] = f"{waiting} waiting"
+            shown["broker"] = f"{backlog} in the backlog"
         view.show(shown | {"API": f"{effects} effects"})
-        now = (answered, put, delivered, waiting, effects)
+        now = (answered, put, delivered, backlog, effects)
         if now != before:
             before, moved = now, time.monotonic()
         still = time.monotonic() - moved
-        if all(ended) and waiting == 0 and (effects >= put or still > _LATE_SECONDS):
+        if all(ended) and backlog == 0 and (effects >= put or still > _LATE_SECONDS):
             return
         if still > _STILL_SECONDS:
             raise DemoError(f"nothing moves any more: put {put}, {effects} have taken effect, {shown}")

@@ -75,7 +75,7 @@ async def test_what_waits_who_owns_it_and_what_is_dead(transport_url: str) -> No
     assert "guest:" not in free["broker"]
 
     assert (done.status, done.errors) == (0, "")
-    for words in ("partition", "owner", "waiting", "oldest", "dead letters", "none", "│       all │"):
+    for words in ("partition", "owner", "backlog", "oldest", "dead letters", "none", "│       all │"):
         assert words in done.output
     assert "No worker is there: operations wait until one is." in done.output
     assert ("This broker tells neither which worker" in done.output) is not tells_all

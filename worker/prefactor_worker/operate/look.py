@@ -15,7 +15,7 @@ class Row:
     Attributes:
         state: What the broker says.
         age: Seconds since its oldest unsettled operation was published, where the broker can tell.
-        change: By how much ``waiting`` has changed a second; ``None`` at the first look.
+        change: By how much ``backlog`` has changed a second; ``None`` at the first look.
     """
 
     state: PartitionState
@@ -56,7 +56,7 @@ class Look:
 
     @property
     def change(self) -> float | None:
-        """By how much ``waiting`` has changed a second, in all."""
+        """By how much ``backlog`` has changed a second, in all."""
         changes = [row.change for row in self.rows if row.change is not None]
         return sum(changes) if changes else None
 

@@ -62,9 +62,9 @@ def as_table(broker: str, look: Look, *, watched: bool, rows: int | None = None)
     table = Table()
     table.add_column("partition", justify="right")
     table.add_column("owner", overflow="fold")
-    table.add_column("waiting", justify="right")
+    table.add_column("backlog", justify="right")
     if watched:
-        table.add_column("waiting, change/s", justify="right")
+        table.add_column("backlog, change/s", justify="right")
     table.add_column("oldest", justify="right")
     table.add_column("dead letters", justify="right")
     for row in shown:
@@ -111,8 +111,8 @@ def _notes(look: Look, shown: Sequence[Row]) -> list[Text]:
         notes.append(
             Text(
                 "This broker tells neither which worker owns a partition, nor how old what waits is, nor "
-                "from which partition dead letters come. What workers have in hand does not count as "
-                "waiting.",
+                "from which partition dead letters come. What workers have prefetched does not count "
+                "here.",
                 style="dim",
             )
         )
