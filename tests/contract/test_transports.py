@@ -10,6 +10,8 @@ from prefactor_core.testing import QueueContract, Transport, TransportContract
 from tests.support.brokers.redis_cluster import RedisCluster
 from tests.transports.rabbitmq.rig import RabbitRig
 
+_PATIENCE = 120.0  # seconds: on a busy machine
+
 
 class TestMemory(QueueContract):
     """What has to do with other processes does not apply to it."""
@@ -26,6 +28,7 @@ def _redis(url: str, prefix: str, leftovers: Callable[[], Awaitable[list[str]]])
         dies_within=1.0,
         leftovers=leftovers,
         keeps={"{prefix}:partitions"},
+        patience=_PATIENCE,
     )
 
 
@@ -70,4 +73,5 @@ class TestRabbitMQ(TransportContract):
             dies_within=3.0,
             leftovers=leftovers,
             keeps={"partitions", "workers", "dead", *queues},
+            patience=_PATIENCE,
         )
