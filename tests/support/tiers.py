@@ -36,8 +36,8 @@ _BREAKABLE: Final = {
     "redis_sentinel",
     "redis_server",
 }
-_ONE_AT_A_TIME: Final = ("rabbit_cluster", "redis_cluster", "redis_sentinel", "rabbit_server")
-"""Servers that take long to start: their tests run in one process of a parallel run, one after the other."""
+_ONE_AT_A_TIME: Final = {"rabbit_cluster", "redis_cluster", "redis_sentinel", "rabbit_server"}
+"""Servers that take long to start, and much of a machine: one process of a parallel run has them."""
 _SUPPORT: Final = "tests.support.brokers."
 _STARTERS: Final = {"create_subprocess_exec", "Popen", "subprocess"}
 """Names in code that starts child processes."""
@@ -62,10 +62,9 @@ def tiers_of(item: pytest.Item) -> set[str]:
 
 def group_of(item: pytest.Item) -> str | None:
     """Return what a test shares with others that are to run in the same process; None if nothing."""
-    fixtures = set(getattr(item, "fixturenames", ()))
-    for name in _ONE_AT_A_TIME:
-        if name in fixtures:
-            return name
+    named = set(getattr(item, "fixturenames", ())).union(*map(_reached, _functions_of(item)))
+    if named & _ONE_AT_A_TIME:
+        return "servers"
     scopes = {fixture.scope for fixture in _fixtures_of(item) if fixture.func.__module__.startswith("tests.")}
     return item.nodeid.partition("::")[0] if scopes & {"module", "class", "package"} else None
 
@@ -129,3 +128,5 @@ def _names(code: CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _names(constant)
+        elif isinstance(constant, str):
+            yield constant  # a fixture that is asked for by name
