@@ -93,15 +93,16 @@ async def more_effects(fleet: Fleet, more: int) -> None:
 
 @asynccontextmanager
 async def working(fleet: Fleet) -> AsyncIterator[None]:
-    """A worker for the length of an ``async with``."""
+    """A worker, ready before an agent puts anything, for the length of an ``async with``."""
     worker = await fleet.worker()
+    await until(lambda: "gained" in worker.log)
     yield
     await stop(worker)
 
 
 async def test_a_broker_restarted_under_load(site: Site) -> None:
-    agent = await site.fleet.agent(*PACED)
     async with working(site.fleet):
+        agent = await site.fleet.agent(*PACED, "--pace", "0.6")  # it goes on for longer than a restart takes
         await takes_effect(site.fleet, 200)
         await site.restart()
         await more_effects(site.fleet, 200)
@@ -111,8 +112,8 @@ async def test_a_broker_restarted_under_load(site: Site) -> None:
 
 async def test_connections_reset_swallowed_and_refused(site: Site) -> None:
     async with Proxy.before(site.broker.url) as proxy:
-        agent = await site.fleet.agent(*PACED, "--pace", "0.3", url=proxy.url(site.fleet.url))
         async with working(site.fleet):
+            agent = await site.fleet.agent(*PACED, "--pace", "0.3", url=proxy.url(site.fleet.url))
             await takes_effect(site.fleet, 200)
             for _ in range(3):
                 await proxy.reset()
