@@ -127,7 +127,7 @@ async def test_vhosts_and_permissions(own_rabbit: RabbitRig, rabbit_server: Rabb
     for writes, reads, verb in (("^$", ".*", "bind"), (".*", "^$", "read")):
         await permit(".*", writes, reads)
         assert await says(f"may not {verb} what begins with prefactor."), verb
-    await permit(".*", ".*", "^prefactor.*")
+    await permit(".*", "^prefactor.*", ".*")
     assert await says("dead letters need")
     await permit(".*", ".*", ".*")
     assert await broker.check() == []
