@@ -28,7 +28,7 @@ def settled(worker: Child) -> int:
 
 async def share(*workers: Child, partitions: list[int]) -> None:
     """Wait until workers own so many partitions."""
-    await until(lambda: [owned(one) for one in workers] == partitions, 40, f"{partitions} partitions")
+    await until(lambda: [owned(one) for one in workers] == partitions, 180, f"{partitions} partitions")
 
 
 async def test_one_four_two(fleet: Fleet) -> None:
@@ -58,11 +58,11 @@ async def test_a_worker_whose_token_is_refused_stands_aside(transport_url: str, 
     file = tmp_path / "token"
     file.write_text(TOKEN)
     async with running_fleet(transport_url, tmp_path, "--token", TOKEN) as fleet:
-        agent = await fleet.agent("--instances", "40", "--spans", "60", "--pace", "0.2")
         probed = await probed_worker(fleet, "--api-token-file", str(file), PREFACTOR_API_TOKEN="")
         refused, good = probed.child, await fleet.worker()
         await share(refused, good, partitions=[8, 8])
         file.write_text("revoked-token")
+        agent = await fleet.agent("--instances", "40", "--spans", "60", "--pace", "0.2")
         await share(refused, good, partitions=[0, PARTITIONS])
         found = await total(fleet)
         assert (found["standing_aside"], found["owned"]) == (1, PARTITIONS)
