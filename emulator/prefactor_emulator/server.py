@@ -17,16 +17,29 @@ from prefactor_emulator.connection import BreakableProtocol
 _GRACE_SECONDS = 2
 
 
-class _AnnouncingServer(uvicorn.Server):
-    """Says when it listens.
+class EmulatorServer(uvicorn.Server):
+    """Serves an emulator, and says when it listens.
 
     Args:
-        config: What to run and how.
+        emulator: What to serve.
         announce: Called once requests are taken.
     """
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
-        super().__init__(config)
+    def __init__(self, emulator: Emulator, announce: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                emulator,
+                loop="asyncio",
+                http=BreakableProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+            )
+        )
         self._announce = announce
 
     @override
@@ -61,19 +74,7 @@ def bind(host: str, port: int) -> socket.socket:
 def serve(emulator: Emulator, listener: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT, having said on stdout where, once requests are taken."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    config = uvicorn.Config(
-        emulator,
-        loop="asyncio",
-        http=BreakableProtocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-    server = _AnnouncingServer(config, lambda: _announce(listener))
+    server = EmulatorServer(emulator, lambda: _announce(listener))
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         server.should_exit = True

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import logging
 import os
-import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
@@ -13,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 
 from prefactor_emulator.accounts import Accounts
 from prefactor_emulator.app import Emulator as EmulatorApp
-from prefactor_emulator.connection import BreakableProtocol
 from prefactor_emulator.database import Database
-from prefactor_emulator.server import bind
+from prefactor_emulator.server import EmulatorServer, bind
 
 _START_SECONDS = 60.0
 
@@ -78,18 +75,6 @@ class Emulator:
         self._port = int(url.rsplit(":", 1)[1])
 
 
-class _Server(uvicorn.Server):
-    """Says when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = threading.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-
 class _Listener(logging.Handler):
     """Keeps what an emulator's thread logs as it would write it to stderr."""
 
@@ -121,7 +106,7 @@ class EmulatorThread:
         self._options = parser.parse_args(options)
         self._listener = bind("127.0.0.1", self._options.port)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._server: _Server | None = None
+        self._server: EmulatorServer | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"emulator at {self.url}", daemon=True)
         self._log = _Listener(self._thread.name)
@@ -148,23 +133,8 @@ class EmulatorThread:
                     database, Accounts(options.token, options.account), dedup=options.dedup
                 )
                 emulator.faults.activate(options.fault, options.seed)
-                server = _Server(
-                    uvicorn.Config(
-                        emulator,
-                        loop="asyncio",
-                        http=BreakableProtocol,
-                        ws="none",
-                        lifespan="off",
-                        log_config=None,
-                        log_level="warning",
-                        access_log=False,
-                        server_header=False,
-                        timeout_graceful_shutdown=2,
-                    )
-                )
-                self._server = server
-                server.listening = self._ready
-                server.run(sockets=[self._listener])
+                self._server = EmulatorServer(emulator, self._ready.set)
+                self._server.run(sockets=[self._listener])
         finally:
             self._ready.set()
 
