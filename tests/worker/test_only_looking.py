@@ -67,7 +67,7 @@ async def test_an_unused_rabbitmq_stays_unused(rabbit_server: RabbitServer, vhos
     assert await asyncio.to_thread(_everything_in, rabbit_server, vhost) == before
     for words in (
         "this user's permissions are as they have to be",
-        f"partitions: none recorded yet; whoever uses the broker first makes {PARTITIONS}",
+        f"partitions: none recorded yet; the first process that uses the broker makes {PARTITIONS}",
     ):
         assert words in checked.output
     async with open_queue(url) as queue:  # what uses it is seen here
