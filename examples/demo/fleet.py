@@ -14,9 +14,9 @@ import httpx
 
 from children import Children, DemoError
 from prefactor_core import PrefactorCoreConfig
-from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.exceptions import BrokerError
 from prefactor_core.plugins import create_queue
+from prefactor_core.transport import BrokerQueue
 
 Say = Callable[[str], None]
 _HOST: Final = "127.0.0.1"

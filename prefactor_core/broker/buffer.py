@@ -33,7 +33,7 @@ class Line:
     """What the buffer holds for one partition, in order."""
 
     partition: int | None
-    """Which one; ``None`` while nobody knows how many there are."""
+    """Which one; ``None`` while it is not known how many there are."""
     entries: deque[tuple[int, Envelope]] = field(default_factory=deque)
     """Each with its number in the order of all puts."""
     sent: int = 0

@@ -19,7 +19,7 @@ from prefactor_core.broker.driver import ConsumingEnd, Message, PartitionState
 from prefactor_core.broker.prefetch import Disposed, Inbox, OwnedPartition, Quota
 from prefactor_core.broker.reader import BROKER_RETRY, Reader
 from prefactor_core.exceptions import QueueClosedError
-from prefactor_core.execution.retry import Tries
+from prefactor_core.execution.retry import Retrying
 from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage, describe
 from prefactor_core.queue.base import DeadLetter, Delivery
@@ -212,7 +212,7 @@ class Consumer:
     # -- keeping the assignment
 
     async def _keep_assignment(self) -> None:
-        tries = Tries(self, BROKER_RETRY, self.outage)
+        retrying = Retrying(self, BROKER_RETRY, self.outage)
         while not self._closed:
             try:
                 await self._look()
@@ -221,9 +221,9 @@ class Consumer:
                 # partitions helps nobody.
                 self.problem = f"{self._name} is unavailable: {describe(error)}"
                 self._rebalance.look(len(self.owned), complete=False)
-                await tries.failed(error)
+                await retrying.failed(error)
                 continue
-            tries.worked()
+            retrying.worked()
             self.problem = None
             if not self._taking_part and self._aside is None:
                 self._taking_part = True

@@ -6,7 +6,7 @@ batches, order, assignments, prefetching and accounts; what is below is the brok
 owner a partition.
 
 Every failure of the driver or the network leaves a method as ``BrokerError``, and every method bounds its
-waits. After a ``BrokerError`` nobody knows whether the call took effect: it may be repeated, and that is
+waits. After a ``BrokerError`` it is not known whether the call took effect: it may be repeated, and that is
 harmless.
 """
 

@@ -18,7 +18,7 @@ from prefactor_core.broker.buffer import Buffer, BufferBounds, Line
 from prefactor_core.broker.driver import PublishingEnd
 from prefactor_core.broker.envelope import encode
 from prefactor_core.exceptions import BrokerError, QueueClosedError
-from prefactor_core.execution.retry import RetryPolicy, Tries
+from prefactor_core.execution.retry import Retrying, RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import Published
@@ -145,7 +145,7 @@ class Publisher:
 
     async def _learn_partitions(self) -> None:
         # Whatever it raises is tried again: the driver is somebody else's code.
-        partitions = await Tries(self, self._retry, self._outage).insist(self._end.partitions)
+        partitions = await Retrying(self, self._retry, self._outage).insist(self._end.partitions)
         for line in self._buffer.partition(partitions):
             self._take_off(line)
 
@@ -158,18 +158,18 @@ class Publisher:
         """Publish a line until nothing is left in it."""
         if not self._closed:
             await asyncio.sleep(_LINGER)
-        tries = Tries(line, self._retry, self._outage)
+        retrying = Retrying(line, self._retry, self._outage)
         while line.entries:
             try:
-                async with self._doubtful if tries.failures else self._slots:
+                async with self._doubtful if retrying.failures else self._slots:
                     await self._publish(line)
             except Exception as error:  # noqa: BLE001 -- told, and tried again
                 # Also what is no BrokerError: what waits must not be stranded by a mistake of the driver's.
                 if isinstance(error, BrokerError) and error.confirmed > 0:
-                    tries.failures = 0  # it gets on
-                await tries.failed(error)
+                    retrying.failures = 0  # it gets on
+                await retrying.failed(error)
             else:
-                tries.worked()
+                retrying.worked()
         self._outage.worked(line)  # also if the last try failed with all of it confirmed
         del self._flights[line]
 

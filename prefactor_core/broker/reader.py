@@ -11,7 +11,7 @@ from prefactor_core.broker.isolation import IsolatedAttempt, Isolation
 from prefactor_core.broker.prefetch import Inbox, OwnedPartition
 from prefactor_core.exceptions import BrokerError
 from prefactor_core.execution.disposal import DeadLetterLog
-from prefactor_core.execution.retry import RetryPolicy, Tries
+from prefactor_core.execution.retry import Retrying, RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import DeadLetter, Delivery
@@ -47,7 +47,7 @@ class Reader:
             self._isolation.forget(owned)
 
     async def _read(self, owned: OwnedPartition) -> None:
-        tries = Tries(owned, BROKER_RETRY, self._outage)
+        retrying = Retrying(owned, BROKER_RETRY, self._outage)
         while owned.reading:
             max_items, max_bytes = owned.room()
             if not max_items:
@@ -59,9 +59,9 @@ class Reader:
                 # Also what is no BrokerError: the driver's mistakes must not strand a partition.
                 if isinstance(error, BrokerError) and not owned.partition.held:
                     continue
-                await tries.failed(error)
+                await retrying.failed(error)
             else:
-                tries.worked()
+                retrying.worked()
                 await self._take_in(owned, messages)
 
     async def _take_in(self, owned: OwnedPartition, messages: list[Message]) -> None:
@@ -147,7 +147,7 @@ class Reader:
 
     async def _insist(self, owned: OwnedPartition, action: Callable[[], Awaitable[R]]) -> R | None:
         """Repeat what the broker did not do for as long as the partition is ours; ``None`` once it is not."""
-        tries = Tries(owned, BROKER_RETRY, self._outage)
+        retrying = Retrying(owned, BROKER_RETRY, self._outage)
         while owned.current:
             try:
                 result = await action()
@@ -155,8 +155,8 @@ class Reader:
                 # Also if the mistake is the driver's: to go on without this message would be out of order.
                 if isinstance(error, BrokerError) and not owned.partition.held:
                     break
-                await tries.failed(error)
+                await retrying.failed(error)
             else:
-                tries.worked()
+                retrying.worked()
                 return result
         return None

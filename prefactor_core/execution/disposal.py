@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 from prefactor_core.accounts import ExecutorAccount
 from prefactor_core.bounded import Throttle
 from prefactor_core.execution.lanes import Resolution
-from prefactor_core.execution.retry import RetryPolicy, Tries
+from prefactor_core.execution.retry import Retrying, RetryPolicy
 from prefactor_core.operations import Operation, kind_of
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import DeadLetter, Delivery, Queue
@@ -147,4 +147,4 @@ class Disposal:
 
     async def _insist(self, action: Callable[[], Awaitable[R]]) -> R:
         # The queue is somebody else's code; a delivery that it is not told of would come again.
-        return await Tries(action, self._retry, self._outage).insist(action)
+        return await Retrying(action, self._retry, self._outage).insist(action)

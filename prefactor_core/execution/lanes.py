@@ -3,7 +3,7 @@
 A lane is the first-in-first-out line of the deliveries of one key. At most one batch of a lane is out at
 a time. A batch takes the longest prefix that fits from each lane that is ready.
 
-When a batch fails as a whole nobody knows which of its items is to blame, so fewer travel together
+When a batch fails as a whole it is not known which of its items is to blame, so fewer travel together
 before anything counts against an item: the same batch once more, then each lane alone, then the lane's
 first item alone. Only there do failures count as attempts. A success widens the lane again.
 

@@ -1,4 +1,4 @@
-"""Trying again: the one retry policy, and the one loop that goes on until something works."""
+"""The one retry policy, and the one loop that goes on until something works."""
 
 import asyncio
 import random
@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long to wait before trying again; ``max_retries`` counts against an item.
+    """How long to wait before a retry; ``max_retries`` counts against an item.
 
     Full jitter (a uniform choice between nothing and the exponential bound) spreads the retries of many
     senders best; see "Exponential Backoff And Jitter" in the AWS architecture blog. A server's
@@ -38,7 +38,7 @@ class RetryPolicy:
         return floor + self.rng.uniform(0.0, bound)
 
 
-class Tries:
+class Retrying:
     """Attempts of ``who`` until one works: an outage logs the failures, and a policy backs off."""
 
     def __init__(self, who: Hashable, retry: RetryPolicy, outage: Outage) -> None:
@@ -49,7 +49,7 @@ class Tries:
         """Failures in a row."""
 
     async def failed(self, error: Exception) -> None:
-        """Take note of a failure, and wait before the next try."""
+        """Take note of a failure, and wait before the next attempt."""
         self.failures += 1
         self._outage.failed(self._who, error)
         await asyncio.sleep(self._retry.delay(self.failures))

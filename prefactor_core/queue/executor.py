@@ -13,7 +13,7 @@ from prefactor_core.execution.disposal import Disposal, Observe
 from prefactor_core.execution.handler import BatchHandler, Circuit, EachItem, NoCircuit
 from prefactor_core.execution.lanes import Lanes, Resolution
 from prefactor_core.execution.outcome import LATER, Outcome, Retry
-from prefactor_core.execution.retry import RetryPolicy, Tries
+from prefactor_core.execution.retry import Retrying, RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import Attempt, Delivery, Queue
@@ -204,7 +204,7 @@ class TaskExecutor:
     # -- receiving
 
     async def _receive(self) -> None:
-        tries = Tries(self, self._retry, self._outage)
+        retrying = Retrying(self, self._retry, self._outage)
         try:
             while True:
                 await self._wait_for_room()
@@ -218,11 +218,11 @@ class TaskExecutor:
                     return
                 except Exception as error:  # noqa: BLE001 -- told, and tried again
                     # The queue is somebody else's code; what it still holds must not be stranded.
-                    await tries.failed(error)
+                    await retrying.failed(error)
                     continue
                 finally:
                     self._blocked_getters = 0
-                tries.worked()
+                retrying.worked()
                 try:
                     for delivery in deliveries:
                         if delivery.attempt is not None:

@@ -26,7 +26,7 @@ class OwnershipContract(Contract):
             rest = [operation for operation in put if operation.idempotency_key not in handled]
             assert by_instance(items(deliveries)) == by_instance(rest)
             (again,) = [one for one in deliveries if one.item.idempotency_key == held]
-            assert again.maybe_sent, "nobody knows what the dead one did with it"
+            assert again.maybe_sent, "it is not known what the dead one did with it"
             assert not await successor.settle(deliveries)
             await eventually(successor.depth, lambda depth: depth == 0, transport.patience)
 

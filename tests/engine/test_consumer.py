@@ -447,7 +447,7 @@ async def test_release_puts_back_at_the_head_in_order() -> None:
 
 @virtual
 async def test_release_forgets_what_was_disposed_of() -> None:
-    """Whoever was interrupted while it settled does not know how far it came."""
+    """A caller that was interrupted while it settled does not know how far it came."""
     broker = filled(2, 2)
     async with consuming(broker) as one:
         held = await receive(one, 4)
@@ -534,7 +534,7 @@ async def test_what_cannot_be_read_of_a_partition_that_is_lost_meanwhile() -> No
 
 
 @virtual
-async def test_careful_partitions_are_handled_one_at_a_time() -> None:
+async def test_isolated_partitions_are_handled_one_at_a_time() -> None:
     broker = FakeBroker(2)
     broker.isolated.add(0)
     fill(broker, 0, 3)
@@ -921,7 +921,7 @@ async def test_who_stands_aside_leaves_everything_to_the_others(caplog: pytest.L
     await asyncio.sleep(5)
     for worker in workers:
         await worker.stop()
-    assert broker.aside == {}, "whoever ends does not stand aside any more"
+    assert broker.aside == {}, "one that has ended does not stand aside any more"
     assert broker.wrongs == []
     aside = [record for record in caplog.records if "standing aside" in record.getMessage()]
     assert len(aside) == 2

@@ -262,7 +262,7 @@ async def test_block_waits_for_room_in_the_order_of_the_calls() -> None:
     waiting = [asyncio.create_task(queue.put(number)) for number in range(6)]
     await asyncio.sleep(100)
     assert [task.done() for task in waiting] == [True, True, False, False, False, False]
-    assert queue.accepted == 2, "whoever waits has not put yet"
+    assert queue.accepted == 2, "a caller that waits has not put yet"
     assert balanced(queue)  # type: ignore[arg-type]
     deliveries = await queue.receive(2, 1 << 30)
     await asyncio.sleep(1)
@@ -317,7 +317,7 @@ async def test_block_and_what_is_given_back() -> None:
 
 
 @virtual
-async def test_close_wakes_whoever_waits_for_room() -> None:
+async def test_close_wakes_those_that_wait_for_room() -> None:
     queue: InMemoryQueue[int] = InMemoryQueue(1, policy="block")
     await queue.put(1)
     waiting = [asyncio.create_task(queue.put(number)) for number in (2, 3)]

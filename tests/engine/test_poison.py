@@ -1,4 +1,4 @@
-"""Operations that kill whoever handles them, in virtual time: they are lost with what depends on them."""
+"""Operations that kill the worker that handles them, in virtual time: they are lost with their dependents."""
 
 import asyncio
 import itertools
@@ -214,7 +214,7 @@ async def test_what_depends_on_a_poison_is_buried_with_it_unsent(poison: str, tr
     assert len(world.broker.letters) == len(records)
     assert world.api.happened["b"] == keys_of(nested("b"))
     assert world.api.happened.get("a", []) == [key for key in keys_of(nested("a")) if key not in lost]
-    # Whoever looks on sees each of them once.
+    # An observer sees each of them once.
     assert Counter(key_of(letter.item) for letter in world.letters) == Counter(dict.fromkeys(lost, 1))
     assert {letter.reason for letter in world.letters} <= {KILLED, FOLLOWS}
 
@@ -275,7 +275,7 @@ async def test_a_worker_that_dies_between_storing_a_letter_and_removing_its_oper
 
 @virtual
 async def test_a_worker_that_loses_the_partition_of_a_poison_it_has_given_up() -> None:
-    """Its next owner gives it up; whoever had it does not take it for lost."""
+    """Its next owner dead-letters it; the last one does not take it for lost."""
     world = World("a:register")
     world.put(nested("a"), nested("b"))
     lost = [True]

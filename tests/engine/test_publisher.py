@@ -581,7 +581,7 @@ async def test_block_never_holds_more_than_its_bounds() -> None:
 
 
 @virtual
-async def test_close_wakes_whoever_waits_for_room() -> None:
+async def test_close_wakes_those_that_wait_for_room() -> None:
     broker = FakeBroker(1)
     broker.unavailable = True
     publisher = make(broker, items=1, policy="block")

@@ -1,4 +1,4 @@
-"""Whoever replays dead letters is told what became of them; disposal never waits for that."""
+"""The command that replays dead letters is told what became of them; disposal never waits for that."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

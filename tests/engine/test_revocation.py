@@ -130,7 +130,7 @@ def test_what_is_with_the_handler_is_resolved_by_its_outcome() -> None:
     batch = lanes.take(WIDE, 0)
     old.current = False
     add(lanes, new, "a1")
-    assert lanes.take(WIDE, 0) == [], "one batch of a lane at a time, whoever owns it"
+    assert lanes.take(WIDE, 0) == [], "one batch of a lane at a time, with any owner"
     resolution = lanes.resolve(batch, [SETTLED, NOT_REACHED, NOT_REACHED], 0)
     assert names(resolution.settled) == "a1"
     assert names(lanes.take(WIDE, 0)) == "a1"
@@ -316,7 +316,7 @@ def test_a_loss_that_another_owner_decides_anew_is_no_loss() -> None:
 
 
 class Revocable(Queue[Any]):
-    """A queue whose deliveries belong to whoever holds the switch."""
+    """A queue whose deliveries belong to the holder of the switch."""
 
     def __init__(self) -> None:
         self.owner = Switch()
@@ -604,7 +604,7 @@ async def test_what_the_queue_refuses_is_counted_as_given_back(what: str) -> Non
     await asyncio.sleep(2)
     account = executor.account
     assert (account.received, account.released, executor.held) == (1, 1, 0)
-    # Whoever owns it now decides; what follows is not held to be lost here.
+    # Its owner decides now; what follows is not held to be lost here.
     queue.refuses = lambda delivery: delivery.revoked
     await queue.put(start("a"))
     assert await executor.stop(10)

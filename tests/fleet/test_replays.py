@@ -113,7 +113,7 @@ async def test_a_replay_beside_killed_workers_lists_a_purge_and_another_replay(f
     for child in (*replays, purge, *lists):
         await printed(child)
 
-    # Whoever was refused because others were reading tries again, as an operator does.
+    # A command that was refused because others were reading is repeated, as an operator does.
     async def done() -> bool:
         if not await nothing_waits(fleet):
             return False

@@ -105,7 +105,7 @@ async def test_a_second_signal_ends_at_once(fleet: Fleet) -> None:
 
 @on_redis
 async def test_a_request_that_takes_longer_than_the_grace_period(fleet: Fleet) -> None:
-    """It is cut off, and whoever gets its operations knows that they may have had their effect."""
+    """It is cut off, and the next owner of its operations knows that they may have had their effect."""
     puts = await publish(fleet, ENDLESS)
     await stopped((await in_a_request(fleet, "2")).child)
     await drained(fleet, puts)

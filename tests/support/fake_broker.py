@@ -415,7 +415,7 @@ class FakePartition(Partition):
     async def _renew(self) -> None:
         while self.held:
             await asyncio.sleep(self._broker.lease_seconds / 4)
-            asked_at = now()  # whoever owns counts from the question, the broker from its answer
+            asked_at = now()  # the owner counts from the question, the broker from its answer
             try:
                 if await self._call("renew", self._extend) and self.held:
                     self._sure_until = asked_at + self._broker.lease_seconds * SAFE_PART

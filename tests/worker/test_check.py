@@ -32,7 +32,7 @@ def emulator() -> Iterator[str]:
 
 @contextmanager
 def _something_else(status: HTTPStatus) -> Iterator[str]:
-    """Serve a page to whoever asks."""
+    """Serve a page to every client."""
 
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

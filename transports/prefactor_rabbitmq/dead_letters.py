@@ -31,8 +31,8 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
     What one reader has got is hidden from all others. So there is one at a time: the next one waits until
     this end is disconnected.
 
-    A quorum queue takes many records back in no order at all. They have their times with them, and whoever
-    finds records that came back puts all of them in order before anything is shown.
+    A quorum queue takes many records back in no order at all. They have their times with them, and a
+    reader that finds records that came back puts all of them in order before anything is shown.
 
     Args:
         connector: Makes the connection.

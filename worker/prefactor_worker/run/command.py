@@ -56,7 +56,7 @@ def run(
         typer.Option(envvar="PREFACTOR_BATCH", min=1, max=1000, help="Operations in one request at most."),
     ] = 250,
     max_retries: Annotated[
-        int, typer.Option(envvar="PREFACTOR_MAX_RETRIES", min=0, max=100, help="Tries after the first.")
+        int, typer.Option(envvar="PREFACTOR_MAX_RETRIES", min=0, max=100, help="Attempts after the first.")
     ] = 3,
     request_timeout: Annotated[
         float,

@@ -34,7 +34,7 @@ class RunSettings:
         token: The API's token.
         concurrency: Requests in flight at most.
         batch: Operations in one request at most.
-        max_retries: Tries of an operation after the first, on its own account.
+        max_retries: Attempts at an operation after the first, on its own account.
         retry_delay_base: Bound of the first backoff, in seconds.
         max_retry_delay: Bound of one backoff, in seconds.
         request_timeout: Seconds without a byte from the API until a request has failed.
