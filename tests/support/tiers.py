@@ -37,7 +37,7 @@ _BREAKABLE: Final = {
     "redis_server",
 }
 _ONE_AT_A_TIME: Final = {"rabbit_cluster", "redis_cluster", "redis_sentinel", "rabbit_server"}
-"""Servers that take long to start, and much of a machine: one process of a parallel run has them."""
+"""Servers that take long to start: of each kind, one process of a parallel run has one."""
 _SUPPORT: Final = "tests.support.brokers."
 _STARTERS: Final = {"create_subprocess_exec", "Popen", "subprocess"}
 """Names in code that starts child processes."""
@@ -63,8 +63,8 @@ def tiers_of(item: pytest.Item) -> set[str]:
 def group_of(item: pytest.Item) -> str | None:
     """Return what a test shares with others that are to run in the same process; None if nothing."""
     named = set(getattr(item, "fixturenames", ())).union(*map(_reached, _functions_of(item)))
-    if named & _ONE_AT_A_TIME:
-        return "servers"
+    if servers := named & _ONE_AT_A_TIME:
+        return min(servers)
     scopes = {fixture.scope for fixture in _fixtures_of(item) if fixture.func.__module__.startswith("tests.")}
     return item.nodeid.partition("::")[0] if scopes & {"module", "class", "package"} else None
 
