@@ -25,11 +25,15 @@ Errors of the network never appear here: agent code does not meet them. They bec
 dead letter, or a log line.
 """
 
-from functools import partial
+from typing import Any
 
 
 class PrefactorCoreError(Exception):
     """Base of all errors of prefactor-core."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Copied and unpickled without __init__, whose arguments are not always ``args``.
+        return type(self).__new__, (type(self), *self.args), vars(self)
 
 
 class InvalidInputError(PrefactorCoreError, ValueError):
@@ -42,11 +46,6 @@ class InvalidInputError(PrefactorCoreError, ValueError):
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
         self.field = field
-        self._problem = problem
-
-    def __reduce__(self) -> tuple[type["InvalidInputError"], tuple[str, str]]:
-        # Exceptions are rebuilt from ``args``, which hold the joined message, not our two arguments.
-        return type(self), (self.field, self._problem)
 
 
 class InvalidIdentifierError(InvalidInputError):
@@ -98,9 +97,6 @@ class PrefactorTerminatedError(PrefactorCoreError):
         super().__init__(f"terminated by the service: {reason}" if reason else "terminated by the service")
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type["PrefactorTerminatedError"], tuple[str | None]]:
-        return type(self), (self.reason,)
-
 
 class OperationError(PrefactorCoreError):
     """Why an operation was dead-lettered; the reason on its dead letter.
@@ -139,16 +135,6 @@ class PrefactorTelemetryFailureError(PrefactorCoreError):
         self.operation_type = operation_type
         self.dropped_operations = dropped_operations
 
-    def __reduce__(self) -> tuple[partial["PrefactorTelemetryFailureError"], tuple[object, ...]]:
-        # Exceptions are rebuilt from ``args``, which cannot hold keywords.
-        rebuild = partial(
-            type(self),
-            cause=self.cause,
-            operation_type=self.operation_type,
-            dropped_operations=self.dropped_operations,
-        )
-        return rebuild, self.args
-
 
 class QueueClosedError(PrefactorCoreError):
     """The queue is closed: nothing can be put, and what it held has been handed out."""
@@ -178,6 +164,3 @@ class BrokerError(TransportError):
     def __init__(self, message: str, confirmed: int = 0) -> None:
         super().__init__(message)
         self.confirmed = confirmed
-
-    def __reduce__(self) -> tuple[type["BrokerError"], tuple[str, int]]:
-        return type(self), (str(self), self.confirmed)
