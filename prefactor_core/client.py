@@ -1,6 +1,7 @@
 """The client: the one object that an agent needs."""
 
 import asyncio
+import json
 import logging
 from datetime import datetime
 from hashlib import sha256
@@ -22,7 +23,6 @@ from prefactor_core.instance_handle import AgentInstanceHandle, InstanceRequest
 from prefactor_core.managers.agent_instance import AgentInstanceManager
 from prefactor_core.monitoring.termination_monitor import TerminationMonitor
 from prefactor_core.operations import Operation
-from prefactor_core.payloads import canonical_json
 from prefactor_core.plugins import create_queue
 from prefactor_core.queue.base import Queue
 from prefactor_core.runtime import build_runtime_environment
@@ -43,7 +43,12 @@ class _SdkHeader:
     """The SDK header of a client, apart from it: what sends the header must not keep the client alive."""
 
     def __init__(self, entry: str | None) -> None:
-        self.entry = _header_entry(entry)
+        self.set(entry)
+
+    def set(self, entry: str | None) -> None:
+        if entry is not None and (problem := problem_of_sdk_header(f"{entry} {CORE_SDK_HEADER_ENTRY}")):
+            raise InvalidInputError("sdk_header_entry", f"{problem}, as name@version")
+        self.entry = entry
 
     def __call__(self) -> str:
         return f"{self.entry} {CORE_SDK_HEADER_ENTRY}" if self.entry else CORE_SDK_HEADER_ENTRY
@@ -258,8 +263,13 @@ class PrefactorCoreClient:
                 "agent_schema_version", "is missing: give one, or set config.schema_registry"
             )
         if external_id is None:
-            content = canonical_json(registry.to_agent_schema_version(""))
-            external_id = f"sha256:{sha256(content).hexdigest()[:32]}"
+            content = json.dumps(
+                registry.to_agent_schema_version(""),
+                sort_keys=True,  # equal content has equal ids
+                separators=(",", ":"),
+                ensure_ascii=False,
+            )
+            external_id = f"sha256:{sha256(content.encode()).hexdigest()[:32]}"
         return registry.to_agent_schema_version(external_id)
 
     async def record_quality(self, instance_id: str, name: str, payload: dict[str, Any] | None) -> None:
@@ -313,15 +323,8 @@ class PrefactorCoreClient:
     ) -> str:
         """Open a span that stays open until ``finish_span``, and return its id.
 
-        Args:
-            instance_id: As for ``span``, and so are the other three.
-            schema_name: Name of the span's schema.
-            parent_span_id: PFID of the parent.
-            payload: Inputs of the span.
-            started_at: When it began, with a time zone; by default now.
-
-        Raises:
-            InvalidInputError: An argument is malformed; nothing was queued.
+        The arguments, and what is refused, are as for ``span``. ``started_at`` is when it began, with a time
+        zone; by default now.
         """
         spans = self._running().spans
         return await spans.create(instance_id, schema_name, parent_span_id, payload, started_at)
@@ -356,10 +359,7 @@ class PrefactorCoreClient:
         return self._header.entry
 
     def _set_sdk_header_entry(self, entry: str | None) -> None:
-        self._header.entry = _header_entry(entry)
-
-    def _sdk_header(self) -> str:
-        return self._header()
+        self._header.set(entry)
 
     def _running(self) -> Session:
         session = self._session
@@ -374,9 +374,3 @@ class PrefactorCoreClient:
         return ClientNotInitializedError(
             "the client is not initialised: use it with 'async with', or call initialize() first"
         )
-
-
-def _header_entry(entry: str | None) -> str | None:
-    if entry is not None and (problem := problem_of_sdk_header(f"{entry} {CORE_SDK_HEADER_ENTRY}")):
-        raise InvalidInputError("sdk_header_entry", f"{problem}, as name@version")
-    return entry

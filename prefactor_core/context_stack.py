@@ -55,7 +55,7 @@ class _Node:
 
     @property
     def finished(self) -> bool:
-        """Whether the span was finished. A plain id stays until it is removed."""
+        """Whether the span was finished. A plain id stays until it is popped."""
         return isinstance(self.span_id, StackedSpan) and not self.span_id.is_open
 
 
@@ -121,8 +121,7 @@ class SpanContextStack:
     @classmethod
     def peek(cls) -> str | None:
         """Return the id of the innermost span, ``None`` if there is none."""
-        top = _open_from(_stack.get())
-        return None if top is None else top.span_id
+        return next((node.span_id for node in _nodes()), None)
 
     @classmethod
     def depth(cls) -> int:
@@ -132,22 +131,7 @@ class SpanContextStack:
     @classmethod
     def is_empty(cls) -> bool:
         """Whether no span is on the stack."""
-        return _open_from(_stack.get()) is None
-
-    @classmethod
-    def remove(cls, span_id: str) -> None:
-        """Remove a span wherever it stands; one that is not there is no error."""
-        above: list[str] = []
-        for node in _nodes():
-            if node.span_id == span_id:
-                below = node.below
-                break
-            above.append(node.span_id)
-        else:
-            return
-        for other in reversed(above):  # anew: other tasks still have the span below theirs
-            below = _Node(other, below)
-        _stack.set(below)
+        return cls.peek() is None
 
     @classmethod
     def innermost(cls, accept: Callable[[str], bool]) -> str | None:
@@ -158,10 +142,3 @@ class SpanContextStack:
     def uncover(cls) -> None:
         """Let go of finished spans on top of the innermost one that is open."""
         _stack.set(_open_from(_stack.get()))
-
-    @classmethod
-    def prune(cls) -> None:
-        """Let go of all finished spans, of whatever client."""
-        cls.uncover()
-        for _ in _nodes():  # which cuts them out
-            pass

@@ -5,7 +5,6 @@ can change them.
 """
 
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -132,11 +131,6 @@ def snapshot(value: object, field: str) -> dict[str, Any]:
         return encode_object(value, field).decode()
     except InvalidPayloadError:
         return as_object(value, field)
-
-
-def canonical_json(value: object) -> bytes:
-    """Return plain JSON in its one canonical form: equal content has equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def unserialisable_marker(error: InvalidPayloadError) -> EncodedJson:

@@ -10,7 +10,7 @@ from prefactor_core.bounded import remember
 from prefactor_core.exceptions import InstanceNotFoundError, InvalidInputError, InvalidPayloadError
 from prefactor_core.identifiers import PfidFactory, require_pfid
 from prefactor_core.instance_handle import AgentInstanceHandle
-from prefactor_core.managers.span import require_end_status, require_time
+from prefactor_core.managers.span import require_end_status, require_name, require_time
 from prefactor_core.models import AgentInstance
 from prefactor_core.operations import Operation, OperationType
 from prefactor_core.outbox import Entrance
@@ -75,8 +75,8 @@ class AgentInstanceManager:
             require_pfid(instance_id, "instance_id")
         if purpose is not None and purpose not in PURPOSES:
             raise InvalidInputError("purpose", f"expected live, smoke_test or eval, got {purpose!r}")
-        if external_identifier is not None and not _is_name(external_identifier):
-            raise InvalidInputError("external_identifier", "expected 1 to 1,024 characters")
+        if external_identifier is not None:
+            require_name(external_identifier, "external_identifier")
         version = encode_object(agent_version, "agent_version")
         schemas = encode_object(agent_schema_version, "agent_schema_version")
         together = len(version.encoded) + len(schemas.encoded)
@@ -105,9 +105,7 @@ class AgentInstanceManager:
 
     async def start(self, instance_id: str, timestamp: datetime | None = None) -> None:
         """Put the start of an instance. One that this client has started is not started again."""
-        await self.start_with_idempotency_key(
-            instance_id, f"{require_pfid(instance_id, 'instance_id')}:start", timestamp
-        )
+        await self.start_with_idempotency_key(instance_id, f"{instance_id}:start", timestamp)
 
     async def start_with_idempotency_key(
         self, instance_id: str, idempotency_key: str, timestamp: datetime | None = None
@@ -139,9 +137,7 @@ class AgentInstanceManager:
 
         One that was registered here and never started is started first: the API finishes only what has begun.
         """
-        await self.finish_with_idempotency_key(
-            instance_id, f"{require_pfid(instance_id, 'instance_id')}:finish", status, timestamp
-        )
+        await self.finish_with_idempotency_key(instance_id, f"{instance_id}:finish", status, timestamp)
 
     async def finish_with_idempotency_key(
         self,
@@ -157,13 +153,16 @@ class AgentInstanceManager:
         require_time(timestamp, "timestamp")
         validate_idempotency_key(idempotency_key)
         now = self._now()
-        ended = timestamp or now
         if idempotency_key in self._finish_keys:
             return  # by another handle; a second one would be refused for its other time
         remember(self._finish_keys, idempotency_key, None, _FINISHED_KEPT)
         start = self.start_if_pending(instance_id)
         self._instances.pop(instance_id, None)
-        payload = {"instance_id": instance_id, "status": status, "timestamp": ended.isoformat()}
+        payload = {
+            "instance_id": instance_id,
+            "status": status,
+            "timestamp": (timestamp or now).isoformat(),
+        }
         finish = Operation(OperationType.FINISH_AGENT_INSTANCE, payload, now, idempotency_key)
         await self._entrance.put(*start, finish)
         self._on_finish(instance_id)
@@ -172,8 +171,7 @@ class AgentInstanceManager:
         """Put a quality of an instance; see ``PrefactorCoreClient.record_quality``."""
         self._entrance.check()
         require_pfid(instance_id, "instance_id")
-        if not _is_name(name):
-            raise InvalidInputError("name", "expected 1 to 1,024 characters")
+        require_name(name, "name")
         fields = {
             "instance_id": instance_id,
             "name": name,
@@ -204,7 +202,3 @@ class AgentInstanceManager:
             instance.status, instance.started_at = "active", began
         payload = {"instance_id": instance_id, "timestamp": began.isoformat()}
         return Operation(OperationType.START_AGENT_INSTANCE, payload, now, key)
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 1_024

@@ -29,7 +29,7 @@ _ORPHANS_KEPT: Final = 10_000
 _PLACES_KEPT: Final = 1_000
 """Places (schema, field, problem) that have been warned about; then warnings stop."""
 _LONGEST_NAME: Final = 1_024
-"""Characters in a schema's name at most."""
+"""Characters in a name at most."""
 
 
 class SpanManager:
@@ -186,8 +186,7 @@ class SpanManager:
 
     def _new(self, instance_id: str, schema_name: str, parent_span_id: str | None) -> Span:
         require_pfid(instance_id, "instance_id")
-        if not isinstance(schema_name, str) or not 0 < len(schema_name) <= _LONGEST_NAME:
-            raise InvalidInputError("schema_name", f"expected a name of 1 to {_LONGEST_NAME} characters")
+        require_name(schema_name, "schema_name")
         parent = self._parent(instance_id, parent_span_id)
         return Span(
             id=self._ids.related(instance_id),
@@ -338,12 +337,14 @@ def require_end_status(status: object) -> None:
         raise InvalidInputError("status", f"expected complete, failed or cancelled, got {status!r}")
 
 
-def require_time(value: object, field: str) -> None:
-    """Check an optional time of the caller's.
+def require_name(value: object, field: str) -> None:
+    """Check a name of the caller's. Raises ``InvalidInputError``."""
+    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
+        raise InvalidInputError(field, f"expected 1 to {_LONGEST_NAME:,} characters")
 
-    Raises:
-        InvalidInputError: It is no ``datetime``, or one without a time zone.
-    """
+
+def require_time(value: object, field: str) -> None:
+    """Check an optional time of the caller's: a ``datetime`` with a zone. Raises ``InvalidInputError``."""
     if value is None:
         return
     if not isinstance(value, datetime):

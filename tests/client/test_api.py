@@ -121,7 +121,7 @@ async def test_a_refused_token_is_raised_by_whatever_follows(tmp_path: Path) -> 
         assert at_close.value.dropped_operations == len(queue.puts)
         assert queue.unsettled == 0
         assert await emulator.effects() == []
-    SpanContextStack.remove(span.id)
+    SpanContextStack.pop()
 
 
 async def test_a_refused_token_is_raised_by_a_close_or_flush_that_comes_at_once(tmp_path: Path) -> None:

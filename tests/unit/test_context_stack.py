@@ -1,4 +1,4 @@
-"""The stack of open spans: one for each task, with removal by id."""
+"""The stack of open spans: one for each task."""
 
 import asyncio
 import gc
@@ -56,23 +56,13 @@ def test_it_is_a_stack_whose_list_is_a_copy() -> None:
     assert (Stack.pop(), Stack.peek(), Stack.pop(), Stack.pop()) == ("b", "a", "a", None)
 
 
-def test_a_span_is_removed_wherever_it_stands() -> None:
-    Stack.remove("a")
-    assert Stack.is_empty()
-    for span, left in (("a", ["b", "c"]), ("b", ["a", "c"]), ("c", ["a", "b"]), ("x", ["a", "b", "c"])):
-        push("a", "b", "c")
-        Stack.remove(span)
-        assert Stack.get_stack() == left, span
-        clear()
-
-
 def test_innermost_asks() -> None:
     push("a1", "b1", "a2", "b2")
     assert Stack.innermost(lambda span: span.startswith("a")) == "a2"
     assert Stack.innermost(lambda span: span == "c") is None
 
 
-def test_pruning_asks_each_spans_owner_and_leaves_plain_ids() -> None:
+def test_each_spans_owner_is_asked_and_plain_ids_stay() -> None:
     first, second, gone = Counting(), Counting(), Counting()
     for span, owner in (("a", first), ("b", first), ("c", second), ("d", second), ("e", gone)):
         owner.enter(span)
@@ -80,7 +70,6 @@ def test_pruning_asks_each_spans_owner_and_leaves_plain_ids() -> None:
     first.open.remove("b")
     second.open.remove("d")
     del gone, owner
-    Stack.prune()
     assert Stack.get_stack() == ["a", "c", "plain"]
 
 
@@ -92,26 +81,14 @@ async def test_tasks_inherit_and_do_not_disturb_each_other() -> None:
         Stack.push(name)
         await met.wait()
         seen = Stack.get_stack()
-        Stack.remove("root")
+        Stack.pop()
+        Stack.pop()
         await met.wait()
         return [*seen, "/", *Stack.get_stack()]
 
     seen = await asyncio.gather(branch("left"), branch("right"))
-    assert list(seen) == [["root", "left", "/", "left"], ["root", "right", "/", "right"]]
+    assert list(seen) == [["root", "left", "/"], ["root", "right", "/"]]
     assert Stack.get_stack() == ["root"]
-
-
-async def test_a_span_entered_in_one_task_is_removed_in_another() -> None:
-    push("outer", "span")
-
-    async def leave() -> list[str]:
-        Stack.remove("span")
-        return Stack.get_stack()
-
-    assert await asyncio.create_task(leave()) == ["outer"]
-    Stack.push("inner")
-    Stack.remove("span")
-    assert Stack.get_stack() == ["outer", "inner"]
 
 
 async def test_a_thread_of_the_loop_sees_the_stack_of_its_caller() -> None:
@@ -138,10 +115,9 @@ async def test_what_one_task_finds_finished_is_finished_for_all_and_no_more_than
 
     async def inside() -> list[str]:
         Stack.push("inner")
-        Stack.remove("a")
         return Stack.get_stack()
 
-    assert await asyncio.create_task(inside()) == ["c", "inner"]
+    assert await asyncio.create_task(inside()) == ["a", "c", "inner"]
     assert Stack.get_stack() == ["a", "c"]
 
 

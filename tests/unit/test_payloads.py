@@ -27,7 +27,6 @@ from prefactor_core.payloads import (
     UNSERIALISABLE_KEY,
     EncodedJson,
     as_object,
-    canonical_json,
     encode_object,
     unserialisable_marker,
 )
@@ -245,12 +244,6 @@ def test_encoded_json_reads_as_a_mapping_and_its_repr_shows_no_content() -> None
         encoded["missing"]
     with pytest.raises(TypeError):
         encoded["c"] = 3  # type: ignore[index]
-
-
-def test_canonical_json_depends_on_content_only() -> None:
-    sorted_json = '{"a":2,"b":[1,{"x":"ü","y":1}]}'
-    assert canonical_json({"b": [1, {"y": 1, "x": "ü"}], "a": 2}) == sorted_json.encode()
-    assert canonical_json({"a": 2, "b": [{}, 1]}) != canonical_json({"a": 2, "b": [1, {}]})
 
 
 def test_the_marker_says_what_was_wrong_and_can_always_be_sent() -> None:
