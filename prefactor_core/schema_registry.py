@@ -4,8 +4,6 @@ import copy
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic_core import from_json
-
 from prefactor_core.payloads import encode_object
 
 _SPANS: Final = "span_schemas"
@@ -160,5 +158,4 @@ def _checked(schema: object, field: str) -> dict[str, Any]:
     """Return a copy as plain JSON that later changes by the caller do not reach."""
     if schema is None:
         raise ValueError(f"{field}: expected a JSON Schema, got None")
-    copied: dict[str, Any] = from_json(encode_object(schema, field).encoded)
-    return copied
+    return encode_object(schema, field).decode()

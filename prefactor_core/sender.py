@@ -4,22 +4,30 @@ import asyncio
 import logging
 from collections.abc import Callable
 from copy import copy
-from typing import Any
+from typing import Any, Final
 
 from prefactor_core.api.pipeline import Pipeline
+from prefactor_core.api.replies import is_over, termination_of
+from prefactor_core.api.wire import instance_path
 from prefactor_core.config import HttpClientConfig, QueueConfig
 from prefactor_core.exceptions import PrefactorTelemetryFailureError
 from prefactor_core.execution.retry import RetryPolicy
-from prefactor_core.monitoring.poll import TerminationPoll
 from prefactor_core.monitoring.termination_monitor import TerminationMonitor
 from prefactor_core.queue.base import Queue
 from prefactor_core.waiters import in_time
 
 logger = logging.getLogger("prefactor_core")
 
+_SHORTEST_GAP: Final = 0.1
+"""Seconds between two polls at least: with very many instances a round takes longer instead."""
+
 
 class LocalSender:
-    """Sends what is queued in this process, until it is stopped or the API refuses the token."""
+    """Sends what is queued in this process, until it is stopped or the API refuses the token.
+
+    Once in ``poll_interval`` seconds, if that is not 0, it asks for the status of each instance that the
+    monitor watches: its agent may hear nothing of a termination otherwise.
+    """
 
     def __init__(
         self,
@@ -49,9 +57,8 @@ class LocalSender:
         )
         self.executor = self._pipeline.executor
         """Knows what is held, and where the deliveries went."""
-        self._poll = (
-            TerminationPoll(self._pipeline.http.get, monitor, poll_interval) if poll_interval > 0 else None
-        )
+        self._monitor = monitor
+        self._poll_interval = poll_interval
         self._polling: asyncio.Task[None] | None = None
         self._check: asyncio.Task[None] | None = None
         self._failure: PrefactorTelemetryFailureError | None = None
@@ -70,13 +77,10 @@ class LocalSender:
     def start(self) -> None:
         """Start sending, and check the token in the background."""
         self.executor.start()
-        self._check = asyncio.get_running_loop().create_task(
-            self._check_token(), name="prefactor-check-token"
-        )
-        if self._poll is not None:
-            self._polling = asyncio.get_running_loop().create_task(
-                self._poll.run(), name="prefactor-termination-poll"
-            )
+        loop = asyncio.get_running_loop()
+        self._check = loop.create_task(self._check_token(), name="prefactor-check-token")
+        if self._poll_interval > 0:
+            self._polling = loop.create_task(self._poll(), name="prefactor-termination-poll")
 
     async def flush(self, timeout: float) -> bool:
         """Wait until everything queued so far is settled or dead-lettered; return whether that came true."""
@@ -108,6 +112,22 @@ class LocalSender:
             await self._pipeline.breaker.check()
         except PrefactorTelemetryFailureError as failure:
             await self._fail(failure)
+
+    async def _poll(self) -> None:
+        """Ask for statuses until cancelled. What fails is asked again in the next round."""
+        while True:
+            instances = self._monitor.running()
+            gap = max(_SHORTEST_GAP, self._poll_interval / max(1, len(instances)))
+            if not instances:
+                await asyncio.sleep(gap)
+            for instance_id in instances:
+                await asyncio.sleep(gap)
+                reply = await self._pipeline.http.get(instance_path(instance_id))
+                reason = termination_of(reply)
+                if reason is not None:
+                    self._monitor.terminated(instance_id, reason)
+                elif is_over(reply):
+                    self._monitor.finished(instance_id)  # by another process
 
     async def _fail(self, failure: PrefactorTelemetryFailureError) -> None:
         if self._failure is not None:

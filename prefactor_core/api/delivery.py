@@ -1,7 +1,7 @@
 """Delivery: batches of operations in, requests out, an outcome for each operation back.
 
 Bulk requests first; single ones where there is no bulk, and for an operation whose part in a bulk reply did
-not say enough. What a reply means is decided in ``replies``; whether a failure counts, in ``endpoint``.
+not say enough. ``replies`` decides what a reply means, ``circuit_breaker`` whether a failure counts.
 """
 
 import asyncio
@@ -135,8 +135,7 @@ class ApiDelivery:
             if await self._breaker.refused(permit, reply, batch[0].item.type.name):
                 return self._set_apart(batch, wires, reply)
             return [Retry(str(reply), weight=0.0)] * len(batch)
-        again = await self._again(permit, reply, batch, first=first, throttled=verdict is Verdict.THROTTLED)
-        return [again] * len(batch)
+        return [await self._again(permit, reply, batch, first=first)] * len(batch)
 
     async def _read_outputs(
         self,
@@ -178,7 +177,7 @@ class ApiDelivery:
         # This operation may have been done, and so may those behind it.
         rest = batch[len(outcomes) :]
         reply = self._senseless("has something else than an object for an operation")
-        again = await self._again(permit, reply, rest, first=first and not outcomes, throttled=False)
+        again = await self._again(permit, reply, rest, first=first and not outcomes)
         return [*outcomes, *([again] * len(rest))]
 
     def _senseless(self, problem: str) -> Reply:
@@ -209,10 +208,9 @@ class ApiDelivery:
                 break  # the rest can travel in bulk again
             outcome = await self._send_one(permit, delivery, wire)
             outcomes.append(outcome)
-            if outcome in {SETTLED, OVERTAKEN}:
-                self._packing.forget(wire.key)
             if outcome not in {SETTLED, OVERTAKEN}:
                 break
+            self._packing.forget(wire.key)
         return outcomes
 
     async def _send_one(self, permit: Permit, delivery: Delivery[Operation], wire: WireOperation) -> Outcome:
@@ -243,16 +241,14 @@ class ApiDelivery:
             if await self._breaker.refused(permit, reply, operation.type.name) and self._is_refused(wire.key):
                 return Dead(f"not allowed: {reply}", reply.detail, rejected=True)
             return Retry(str(reply), weight=0.0)
-        return await self._again(
-            permit, reply, [delivery], first=first, throttled=verdict is Verdict.THROTTLED
-        )
+        return await self._again(permit, reply, [delivery], first=first)
 
     async def _settle_if_over(self, permit: Permit, delivery: Delivery[Operation], reply: Reply) -> Outcome:
         """Settle the finish of an instance that is over already; anything else in its way is a conflict."""
         found = await self._api.get(instance_path(delivery.item.payload["instance_id"]))
         over = is_over(found)
         if over is None:
-            return await self._again(permit, found, [delivery], first=False, throttled=found.status == 429)
+            return await self._again(permit, found, [delivery], first=False)
         return OVERTAKEN if over else _conflict(delivery.item, reply)
 
     async def _loses_instance(self, operation: Operation, reply: Reply) -> bool:
@@ -292,15 +288,9 @@ class ApiDelivery:
             raise
 
     async def _again(
-        self,
-        permit: Permit,
-        reply: Reply,
-        batch: Sequence[Delivery[Operation]],
-        *,
-        first: bool,
-        throttled: bool,
+        self, permit: Permit, reply: Reply, batch: Sequence[Delivery[Operation]], *, first: bool
     ) -> Retry:
-        if throttled:
+        if reply.status == 429:
             self._breaker.throttled(permit, reply.retry_after)
             return Retry(str(reply), weight=0.0, retry_after=reply.retry_after)
         if reply.reached:

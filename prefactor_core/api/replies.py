@@ -91,8 +91,6 @@ class Verdict(Enum):
     """Maybe there is nothing left to finish: the instance itself tells. Settle if it is over."""
     AGAIN = auto()
     """Not known to be done. The same again, later."""
-    THROTTLED = auto()
-    """Too many requests. The same again when the API allows it."""
     TOKEN = auto()
     """Not allowed: a ping tells whether that is the token or the operation."""
     TOO_LARGE = auto()
@@ -118,12 +116,10 @@ def classify(
     """
     status = reply.status
     if status is None or status in retry_on:
-        return Verdict.THROTTLED if status == 429 else Verdict.AGAIN
+        return Verdict.AGAIN
     if reply.succeeded:
         taken = reply.empty or (reply.body is not None and reply.body.get("status") != "error")
         return Verdict.DONE if taken else Verdict.AGAIN
-    if status == 429:
-        return Verdict.THROTTLED
     if reply.code is None:
         # A proxy's page, or nothing we know: not the API speaking.
         return Verdict.AGAIN
@@ -162,18 +158,14 @@ def loses_instance(reply: Reply, operation: Operation) -> bool | None:
 
 def is_over(reply: Reply) -> bool | None:
     """Whether the instance that was read is finished or terminated; ``None`` if the reply does not tell."""
-    details = reply.body.get("details") if reply.body is not None and reply.status == 200 else None
-    if not isinstance(details, dict) or "status" not in details:
-        return None
-    return details["status"] in _OVER
+    details = _details(reply)
+    return details["status"] in _OVER if "status" in details else None
 
 
 def termination_of(reply: Reply) -> str | None:
     """Return the reason if the instance that was read is terminated, empty if none is given, or ``None``."""
-    details = reply.body.get("details") if reply.body is not None and reply.status == 200 else None
-    if not isinstance(details, dict) or details.get("status") != "terminated":
-        return None
-    return _reason(details.get("termination_reason"))
+    details = _details(reply)
+    return _reason(details.get("termination_reason")) if details.get("status") == "terminated" else None
 
 
 def control_of(body: Mapping[str, object] | None) -> str | None:
@@ -182,6 +174,11 @@ def control_of(body: Mapping[str, object] | None) -> str | None:
     if not isinstance(control, dict) or control.get("terminate") is not True:
         return None
     return _reason(control.get("reason"))
+
+
+def _details(reply: Reply) -> dict[str, object]:
+    details = reply.body.get("details") if reply.body is not None and reply.status == 200 else None
+    return details if isinstance(details, dict) else {}
 
 
 def _reason(given: object) -> str:

@@ -89,18 +89,15 @@ class Dependents:
 
     def reason(self, item: object) -> str | None:
         """Return why ``item`` is lost along with something, or was itself; ``None`` if it is not."""
-        loss = self._loss_of(item, tried_anew=False)
+        loss = self.loss_of(item, tried_anew=False)
         return None if loss is None else loss.reason
 
-    def loss_of(self, item: object) -> Loss | None:
+    def loss_of(self, item: object, *, tried_anew: bool = True) -> Loss | None:
         """Return why ``item`` must not be sent, ``None`` if it may be.
 
-        What lost its instance itself, or comes before that, is tried anew: it is replayed, or its owner has
-        changed. Only once it has had its effect does ``revive`` let follow what depends on it.
+        What lost its instance itself, or comes before that, is ``tried_anew``: it is replayed, or its owner
+        has changed. Only once it has had its effect does ``revive`` let follow what depends on it.
         """
-        return self._loss_of(item, tried_anew=True)
-
-    def _loss_of(self, item: object, *, tried_anew: bool) -> Loss | None:
         if not isinstance(item, Operation) or item.instance_id is None:
             return None
         lost = self._instances.get(item.instance_id)

@@ -198,9 +198,9 @@ class SpanManager:
 
     def _parent(self, instance_id: str, explicit: str | None) -> str | None:
         if explicit is None:
-            if instance_id not in self._of_instance:
-                return None  # the usual case of a first span, without a look at every other instance's
-            return SpanContextStack.innermost(lambda span_id: self._is_open_in(span_id, instance_id))
+            siblings = self._of_instance.get(instance_id)
+            # None is usual, with a first span: without a look at every other instance's.
+            return None if siblings is None else SpanContextStack.innermost(siblings.__contains__)
         require_pfid(explicit, "parent_span_id")
         known = self._open.get(explicit)
         if known is not None and known.instance_id != instance_id:
@@ -209,10 +209,6 @@ class SpanManager:
                 f"{explicit} is a span of instance {known.instance_id}, not of {instance_id}",
             )
         return explicit
-
-    def _is_open_in(self, span_id: str, instance_id: str) -> bool:
-        span = self._open.get(span_id)
-        return span is not None and span.instance_id == instance_id
 
     def _add(self, span: Span) -> None:
         if len(self._open) >= _OPEN_KEPT:
@@ -232,11 +228,10 @@ class SpanManager:
 
     def _remove(self, span: Span) -> None:
         del self._open[span.id]
-        siblings = self._of_instance.get(span.instance_id)
-        if siblings is not None:
-            siblings.discard(span.id)
-            if not siblings:
-                del self._of_instance[span.instance_id]
+        siblings = self._of_instance[span.instance_id]
+        siblings.remove(span.id)
+        if not siblings:
+            del self._of_instance[span.instance_id]
         self._orphans.pop(span.id, None)
         SpanContextStack.uncover()
 
@@ -317,18 +312,16 @@ class SpanManager:
     def warn_once(self, span_id: str, problem: str) -> None:
         """Log what was done wrong with a span, once for its schema."""
         schema_name = self._schema_of(span_id)
-        if self._is_new((schema_name, problem)):
-            logger.warning("a %s span: %s (logged once)", schema_name, problem)
+        self._warn(problem, "a %s span: %s (logged once)", schema_name, problem)
 
     def _warn_of(self, schema_name: str, field: str, error: InvalidPayloadError) -> None:
-        if self._is_new((schema_name, error.field)):
-            logger.warning("a %s span is recorded without its %s: %s", schema_name, field, error)
+        self._warn(error.field, "a %s span is recorded without its %s: %s", schema_name, field, error)
 
-    def _is_new(self, place: tuple[str, str]) -> bool:
-        if place in self._warned or len(self._warned) >= _PLACES_KEPT:
-            return False
-        self._warned.add(place)
-        return True
+    def _warn(self, problem: str, message: str, schema_name: str, *details: object) -> None:
+        place = (schema_name, problem)
+        if place not in self._warned and len(self._warned) < _PLACES_KEPT:
+            self._warned.add(place)
+            logger.warning(message, schema_name, *details)
 
 
 def require_end_status(status: object) -> None:

@@ -92,11 +92,12 @@ class TaskExecutor:
         self._linger = linger
         self._on_failure = on_failure
         self._lanes: Lanes[Any] = Lanes(self._retry, key, dependents, num_workers)
-        self._account = ExecutorAccount()
+        self.account = ExecutorAccount()
+        """Where the deliveries went, so far."""
         self._outage = outage or Outage(logger, "the queue", "fails, and is tried again")
         self._closes_outage = outage is None
         self._handling = Outage(logger, "the handler", "fails, and its operations are tried again")
-        self._disposal = Disposal(queue, self._retry, self._account, self._outage, observe)
+        self._disposal = Disposal(queue, self._retry, self.account, self._outage, observe)
         # Receiving what is in this process's memory anyway costs none, and a long line in trouble leaves
         # room for all others.
         self._window_items = _NO_WINDOW if queue.in_memory else WINDOW_ITEMS
@@ -108,14 +109,8 @@ class TaskExecutor:
         self._blocked_getters = 0
         self._receiving = False
         self._stopping = False
-        self._draining = True
         self._process = 0
         self._halt = asyncio.Event()
-
-    @property
-    def account(self) -> ExecutorAccount:
-        """Where the deliveries went, so far."""
-        return self._account
 
     @property
     def held(self) -> int:
@@ -137,7 +132,6 @@ class TaskExecutor:
             raise RuntimeError("start() on an executor that is running: stop it first")
         loop = asyncio.get_running_loop()
         self._stopping = False
-        self._draining = True
         self._halt.clear()
         self._receiving = True
         self._tasks = [loop.create_task(self._receive(), name="prefactor-receive")]
@@ -159,11 +153,10 @@ class TaskExecutor:
             Whether everything was carried out (or dead-lettered).
         """
         self._stopping = True
-        self._draining = drain
         if not drain:
             self._halt.set()
         tasks = self._tasks
-        released = self._account.released
+        released = self.account.released
         try:
             async with asyncio.timeout(timeout):
                 await self._queue.close(self._blocked_getters)
@@ -174,7 +167,7 @@ class TaskExecutor:
         except TimeoutError:
             pass  # what is left goes back to the queue
         await self._end()
-        return self._account.released == released
+        return self.account.released == released
 
     async def abandon(self) -> None:
         """End at once and release everything that is held."""
@@ -192,7 +185,7 @@ class TaskExecutor:
         if waiting + self.held == 0:
             return
         # What waits in the queue is received next, so its numbers are known.
-        flush = _Flush(self._account.received + waiting, waiting + self.held)
+        flush = _Flush(self.account.received + waiting, waiting + self.held)
         self._flushes.append(flush)
         try:
             while not flush.done.is_set() and self._queue.size() + self.held > 0:
@@ -249,8 +242,8 @@ class TaskExecutor:
 
     def _count(self, deliveries: Sequence[Delivery[Any]]) -> None:
         for delivery in deliveries:
-            self._account.received += 1
-            delivery.number = self._account.received
+            self.account.received += 1
+            delivery.number = self.account.received
 
     async def _wait_for_room(self) -> None:
         while not self._stopping and self._is_full:
@@ -266,7 +259,7 @@ class TaskExecutor:
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while self._draining and (self._receiving or self._lanes.held):
+            while not self._halt.is_set() and (self._receiving or self._lanes.held):
                 await self._let_grow()
                 if self._stopping and self._lanes.all_held:
                     break  # nothing is left that could be taken
@@ -400,7 +393,7 @@ class TaskExecutor:
     async def _release_all(self) -> None:
         interrupted, self._disposal.interrupted = self._disposal.interrupted, []
         left = sorted(interrupted + self._lanes.empty_out(), key=lambda delivery: delivery.number)
-        self._account.released += len(left)
+        self.account.released += len(left)
         if left:
             try:
                 await self._queue.release(left)

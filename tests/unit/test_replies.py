@@ -45,10 +45,9 @@ ROWS: list[tuple[str, list[int | None], list[dict[str, Any]], Verdict]] = [
         Verdict.AGAIN,
     ),
     ("not allowed: a ping tells why", [401, 403], [{"body": error("unauthorized")}], Verdict.TOKEN),
-    ("throttled", [429], [{"body": error("too_many")}, *NOT_THE_APIS], Verdict.THROTTLED),
     (
         "not known to be done",
-        [408, 425, 500, 501, 502, 503, 504, 599],
+        [408, 425, 429, 500, 501, 502, 503, 504, 599],
         [CONFLICT, *NOT_THE_APIS],
         Verdict.AGAIN,
     ),
@@ -77,10 +76,9 @@ def test_every_row(statuses: list[int | None], bodies: list[dict[str, Any]], exp
     wrong = []
     for status, body, (kind, maybe_sent) in itertools.product(statuses, bodies, SENDINGS):
         reply = Reply(status, **body)
-        on_request = Verdict.THROTTLED if status == 429 else Verdict.AGAIN
         cases: list[tuple[set[int], Verdict]] = [(set(), expected)]
         if status is not None:
-            cases.append(({status, 500}, on_request))
+            cases.append(({status, 500}, Verdict.AGAIN))
         for retry_on, right in cases:
             verdict = classify(reply, kind, maybe_sent=maybe_sent, retry_on=retry_on)
             if verdict is not right:
