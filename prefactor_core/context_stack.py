@@ -74,22 +74,21 @@ def _open_from(node: _Node | None) -> _Node | None:
     return found
 
 
-def _nodes() -> Iterator[_Node]:
-    node = _open_from(_stack.get())
+def _top() -> _Node | None:
+    return _open_from(_stack.get())
+
+
+def _down_from(node: _Node | None) -> Iterator[_Node]:
+    """Yield ``node`` and what is open below it, and cut out the others."""
     while node is not None:
         yield node
-        below = node.below = _open_from(node.below)
-        node = below
+        node.below = _open_from(node.below)
+        node = node.below
 
 
 def _sweep(top: _Node) -> None:
-    """Cut out what was finished from ``top`` on down, and count what is left."""
-    kept: list[_Node] = []
-    node: _Node | None = top
-    while node is not None:
-        kept.append(node)
-        below = node.below = _open_from(node.below)
-        node = below
+    """Cut out what was finished below ``top``, and count what is left."""
+    kept = list(_down_from(top))
     for number, node in enumerate(reversed(kept), 1):
         # In place, so that other tasks on the same stack need not sweep it again.
         node.depth, node.swept = number, max(len(kept), _SHORT)
@@ -101,12 +100,12 @@ class SpanContextStack:
     @classmethod
     def get_stack(cls) -> list[str]:
         """Return the ids, outermost first."""
-        return [node.span_id for node in _nodes()][::-1]
+        return [node.span_id for node in _down_from(_top())][::-1]
 
     @classmethod
     def push(cls, span_id: str) -> None:
         """Make a span the innermost one."""
-        node = _Node(span_id, _open_from(_stack.get()))
+        node = _Node(span_id, _top())
         if node.depth > 2 * node.swept:
             _sweep(node)
         _stack.set(node)
@@ -114,31 +113,32 @@ class SpanContextStack:
     @classmethod
     def pop(cls) -> str | None:
         """Remove the innermost span and return its id, ``None`` if there is none."""
-        top = _open_from(_stack.get())
+        top = _top()
         _stack.set(None if top is None else top.below)
         return None if top is None else top.span_id
 
     @classmethod
     def peek(cls) -> str | None:
         """Return the id of the innermost span, ``None`` if there is none."""
-        return next((node.span_id for node in _nodes()), None)
+        top = _top()
+        return None if top is None else top.span_id
 
     @classmethod
     def depth(cls) -> int:
         """Return how many spans are on the stack."""
-        return sum(1 for _ in _nodes())
+        return sum(1 for _ in _down_from(_top()))
 
     @classmethod
     def is_empty(cls) -> bool:
         """Whether no span is on the stack."""
-        return cls.peek() is None
+        return _top() is None
 
     @classmethod
     def innermost(cls, accept: Callable[[str], bool]) -> str | None:
         """Return the innermost span that ``accept`` takes, ``None`` if it takes none."""
-        return next((node.span_id for node in _nodes() if accept(node.span_id)), None)
+        return next((node.span_id for node in _down_from(_top()) if accept(node.span_id)), None)
 
     @classmethod
     def uncover(cls) -> None:
         """Let go of finished spans on top of the innermost one that is open."""
-        _stack.set(_open_from(_stack.get()))
+        _stack.set(_top())

@@ -214,15 +214,10 @@ def _text_or_none(value: object) -> str | None:
 
 
 def _utf8_length(name: str, value: str) -> int:
-    if len(value) > _SHORT:
-        # Escapes can make it several times as long.
-        try:
-            return len(to_json(value)) - 2
-        except ValueError:
-            raise InvalidPayloadError(f"payload.{name}", NOT_UNICODE) from None
     try:
-        return len(value.encode())
-    except UnicodeEncodeError:
+        # Escapes can make a long one several times as long.
+        return len(to_json(value)) - 2 if len(value) > _SHORT else len(value.encode())
+    except ValueError:
         raise InvalidPayloadError(f"payload.{name}", NOT_UNICODE) from None
 
 

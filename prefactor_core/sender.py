@@ -9,7 +9,7 @@ from typing import Any, Final
 from prefactor_core.api.pipeline import Pipeline
 from prefactor_core.api.replies import is_over, termination_of
 from prefactor_core.api.wire import instance_path
-from prefactor_core.config import HttpClientConfig, QueueConfig
+from prefactor_core.config import HttpClientConfig, PrefactorCoreConfig
 from prefactor_core.exceptions import PrefactorTelemetryFailureError
 from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.monitoring.termination_monitor import TerminationMonitor
@@ -25,22 +25,21 @@ _SHORTEST_GAP: Final = 0.1
 class LocalSender:
     """Sends what is queued in this process, until it is stopped or the API refuses the token.
 
-    Once in ``poll_interval`` seconds, if that is not 0, it asks for the status of each instance that the
-    monitor watches: its agent may hear nothing of a termination otherwise.
+    Once in ``termination_poll_interval`` it asks for the status of each instance that the monitor watches:
+    its agent may hear nothing of a termination otherwise.
     """
 
     def __init__(
         self,
         queue: Queue[Any],
         http: HttpClientConfig,
-        queue_config: QueueConfig,
+        config: PrefactorCoreConfig,
         sdk_header: Callable[[], str],
         monitor: TerminationMonitor,
-        poll_interval: float,
     ) -> None:
         retry = RetryPolicy(
-            max_retries=queue_config.max_retries,
-            base=queue_config.retry_delay_base,
+            max_retries=config.queue_config.max_retries,
+            base=config.queue_config.retry_delay_base,
             multiplier=http.retry_multiplier,
             cap=http.max_retry_delay,
         )
@@ -49,7 +48,7 @@ class LocalSender:
             queue,
             http,
             retry,
-            queue_config.num_workers,
+            config.queue_config.num_workers,
             sdk_header,
             latch=True,
             on_terminated=monitor.terminated,
@@ -58,7 +57,7 @@ class LocalSender:
         self.executor = self._pipeline.executor
         """Knows what is held, and where the deliveries went."""
         self._monitor = monitor
-        self._poll_interval = poll_interval
+        self._poll_interval = config.termination_poll_interval
         self._polling: asyncio.Task[None] | None = None
         self._check: asyncio.Task[None] | None = None
         self._failure: PrefactorTelemetryFailureError | None = None

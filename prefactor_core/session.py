@@ -84,6 +84,4 @@ def _local_sender(
     # they are installed: importing prefactor_core costs no agent that, nor one that publishes to a broker.
     from prefactor_core.sender import LocalSender  # noqa: PLC0415
 
-    return LocalSender(
-        queue, config.http_config, config.queue_config, sdk_header, monitor, config.termination_poll_interval
-    )
+    return LocalSender(queue, config.http_config, config, sdk_header, monitor)

@@ -27,16 +27,8 @@ def validate_idempotency_key(key: str) -> str:
     Raises:
         ValueError: The key is empty, too long, not printable, or not a string.
     """
-    if not isinstance(key, str):
-        raise ValueError(  # noqa: TRY004 -- the published contract is ValueError
-            f"idempotency_key: expected a string, got {type(key).__name__}"
-        )
-    if not key:
-        raise ValueError("idempotency_key: must not be empty")
-    if len(key) > MAX_KEY_LENGTH:
-        raise ValueError(f"idempotency_key: must be at most {MAX_KEY_LENGTH} characters, got {len(key)}")
-    if not key.isprintable():
-        raise ValueError("idempotency_key: expected printable characters")
+    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH or not key.isprintable():
+        raise ValueError(f"idempotency_key: expected a string of 1 to {MAX_KEY_LENGTH} printable characters")
     return key
 
 

@@ -6,6 +6,7 @@ requests of that size, bulk at all, or one operation's part in it.
 
 import asyncio
 import logging
+import math
 from dataclasses import replace
 from typing import Final
 
@@ -34,9 +35,9 @@ class Packing:
 
     def __init__(self, limits: BatchLimits = BULK_LIMITS) -> None:
         self._usual_limits = limits
-        self._no_bulk_until: float | None = None
-        self._bulk_limits = limits
-        self._small_until = 0.0
+        self._no_bulk_until = -math.inf
+        self._small_limits = limits
+        self._small_until = -math.inf
         self._singly: set[str] = set()
         self._said: set[str] = set()
 
@@ -45,16 +46,12 @@ class Packing:
         """How much one call may be given now."""
         if not self.bulk_works:
             return SINGLE_LIMITS
-        if self._bulk_limits is not self._usual_limits and _now() >= self._small_until:
-            self._bulk_limits = self._usual_limits
-        return self._bulk_limits
+        return self._small_limits if _now() < self._small_until else self._usual_limits
 
     @property
     def bulk_works(self) -> bool:
         """Whether bulk requests are taken, as far as is known."""
-        if self._no_bulk_until is not None and _now() >= self._no_bulk_until:
-            self._no_bulk_until = None
-        return self._no_bulk_until is None
+        return _now() >= self._no_bulk_until
 
     def no_bulk(self, reply: Reply) -> None:
         """Bulk requests are not taken here."""
@@ -70,7 +67,7 @@ class Packing:
             size,
             reply,
         )
-        self._bulk_limits = replace(
+        self._small_limits = replace(
             self._usual_limits, max_items=len(items) // 2, max_bytes=max(1, size // 2)
         )
         self._small_until = _now() + _REMEMBERED

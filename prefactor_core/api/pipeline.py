@@ -35,22 +35,9 @@ def _as_it_is(part: P) -> P:
 class Pipeline:
     """The parts, put together. Start and stop the ``executor``, then close ``http``.
 
-    Args:
-        queue: What to empty.
-        http: How to reach the API.
-        retry: The one retry policy.
-        concurrency: Requests in flight at most.
-        sdk_header: Returns the SDK header of the moment.
-        latch: Whether a refused token ends everything, or is waited out.
-        token: Returns the token of the moment, where it can change.
-        ping: Asks for a sign of life, in place of ``http.ping``.
-        limits: What goes into one bulk request.
-        around_api: Wraps the HTTP client that delivery uses, to measure it.
-        around_delivery: Wraps the delivery, likewise.
-        observer: Told what was disposed of, beside the installed observers.
-        on_terminated: Told the instance and the reason when a reply asks an agent to stop.
-        on_failure: Awaited once, when nothing will ever be delivered.
-        outage: The queue's, where others log their failures too.
+    ``concurrency`` is how many requests are in flight at most. ``ping`` stands in for ``http.ping``;
+    ``around_api`` and ``around_delivery`` wrap the delivery and the HTTP client that it uses, to measure
+    them; ``observer`` is told what the installed observers are. The other arguments are those of the parts.
     """
 
     def __init__(

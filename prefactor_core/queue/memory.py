@@ -65,11 +65,7 @@ class InMemoryQueue(Queue[T]):
     # -- putting
 
     async def put(self, item: T) -> None:
-        """Take an item, or drop and count it if it does not fit. Waits only with the policy ``block``.
-
-        Raises:
-            QueueClosedError: The queue is closed, or was closed while the caller waited for room.
-        """
+        """Take an item, or drop and count it if it does not fit. Waits only with the policy ``block``."""
         if not self.immediate:
             await self._wait_for_room(Delivery(item).size)
         if self._closed:
@@ -92,17 +88,13 @@ class InMemoryQueue(Queue[T]):
     # -- receiving
 
     async def get(self) -> T:
-        """Remove the next item and return it; handing it out settles it. Raises as ``receive``."""
+        """Remove the next item and return it; handing it out settles it."""
         deliveries = await self.receive(1, 1)
         await self.settle(deliveries)
         return deliveries[0].item
 
     async def receive(self, max_items: int, max_bytes: int) -> list[Delivery[T]]:
-        """Return the deliveries at the head, waiting for the first.
-
-        Raises:
-            QueueClosedError: The queue is closed and empty.
-        """
+        """Return the deliveries at the head, waiting for the first."""
         while not self._waiting:
             if self._closed:
                 raise QueueClosedError("the queue is closed, and everything in it was handed out")
