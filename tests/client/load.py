@@ -96,6 +96,7 @@ def client_for(
     *,
     retry_delay_base: float = 0.05,
     max_retry_delay: float = 1,
+    termination_poll_interval: float = 30,
 ) -> PrefactorCoreClient:
     """Return a client whose backoff suits a test."""
     return PrefactorCoreClient(
@@ -103,6 +104,7 @@ def client_for(
             http_config=HttpClientConfig(api_url=url, api_token="test", max_retry_delay=max_retry_delay),
             queue_config=QueueConfig(retry_delay_base=retry_delay_base),
             schema_registry=registry(),
+            termination_poll_interval=termination_poll_interval,
         ),
         queue,
     )

@@ -10,13 +10,12 @@ from prefactor_core import (
     AgentInstanceHandle,
     PrefactorCoreClient,
     PrefactorTelemetryFailureError,
-    Queue,
-    QueueClosedError,
     SpanContextStack,
     WrongEventLoopError,
 )
 from prefactor_core.operations import Operation
 from tests.client.load import VERSION, client_for, close_and_compare, delivering, new_instance
+from tests.engine.test_executor import FiveMethods
 from tests.support.emulator import running_emulator
 from tests.support.recording import Comparison, RecordingQueue, compare
 
@@ -205,44 +204,22 @@ async def test_an_instance_is_finished_once_and_not_before_it_has_begun(tmp_path
 # -- queues of one's own, and an API that crashes
 
 
-class FiveMethods(Queue[Operation]):
-    """The published interface and no more, on top of ``asyncio.Queue``, with puts that suspend."""
+class Suspending(FiveMethods):
+    """The published interface and no more, with puts that suspend."""
 
     def __init__(self) -> None:
-        self._items: asyncio.Queue[Operation | None] = asyncio.Queue()
-        self._closed = False
+        super().__init__()
         self.puts: list[Operation] = []
 
     async def put(self, item: Operation) -> None:
-        if self._closed:
-            raise QueueClosedError("closed")
         await asyncio.sleep(0)
         self.puts.append(item)
-        await self._items.put(item)
-
-    async def get(self) -> Operation:
-        item = None if self._closed and self._items.empty() else await self._items.get()
-        if item is None:
-            raise QueueClosedError("closed")
-        return item
-
-    def size(self) -> int:
-        return self._items.qsize()
-
-    async def close(self, num_waiters: int = 1) -> None:
-        if not self._closed:
-            self._closed = True
-            for _ in range(num_waiters):
-                self._items.put_nowait(None)
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
+        await super().put(item)
 
 
 async def test_a_queue_with_five_methods_carries_a_run(tmp_path: Path) -> None:
     async with running_emulator(tmp_path) as emulator:
-        queue = FiveMethods()
+        queue = Suspending()
         client = PrefactorCoreClient(client_for(emulator.url)._config, queue)
         await client.initialize()
 

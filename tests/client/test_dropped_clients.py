@@ -21,6 +21,7 @@ from prefactor_core import (
 from prefactor_core.plugins import create_queue
 from tests.client.load import VERSION, client_for, new_instance, nowhere, registry
 from tests.support.emulator import Emulator, running_emulator
+from tests.support.fleet import until
 
 # Cancelled in its first step of connecting, anyio (below httpx) leaves a coroutine that was never awaited.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine 'connect_tcp:RuntimeWarning")
@@ -51,17 +52,9 @@ def usage() -> tuple[int, int]:
     return len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- names, and no paths
 
 
-async def until(condition: Callable[[], bool]) -> bool:
-    """Wait until something is true, for long; return whether it came true."""
-    for _ in range(int(_DEADLINE / 0.02)):
-        if condition():
-            return True
-        await asyncio.sleep(0.02)
-    return condition()
-
-
-def back_at(before: tuple[int, int]) -> Callable[[], bool]:
-    return lambda: all(now <= then for now, then in zip(usage(), before, strict=True))
+async def back_at(before: tuple[int, int]) -> None:
+    """Wait until there are no more tasks and file descriptors than before."""
+    await until(lambda: all(now <= then for now, then in zip(usage(), before, strict=True)))
 
 
 def lines(caplog: pytest.LogCaptureFixture, beginning: str) -> list[str]:
@@ -86,7 +79,7 @@ async def test_two_hundred_dropped_clients_leave_nothing(
         before = usage()
         for _ in range(200):
             await used(client_for(emulator.url))
-        assert await until(back_at(before)), (before, usage())
+        await back_at(before)
         assert lines(caplog, DROPPED) == [f"{DROPPED} 3 of 3 operations delivered"] * 200
         assert len(await emulator.effects()) == 600
 
@@ -109,7 +102,7 @@ async def test_two_hundred_clients_that_are_held_go_on(
         del client, clients
         assert held[0] > before[0] + 200
         assert {summary.delivered for summary in summaries} == {4}
-        assert await until(back_at(before)), (before, usage())
+        await back_at(before)
         assert len(await emulator.effects()) == 800
         assert "without close()" not in caplog.text
 
@@ -136,7 +129,7 @@ async def test_dropped_clients_of_a_broker_leave_nothing(
     for client in clients:
         await new_instance(client)
     del client, clients
-    assert await until(back_at(before)), (before, usage())
+    await back_at(before)
     assert lines(caplog, DROPPED) == [f"{DROPPED} 4 of 4 operations delivered"] * 20
     assert await depth_of(broker_url) == 80
 
@@ -192,7 +185,7 @@ async def test_what_is_held_of_a_client_keeps_it(tmp_path: Path, caplog: pytest.
             held = len(await emulator.effects())
             await use()
             del use
-            assert await until(lambda: "without close()" in caplog.text), hold
+            await until(lambda: "without close()" in caplog.text, message=str(hold))
             (line,) = lines(caplog, DROPPED)
             effects = len(await emulator.effects())
             assert line == f"{DROPPED} {effects - before} of {effects - before} operations delivered", hold
@@ -210,7 +203,7 @@ async def test_the_context_in_which_a_client_was_initialised_does_not_keep_it(
 
     async with running_emulator(tmp_path) as emulator:
         await asyncio.create_task(request(emulator))
-        assert await until(lambda: "without close()" in caplog.text)
+        await until(lambda: "without close()" in caplog.text)
         assert len(await emulator.effects()) == 3
 
 
@@ -223,7 +216,7 @@ async def test_what_cannot_be_delivered_in_time_is_told(caplog: pytest.LogCaptur
     client._config.close_timeout = 0.3
     await used(client)
     del client
-    assert await until(back_at(before))
+    await back_at(before)
     (line,) = lines(caplog, DROPPED)
     assert line.startswith(f"{DROPPED} 0 of 3 operations delivered: 0 dead-lettered, 0 dropped, 3 left, ")
 
@@ -240,7 +233,7 @@ async def test_a_put_that_never_gets_room_does_not_keep_a_client(caplog: pytest.
         async with asyncio.timeout(0.1):
             await new_instance(client)
     del client
-    assert await until(back_at(before))
+    await back_at(before)
     (line,) = lines(caplog, DROPPED)
     assert line.startswith(f"{DROPPED} 0 of 1 operations delivered")
 
@@ -263,7 +256,7 @@ async def test_a_cycle_that_another_thread_collects(tmp_path: Path, caplog: pyte
             thread = threading.Thread(target=gc.collect)
             thread.start()
             await asyncio.to_thread(thread.join)
-            assert await until(lambda: usage()[0] <= before[0])
+            await until(lambda: usage()[0] <= before[0])
         finally:
             gc.enable()
         assert lines(caplog, DROPPED) == [f"{DROPPED} 3 of 3 operations delivered"]

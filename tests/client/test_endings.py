@@ -22,9 +22,10 @@ from prefactor_core import (
 )
 from prefactor_core.plugins import create_queue
 from tests.client.load import client_for, close_and_compare, new_instance, nowhere, registry
-from tests.client.test_dropped_clients import lines, until
+from tests.client.test_dropped_clients import lines
 from tests.support.emulator import emulator_process, running_emulator
 from tests.support.ending_program import ENDINGS
+from tests.support.fleet import until
 from tests.support.ports import free_port
 from tests.support.recording import RecordingQueue
 
@@ -324,7 +325,7 @@ async def test_a_refused_token_is_raised_by_a_close_in_the_next_loop_too(tmp_pat
 
         async def refused() -> None:
             await client.initialize()
-            assert await until(lambda: _failed(client))
+            await until(lambda: _failed(client))
 
         await asyncio.to_thread(asyncio.run, refused())
         with pytest.raises(PrefactorTelemetryFailureError):

@@ -10,6 +10,7 @@ import pytest
 from prefactor_core import CloseSummary, OperationType
 from tests.client.load import VERSION, Load, client_for, close_and_compare, count, delivering, nowhere
 from tests.support.emulator import Emulator
+from tests.support.fleet import until
 from tests.support.recording import Comparison, RecordingQueue, compare
 
 OUTAGE_SECONDS = float(os.environ.get("PREFACTOR_TEST_OUTAGE_SECONDS", "3"))
@@ -41,7 +42,7 @@ async def test_an_outage_in_the_middle_costs_no_operation_and_no_retry(tmp_path:
             await instance.start()
             load = Load()
             await load.turn(instance)
-            await until_settled(queue, len(queue.puts))
+            await until(lambda: queue.settled == len(queue.puts))
             await emulator.kill()
             for _ in range(20):
                 await load.turn(instance)
@@ -52,12 +53,6 @@ async def test_an_outage_in_the_middle_costs_no_operation_and_no_retry(tmp_path:
             await load.turn(instance)
         effects = await close_and_compare(emulator, client, queue)
         assert count(effects)["agent_spans/create"] == 22 * 10
-
-
-async def until_settled(queue: RecordingQueue, expected: int) -> None:
-    async with asyncio.timeout(20):
-        while queue.settled < expected:
-            await asyncio.sleep(0.01)
 
 
 async def test_a_full_buffer_drops_whole_causal_chains_and_counts_them(tmp_path: Path) -> None:

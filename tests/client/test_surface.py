@@ -4,14 +4,12 @@ import asyncio
 import os
 import threading
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from prefactor_core import (
     AgentInstanceHandle,
-    HttpClientConfig,
     InvalidInputError,
     PrefactorCoreClient,
     PrefactorCoreConfig,
@@ -20,8 +18,9 @@ from prefactor_core import (
     warn_missing_adaptor_config,
 )
 from prefactor_core.identifiers import PfidFactory
-from tests.client.load import close_and_compare, delivering, new_instance, registry
+from tests.client.load import client_for, close_and_compare, delivering, new_instance
 from tests.support.emulator import Emulator, running_emulator
+from tests.support.fleet import until
 
 
 async def terminate(emulator: Emulator, instance_id: str, reason: str) -> None:
@@ -30,20 +29,8 @@ async def terminate(emulator: Emulator, instance_id: str, reason: str) -> None:
         reply.raise_for_status()
 
 
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 def polling_client(url: str, interval: float) -> PrefactorCoreClient:
-    return PrefactorCoreClient(
-        PrefactorCoreConfig(
-            http_config=HttpClientConfig(api_url=url, api_token="test"),
-            schema_registry=registry(),
-            termination_poll_interval=interval,
-        )
-    )
+    return client_for(url, termination_poll_interval=interval)
 
 
 # -- quality
@@ -240,13 +227,6 @@ def test_a_wrong_value_names_its_variable(settings: pytest.MonkeyPatch) -> None:
                 PrefactorCoreConfig.from_env()
         assert caught.value.field == name, value
         assert "secret token" not in str(caught.value)
-
-
-def test_a_bad_url_is_refused_without_its_password() -> None:
-    for url in ("http://127.0.0.1:99999", "ftp://user:secret@host", "https://user:secret@", "nonsense"):
-        with pytest.raises(ValueError, match="api_url") as caught:
-            HttpClientConfig(api_url=url, api_token="t")
-        assert "secret" not in str(caught.value)
 
 
 def test_an_integration_that_the_client_was_not_made_for_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -63,7 +63,10 @@ BAD: list[tuple[type[BaseModel], str, list[Any]]] = [
     (
         HttpClientConfig,
         "api_url",
-        ["", "example.test", "ftp://x", "https://", "http:///x", "http://[", "javascript:alert(1)", 7, None],
+        [
+            *("", "example.test", "ftp://x", "https://", "http:///x", "http://[", "javascript:alert(1)"),
+            *("http://127.0.0.1:99999", 7, None),
+        ],
     ),
     (HttpClientConfig, "api_token", ["", " x", "x ", "x\n", "x\r\nHost: y", "tökén", "a\x00b", None, 7]),
     *(
@@ -132,6 +135,8 @@ def test_the_token_is_in_no_error_message(subtests: pytest.Subtests) -> None:
         lambda: http(api_token=f" {TOKEN}"),
         lambda: http(api_token=[TOKEN]),
         lambda: http(api_tokn=TOKEN),
+        lambda: http(api_token="x", api_url=f"ftp://user:{TOKEN}@host"),
+        lambda: http(api_token="x", api_url=f"https://user:{TOKEN}@"),
         lambda: http(token=TOKEN, api_token=""),
         lambda: HttpClientConfig.model_validate(TOKEN),
         lambda: core(http_config={"token": TOKEN}),

@@ -1,8 +1,12 @@
 """The names that others import."""
 
+import ast
 import importlib
+from pathlib import Path
 
-import prefactor_core
+import pytest
+
+import prefactor_core.transport
 from prefactor_core.client import CORE_SDK_HEADER_ENTRY
 
 PUBLISHED = """
@@ -17,6 +21,12 @@ OURS = """
     AgentInstanceManager ClientClosedError ClientStats CloseSummary DeadLetter Delivery
     InvalidIdentifierError InvalidInputError InvalidPayloadError MissingDriverError SpanManager
     TransportError UnknownTransportError WrongEventLoopError
+"""
+TRANSPORT = """
+    BrokerError BrokerOptions BrokerQueue ConsumingEnd DEFAULT_PARTITIONS DeadLetterEnd
+    DeadLetterMessage DeadLetter Broker End Fleet Lease Loss MAX_ATTEMPTS MAX_PARTITIONS Message Partition
+    PartitionState PublishingEnd process_name split_options Delivery Operation Published Queue
+    MissingDriverError PrefactorCoreConfig QueueClosedError TransportError hookimpl
 """
 
 MODULES = {
@@ -40,10 +50,11 @@ MODULES = {
 }
 
 
-def test_the_package_exports_exactly_this() -> None:
-    assert prefactor_core.__all__ == sorted((PUBLISHED + OURS).split())
-    for name in prefactor_core.__all__:
-        assert getattr(prefactor_core, name) is not None
+def test_the_package_and_what_transports_import_from_export_exactly_this() -> None:
+    for module, names in ((prefactor_core, PUBLISHED + OURS), (prefactor_core.transport, TRANSPORT)):
+        assert sorted(module.__all__) == sorted(names.split())
+        for name in module.__all__:
+            assert getattr(module, name) is not None
 
 
 def test_the_modules_that_others_import_from() -> None:
@@ -58,3 +69,17 @@ def test_the_header_entry_carries_the_version() -> None:
     assert f"prefactor-core@{prefactor_core.__version__}" == CORE_SDK_HEADER_ENTRY
     major = int(prefactor_core.__version__.partition(".")[0])
     assert major >= 1, "published integrations ask for >= 0.5.3"
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "transport"
+
+
+@pytest.mark.parametrize("module", sorted(EXAMPLE.rglob("*.py")), ids=lambda path: path.name)
+def test_a_transport_imports_nothing_else_of_the_core(module: Path) -> None:
+    imported = {
+        node.module or ""
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.ImportFrom)
+    }
+    ours = {name for name in imported if name.startswith("prefactor_core")}
+    assert ours <= {"prefactor_core.transport", "prefactor_core.testing"}
