@@ -164,7 +164,7 @@ class PrefactorCoreClient:
         """Return where everything that was queued is now. Raises ``ClientNotInitializedError``."""
         if self._session is None:
             raise self._not_running()
-        return self._session.stats()
+        return self._session.lifetime.stats(self._session.spans.open_spans)
 
     @property
     def termination_monitor(self) -> TerminationMonitor:

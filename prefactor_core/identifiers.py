@@ -41,15 +41,19 @@ def require_pfid(value: object, field: str) -> str:
     )
 
 
+def _wall_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 class PfidFactory:
     """Makes new PFIDs. The random bytes of the default differ in forked processes too."""
 
     __slots__ = ("_now_ms", "_random_bytes", "_time")
 
     def __init__(
-        self, now_ms: Callable[[], int] | None = None, random_bytes: Callable[[int], bytes] = os.urandom
+        self, now_ms: Callable[[], int] = _wall_clock_ms, random_bytes: Callable[[int], bytes] = os.urandom
     ) -> None:
-        self._now_ms = now_ms if now_ms is not None else _wall_clock_ms
+        self._now_ms = now_ms
         self._random_bytes = random_bytes
         self._time = (0, "0" * 10)  # the last one, as a number and as text
 
@@ -76,7 +80,3 @@ def partition_of(pfid: str) -> int:
     for character in pfid[_PARTITION]:
         partition = partition << 5 | _VALUES[character]
     return partition
-
-
-def _wall_clock_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -113,33 +113,19 @@ class Lifetime:
 
     def stats(self, open_spans: int = 0) -> ClientStats:
         """Return what has become of everything so far."""
-        put = self.outbox.put_count
-        dropped = dict(self._queue.dropped)
-        sender = self._sender
-        if sender is None:
-            return self._stats_elsewhere(put, dropped, open_spans)
-        account = sender.executor.account
-        if sender.discarded:
-            dropped["discarded"] = sender.discarded
-        return ClientStats(
-            put,
-            account.settled,
-            account.dead_lettered,
-            dropped,
-            self._queue.size(),
-            sender.executor.held,
-            account.retried,
-            open_spans,
-        )
-
-    def _stats_elsewhere(self, put: int, dropped: dict[str, int], open_spans: int) -> ClientStats:
-        published = self._queue.published
-        if published is None:  # a queue that counts nothing but what waits
-            buffered, sending = self._queue.size(), 0
+        put, dropped = self.outbox.put_count, dict(self._queue.dropped)
+        buffered, sending, dead, retried = self._queue.size(), 0, 0, 0
+        if self._sender is not None:
+            account, sending = self._sender.executor.account, self._sender.executor.held
+            delivered, dead, retried = account.settled, account.dead_lettered, account.retried
+            if self._sender.discarded:
+                dropped["discarded"] = self._sender.discarded
         else:
-            buffered, sending = published.buffered, published.unconfirmed
-        delivered = put - buffered - sending - sum(dropped.values())
-        return ClientStats(put, delivered, 0, dropped, buffered, sending, 0, open_spans)
+            published = self._queue.published
+            if published is not None:  # else the queue counts nothing but what waits
+                buffered, sending = published.buffered, published.unconfirmed
+            delivered = put - buffered - sending - sum(dropped.values())
+        return ClientStats(put, delivered, dead, dropped, buffered, sending, retried, open_spans)
 
     def summary(self) -> CloseSummary:
         """Return what has been delivered, and call everything else left."""

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import WeakMethod, finalize, ref
 
-from prefactor_core.accounts import ClientStats
 from prefactor_core.config import PrefactorCoreConfig
 from prefactor_core.exceptions import InvalidInputError
 from prefactor_core.identifiers import PfidFactory
@@ -63,10 +62,6 @@ class Session:
         # Weak, since spans lead to instances: a cycle would wait for the garbage collector.
         spans_finished = WeakMethod(self.spans.instance_finished)
         finalize(entrance, self.lifetime.drop, ref(entrance))
-
-    def stats(self) -> ClientStats:
-        """Return what has become of everything so far."""
-        return self.lifetime.stats(self.spans.open_spans)
 
 
 def _local_sender(

@@ -353,10 +353,7 @@ class Lanes(Generic[T]):
         self.revive(delivery)
         resolution.settled.append(delivery)
         resolution.overtaken += outcome.overtaken
-        self._proved(lane)
-
-    def _proved(self, lane: _Lane[T]) -> None:
-        """The lane works: what was held against it is void, and its prefixes grow again."""
+        # The lane works: its prefixes grow again.
         self._absolve(lane)
         lane.alone = False
         if lane.limit < _NO_LIMIT:
@@ -367,22 +364,19 @@ class Lanes(Generic[T]):
     ) -> float:
         """Hold a failure against the lane and return how long it backs off, in seconds."""
         lane.failures += 1
-        if outcome.weight > 0:
-            if company:
-                lane.shared += 1
-                lane.alone = lane.alone or lane.shared >= _SHARED_TRIES
-            elif several:
-                lane.alone = True
-                lane.limit = 1
-            else:
-                lane.alone = True
-                lane.limit = 1
+        if outcome.weight > 0 and company:
+            lane.shared += 1
+            lane.alone = lane.alone or lane.shared >= _SHARED_TRIES
+        elif outcome.weight > 0:
+            lane.alone = True
+            lane.limit = 1
+            if not several:
                 lane.attempts += 1
                 lane.blame += outcome.weight
-                if lane.blame > self._retry.max_retries + 1e-9:
-                    reason = f"failed after {_attempts(lane)} attempts: {outcome.reason}"
-                    resolution.dead.append(self._dead_letter_sent(lane, Dead(reason)))
-                    return 0.0
+            if lane.blame > self._retry.max_retries + 1e-9:
+                reason = f"failed after {_attempts(lane)} attempts: {outcome.reason}"
+                resolution.dead.append(self._dead_letter_sent(lane, Dead(reason)))
+                return 0.0
         return self._retry.delay(lane.failures, outcome.retry_after)
 
     # -- dead-lettering

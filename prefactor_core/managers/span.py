@@ -80,7 +80,6 @@ class SpanManager:
         encoded = encode_object(payload, "payload")
         span = self._new(instance_id, schema_name, parent_span_id)
         span.payload = encoded  # as it was at the call, whatever the caller changes later
-        self._add(span)
         return span.id
 
     async def create(
@@ -96,7 +95,6 @@ class SpanManager:
         encoded = encode_object(payload, "payload")
         require_time(started_at, "started_at")
         span = self._new(instance_id, schema_name, parent_span_id)
-        self._add(span)
         await self._entrance.put(*self._creates(span, encoded, started_at))
         return span.id
 
@@ -187,14 +185,19 @@ class SpanManager:
     def _new(self, instance_id: str, schema_name: str, parent_span_id: str | None) -> Span:
         require_pfid(instance_id, "instance_id")
         require_name(schema_name, "schema_name")
-        parent = self._parent(instance_id, parent_span_id)
-        return Span(
+        span = Span(
             id=self._ids.related(instance_id),
             instance_id=instance_id,
             schema_name=schema_name,
-            parent_span_id=parent,
+            parent_span_id=self._parent(instance_id, parent_span_id),
             created_at=self._now(),
         )
+        if len(self._open) >= _OPEN_KEPT:
+            self._forget_oldest()
+        self._open[span.id] = span
+        self._of_instance.setdefault(instance_id, set()).add(span.id)
+        SpanContextStack.push(StackedSpan(span.id, self._tells_open))
+        return span
 
     def _parent(self, instance_id: str, explicit: str | None) -> str | None:
         if explicit is None:
@@ -209,13 +212,6 @@ class SpanManager:
                 f"{explicit} is a span of instance {known.instance_id}, not of {instance_id}",
             )
         return explicit
-
-    def _add(self, span: Span) -> None:
-        if len(self._open) >= _OPEN_KEPT:
-            self._forget_oldest()
-        self._open[span.id] = span
-        self._of_instance.setdefault(span.instance_id, set()).add(span.id)
-        SpanContextStack.push(StackedSpan(span.id, self._tells_open))
 
     def _forget_oldest(self) -> None:
         oldest = next(iter(self._open.values()))
