@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -37,7 +37,6 @@ class InMemoryQueue(Queue[T]):
         max_bytes: int | None = None,
         *,
         policy: Literal["drop", "block"] = "drop",
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._waiting: deque[Delivery[T]] = deque()
         self._getters = Waiters()
@@ -51,7 +50,7 @@ class InMemoryQueue(Queue[T]):
         self._admission: Admission | None = None
         self.immediate = policy == "drop"
         if self.immediate and (max_items is not None or max_bytes is not None):
-            self._admission = Admission(self._max_items, self._max_bytes, monotonic)
+            self._admission = Admission(self._max_items, self._max_bytes, time.monotonic)
         self._dead_letters: deque[DeadLetter[T]] = deque(maxlen=DEAD_LETTERS_KEPT)
         self.accepted = 0
         """Items whose ``put`` returned, dropped ones included."""
