@@ -45,13 +45,3 @@ PAYLOADS: Final[dict[OperationType, dict[str, Any]]] = {
 def operation(kind: OperationType, key: str | None = "a-key-of-its-own", **changes: Any) -> Operation:
     """Return an operation of that type; a change to ``None`` leaves the field out."""
     return Operation(kind, {**PAYLOADS[kind], **changes}, AT, key)
-
-
-def create(span: str, parent: str | None = None, instance: str = INSTANCE) -> Operation:
-    """Return the create of a span."""
-    return operation(OperationType.CREATE_SPAN, span_id=span, parent_span_id=parent, instance_id=instance)
-
-
-def finish(span: str, instance: str = INSTANCE) -> Operation:
-    """Return the finish of a span."""
-    return operation(OperationType.FINISH_SPAN, span_id=span, instance_id=instance)

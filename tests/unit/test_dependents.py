@@ -4,7 +4,8 @@ import pytest
 
 from prefactor_core import Operation, OperationType
 from prefactor_core.execution.dependents import Dependents
-from tests.unit.samples import AT, create, finish, operation
+from tests.support.operations import create, finish_span
+from tests.unit.samples import AT, INSTANCE, operation
 
 REGISTER = OperationType.REGISTER_AGENT_INSTANCE
 START = OperationType.START_AGENT_INSTANCE
@@ -34,14 +35,15 @@ def test_a_lost_opener_loses_everything_of_its_instance_and_nothing_of_another(o
 def test_a_lost_create_loses_its_finish_and_its_descendants_only() -> None:
     dependents = Dependents()
     assert not dependents
-    dependents.lose(create("a"), "full")
+    dependents.lose(create(INSTANCE, "a"), "full")
     assert dependents
-    items = [create("b", "a"), create("c", "b"), finish("c"), finish("b"), finish("a")]
+    items = [create(INSTANCE, "b", "a"), create(INSTANCE, "c", "b")]
+    items += [finish_span(INSTANCE, span) for span in ("c", "b", "a")]
     assert follow(dependents, *items) == ["full"] * 5
-    apart = [create("x"), create("y", "x"), finish("x")]
+    apart = [create(INSTANCE, "x"), create(INSTANCE, "y", "x"), finish_span(INSTANCE, "x")]
     apart += [operation(kind) for kind in (QUALITY, START, FINISH)]
     assert follow(dependents, *apart) == [None] * 6
-    assert follow(dependents, create("b", "a", "other"), finish("a", "other")) == [None, None]
+    assert follow(dependents, create("other", "b", "a"), finish_span("other", "a")) == [None, None]
 
 
 @pytest.mark.parametrize("kind", [QUALITY, OperationType.FINISH_SPAN, FINISH])
@@ -64,9 +66,9 @@ def test_what_is_remembered_is_bounded_and_the_oldest_goes_first() -> None:
     names = [f"instance {number}" for number in range(10_001)]
     for name in names:
         dependents.lose(operation(START, instance_id=name), "full")
-    assert [name for name in names if dependents.reason(create("a", instance=name))] == names[1:]
+    assert [name for name in names if dependents.reason(create(name, "a"))] == names[1:]
     dependents = Dependents()
     for number in range(100_001):
         span = {"instance_id": "i", "span_id": str(number)}
         dependents.lose(Operation(OperationType.CREATE_SPAN, span, AT), "x")
-    assert [dependents.reason(finish(span, "i")) for span in ("0", "1", "100000")] == [None, "x", "x"]
+    assert [dependents.reason(finish_span("i", span)) for span in ("0", "1", "100000")] == [None, "x", "x"]
