@@ -64,9 +64,10 @@ class PrefactorCoreClient:
     A client that nobody holds any more, nor any handle or span of it, is closed in the background, with a
     warning.
 
-    All calls that record something raise ``ClientNotInitializedError`` if the client is not running,
-    ``WrongEventLoopError`` outside its event loop, and ``PrefactorTelemetryFailureError`` once delivery has
-    failed for good (the API refuses the token).
+    All calls that record something raise, when they are awaited or entered, ``InvalidInputError`` (nothing is
+    queued then) if an argument is malformed or missing, ``ClientNotInitializedError`` if the client is not
+    running, ``WrongEventLoopError`` outside its event loop, and ``PrefactorTelemetryFailureError`` once
+    delivery has failed for good (the API refuses the token).
 
     Args:
         config: What the client needs to know.
@@ -221,9 +222,6 @@ class PrefactorCoreClient:
             environment_id: PFID of the environment; none with a token that names the deployment.
             purpose: ``live``, ``smoke_test`` or ``eval``.
             external_identifier: Your own name for the instance.
-
-        Raises (when awaited or entered):
-            InvalidInputError: An argument is malformed, or missing; nothing was queued.
         """
 
         async def register() -> AgentInstanceHandle:
@@ -279,9 +277,6 @@ class PrefactorCoreClient:
             instance_id: PFID of the instance; another process may own it.
             name: Name of the quality, as registered with ``SchemaRegistry.register_quality_schema``.
             payload: Its value; ``None`` removes what was recorded.
-
-        Raises:
-            InvalidInputError: An argument is malformed; nothing was queued.
         """
         await self._running().instances.record_quality(instance_id, name, payload)
 
@@ -301,9 +296,6 @@ class PrefactorCoreClient:
             schema_name: Name of the span's schema.
             parent_span_id: PFID of the parent; by default the innermost open span of the same instance.
             payload: Inputs of the span, sent when it starts; anything that pydantic serialises to an object.
-
-        Raises (when entered):
-            InvalidInputError: An argument is malformed; nothing was queued.
         """
 
         def open_span() -> SpanContext:
@@ -323,8 +315,7 @@ class PrefactorCoreClient:
     ) -> str:
         """Open a span that stays open until ``finish_span``, and return its id.
 
-        The arguments, and what is refused, are as for ``span``. ``started_at`` is when it began, with a time
-        zone; by default now.
+        The arguments are as for ``span``; ``started_at`` is when it began, with a time zone, by default now.
         """
         spans = self._running().spans
         return await spans.create(instance_id, schema_name, parent_span_id, payload, started_at)

@@ -16,7 +16,7 @@ class SchemaRegistry:
     """Collects schemas before instances are created with them.
 
     Each of the four categories (params schemas, result schemas, span types, qualities) has names of its own;
-    a name can be registered once in each.
+    a name that is registered again in one, and a bad argument, raise ``ValueError``.
     """
 
     def __init__(self) -> None:
@@ -28,11 +28,7 @@ class SchemaRegistry:
         }
 
     def register(self, schema_name: str, schema: dict[str, Any]) -> None:
-        """Register a params schema: the JSON Schema of a span's payload, by span type (``agent:llm``).
-
-        Raises:
-            ValueError: The name has a params schema already, or one of the arguments is bad.
-        """
+        """Register a params schema: the JSON Schema of a span's payload, by span type (``agent:llm``)."""
         self._add(_SPANS, schema_name, _checked(schema, "schema"))
 
     def register_unsafe(self, schema_name: str, schema: dict[str, Any]) -> None:
@@ -40,11 +36,7 @@ class SchemaRegistry:
         self._categories[_SPANS][_checked_name(schema_name)] = _checked(schema, "schema")
 
     def register_result(self, schema_name: str, result_schema: dict[str, Any]) -> None:
-        """Register the JSON Schema of a span type's result; the type needs no params schema.
-
-        Raises:
-            ValueError: The name has a result schema already.
-        """
+        """Register the JSON Schema of a span type's result; the type needs no params schema."""
         self._add(_RESULTS, schema_name, _checked(result_schema, "result_schema"))
 
     def register_type(
@@ -67,9 +59,6 @@ class SchemaRegistry:
             description: What such spans are.
             template: Display template, with ``{{field}}`` for values.
             data_risk: What kind of data such spans hold.
-
-        Raises:
-            ValueError: The name is registered as a span type already.
         """
         schemas = {"params_schema": _checked(params_schema, "params_schema"), "result_schema": result_schema}
         texts = {"title": title, "description": description, "template": template}
@@ -85,11 +74,7 @@ class SchemaRegistry:
         template: str | None = None,
         data_risk: dict[str, Any] | None = None,
     ) -> None:
-        """Register the schema of a quality's payload; the other arguments are those of ``register_type``.
-
-        Raises:
-            ValueError: The quality is registered already.
-        """
+        """Register the schema of a quality's payload; the other arguments are those of ``register_type``."""
         texts = {"title": title, "description": description, "template": template}
         entry = {"name": name, "schema": _checked(schema, "schema"), **texts, "data_risk": data_risk}
         self._add(_QUALITIES, name, _checked(_given(entry), "quality"))
