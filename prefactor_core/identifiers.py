@@ -28,11 +28,7 @@ def is_pfid(value: object) -> bool:
 
 
 def require_pfid(value: object, field: str) -> str:
-    """Return ``value`` if it is a PFID.
-
-    Raises:
-        InvalidIdentifierError: It is not; the message names ``field``.
-    """
+    """Return ``value`` if it is a PFID, else raise an ``InvalidIdentifierError`` that names ``field``."""
     if isinstance(value, str) and _PFID.fullmatch(value) is not None:
         return value
     shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."

@@ -69,13 +69,7 @@ class Lifetime:
         return self._loop.is_closed()
 
     def check(self) -> None:
-        """Raise if a call cannot be taken.
-
-        Raises:
-            WrongEventLoopError: The caller runs in another event loop, or in none.
-            PrefactorTelemetryFailureError: Delivery has failed for good.
-            ClientClosedError: It has ended.
-        """
+        """Raise if a call cannot be taken: in another event loop, or after the end or a final failure."""
         self.check_loop()
         if self._sender is not None:
             self._sender.raise_failure()
@@ -163,10 +157,9 @@ class Lifetime:
             self._report_left()
 
     async def ended(self) -> CloseSummary:
-        """Wait for the end and return what came of everything. Cancelled, the last caller ends it at once.
+        """Wait for the end and return what came of everything, or raise the failure that has ended delivery.
 
-        Raises:
-            PrefactorTelemetryFailureError: Delivery has failed for good.
+        Cancelled, the last caller ends it at once.
         """
         if self.loop_closed:
             await self.leave()

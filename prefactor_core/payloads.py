@@ -122,11 +122,7 @@ def as_object(value: object, field: str) -> dict[str, Any]:
 
 
 def snapshot(value: object, field: str) -> dict[str, Any]:
-    """Return a deep copy as plain JSON. What cannot be sent is copied shallowly, to be refused later.
-
-    Raises:
-        InvalidPayloadError: It is no object.
-    """
+    """Return a deep copy as plain JSON. What cannot be sent is taken ``as_object``, to be refused later."""
     try:
         return encode_object(value, field).decode()
     except InvalidPayloadError:

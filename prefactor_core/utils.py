@@ -20,12 +20,9 @@ def generate_idempotency_key() -> str:
 
 
 def validate_idempotency_key(key: str) -> str:
-    """Return ``key`` if it has 1 to 64 printable characters.
+    """Return ``key`` if it has 1 to 64 printable characters, else raise ``ValueError``.
 
     The API itself takes 8 to 64; keys that the client makes are always of that length.
-
-    Raises:
-        ValueError: The key is empty, too long, not printable, or not a string.
     """
     if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH or not key.isprintable():
         raise ValueError(f"idempotency_key: expected a string of 1 to {MAX_KEY_LENGTH} printable characters")

@@ -206,11 +206,7 @@ class InMemoryQueue(Queue[T]):
 
 @hookimpl
 def prefactor_create_queue(url: str, config: PrefactorCoreConfig) -> InMemoryQueue[Any] | None:
-    """Build a bounded queue in memory.
-
-    Raises:
-        TransportError: The URL has a host or options; ``memory://`` takes none.
-    """
+    """Build a bounded queue in memory."""
     parts = urlsplit(url)
     if parts.scheme != "memory":
         return None
