@@ -13,11 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from prefactor_core import (
-    AgentInstanceHandle,
-    PrefactorCoreClient,
-    PrefactorCoreConfig,
-)
+from prefactor_core import PrefactorCoreClient, PrefactorCoreConfig
 from prefactor_core.plugins import create_queue
 from tests.client.load import VERSION, client_for, new_instance, nowhere, registry
 from tests.support.emulator import Emulator, running_emulator
@@ -47,9 +43,13 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- names, and no paths
+
+
 def usage() -> tuple[int, int]:
     """Return how many tasks and file descriptors there are."""
-    return len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- names, and no paths
+    return len(asyncio.all_tasks()), descriptors()
 
 
 async def back_at(before: tuple[int, int]) -> None:
@@ -61,13 +61,14 @@ def lines(caplog: pytest.LogCaptureFixture, beginning: str) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.getMessage().startswith(beginning)]
 
 
-async def used(client: PrefactorCoreClient) -> AgentInstanceHandle:
-    """Initialise a client and put three operations with it."""
+async def used(client: PrefactorCoreClient, *, flush: bool = False) -> None:
+    """Initialise a client and put three operations with it; flush the first two."""
     await client.initialize()
     instance = await new_instance(client)
     await instance.start()
+    if flush:
+        assert await client.flush(_DEADLINE)
     await instance.finish()
-    return instance
 
 
 @pytest.mark.timeout(600)  # each client reads the system's certificates

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from prefactor_core import (
 )
 from prefactor_core.plugins import create_queue
 from tests.client.load import client_for, close_and_compare, new_instance, nowhere, registry
-from tests.client.test_dropped_clients import lines
+from tests.client.test_dropped_clients import depth_of, descriptors, lines, used
 from tests.support.emulator import emulator_process, running_emulator
 from tests.support.ending_program import ENDINGS
 from tests.support.fleet import until
@@ -157,19 +156,6 @@ def test_a_publisher_by_itself_speaks_of_disconnect(caplog: pytest.LogCaptureFix
 # -- the end of an event loop
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- names, and no paths
-
-
-async def used(client: PrefactorCoreClient, *, flush: bool) -> None:
-    await client.initialize()
-    instance = await new_instance(client)
-    await instance.start()
-    if flush:
-        assert await client.flush(30)
-    await instance.finish()
-
-
 async def test_a_client_goes_on_in_the_next_event_loop_fifty_times(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -203,16 +189,13 @@ def test_so_does_a_client_of_a_broker(
     client = PrefactorCoreClient(PrefactorCoreConfig(transport_url=url, schema_registry=registry()))
 
     async def flushed() -> None:
-        await used(client, flush=False)
+        await used(client)
         assert await client.flush(30)
 
     async def last() -> int:
         await flushed()
         assert (await client.close()).complete
-        queue = create_queue(url, PrefactorCoreConfig())
-        depth = await queue.depth()
-        await queue.disconnect()
-        return depth
+        return await depth_of(url)
 
     asyncio.run(flushed())
     gc.collect()
@@ -230,7 +213,7 @@ def test_in_the_next_event_loop_calls_are_refused_and_closing_tells_what_was_lef
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     client = client_for(nowhere())
-    asyncio.run(used(client, flush=False))
+    asyncio.run(used(client))
 
     async def call() -> None:
         await new_instance(client)
@@ -252,7 +235,7 @@ def test_a_client_that_is_left_in_the_midst_of_closing_can_be_closed() -> None:
     closing: list[asyncio.Task[object]] = []
 
     async def leave() -> None:
-        await used(client, flush=False)
+        await used(client)
         closing.append(asyncio.create_task(client.close(60)))
         await asyncio.sleep(0.05)
 
@@ -264,7 +247,7 @@ def test_a_client_that_is_left_in_the_midst_of_closing_can_be_closed() -> None:
 async def test_a_queue_of_the_users_goes_on_where_it_was(tmp_path: Path) -> None:
     queue = RecordingQueue()
     client = client_for(nowhere(), queue)
-    await asyncio.to_thread(asyncio.run, used(client, flush=False))
+    await asyncio.to_thread(asyncio.run, used(client))
     assert queue.size() == 3
     async with running_emulator(tmp_path) as emulator:
         assert client._config.http_config is not None
@@ -284,7 +267,7 @@ async def test_nor_does_it_matter_that_the_loop_was_closed_on_running_tasks(
 
         def leave(*, close: bool) -> None:
             loop = asyncio.new_event_loop()
-            loop.run_until_complete(used(client, flush=False))
+            loop.run_until_complete(used(client))
             loop.run_until_complete(asyncio.sleep(0.05))  # it has taken what there is
             assert queue.size() == 0
             loop.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prefactor_core import CloseSummary, OperationType
+from prefactor_core import CloseSummary, OperationType, PrefactorCoreClient
 from tests.client.load import VERSION, Load, client_for, close_and_compare, count, delivering, nowhere
 from tests.support.emulator import Emulator
 from tests.support.fleet import until
@@ -16,21 +16,24 @@ from tests.support.recording import Comparison, RecordingQueue, compare
 OUTAGE_SECONDS = float(os.environ.get("PREFACTOR_TEST_OUTAGE_SECONDS", "3"))
 
 
-async def put_instances(queue: RecordingQueue, url: str, instances: int) -> CloseSummary:
-    client = client_for(url, queue)
-    await client.initialize()
-    for _ in range(instances):
-        async with client.create_agent_instance(agent_version=VERSION) as instance:
-            await instance.start()
-            await Load().turn(instance)
-    return await client.close(timeout=1)
+_PUTS = 3 + 2 * 10
+"""Operations of one run."""
+
+
+async def run(client: PrefactorCoreClient) -> None:
+    async with client.create_agent_instance(agent_version=VERSION) as instance:
+        await instance.start()
+        await Load().turn(instance)
 
 
 async def test_close_returns_in_time_and_says_what_was_left(caplog: pytest.LogCaptureFixture) -> None:
-    queue = RecordingQueue()
+    client = client_for(nowhere())
+    await client.initialize()
     async with asyncio.timeout(30):
-        summary = await put_instances(queue, nowhere(), instances=5)
-    puts = 5 * (3 + 2 * 10)
+        for _ in range(5):
+            await run(client)
+        summary = await client.close(timeout=1)
+    puts = 5 * _PUTS
     assert summary == CloseSummary(put=puts, delivered=0, dead_lettered=0, dropped={}, left=puts)
     assert f"closed with 0 of {puts} operations delivered" in caplog.text
     assert f"{puts} left" in caplog.text
@@ -63,12 +66,9 @@ async def test_a_full_buffer_drops_whole_causal_chains_and_counts_them(tmp_path:
     queue = RecordingQueue(max_items=200)
     client = client_for(emulator.url, queue)
     await client.initialize()
-    put = 0
     for _ in range(20):
-        async with client.create_agent_instance(agent_version=VERSION) as instance:
-            await instance.start()
-            await Load().turn(instance)
-        put += 3 + 2 * 10
+        await run(client)
+    put = 20 * _PUTS
     dropped = Counter(queue.dropped)
     assert dropped.total() == put - len(queue.puts) > 0
     await emulator.start()
@@ -93,8 +93,6 @@ async def test_a_full_buffer_drops_whole_causal_chains_and_counts_them(tmp_path:
 async def test_the_client_goes_on_when_the_api_is_away_at_the_start(tmp_path: Path) -> None:
     async with delivering(tmp_path) as (emulator, client, queue):
         await emulator.kill()
-        async with client.create_agent_instance(agent_version=VERSION) as instance:
-            await instance.start()
-            await Load().turn(instance)
+        await run(client)
         await emulator.start()
         await close_and_compare(emulator, client, queue)
