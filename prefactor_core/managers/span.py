@@ -95,7 +95,7 @@ class SpanManager:
         encoded = encode_object(payload, "payload")
         require_time(started_at, "started_at")
         span = self._new(instance_id, schema_name, parent_span_id)
-        await self._entrance.put(*self._creates(span, encoded, started_at))
+        await self._entrance.put(*self._creates(span, started_at, payload=encoded))
         return span.id
 
     async def start(
@@ -114,7 +114,7 @@ class SpanManager:
             return False
         encoded = encode_object(span.payload if payload is None else payload, "payload")
         require_time(started_at, "started_at")
-        await self._entrance.put(*self._creates(span, encoded, started_at))
+        await self._entrance.put(*self._creates(span, started_at, payload=encoded))
         return True
 
     # -- finishing
@@ -135,11 +135,7 @@ class SpanManager:
         span = self.get_span(span_id)
         require_end_status(status)
         require_time(timestamp, "timestamp")
-        creates: list[Operation] = []
-        if span.status == "pending":
-            creates = self._creates(
-                span, self._encode_or_mark(span.payload, span.schema_name, "payload"), None
-            )
+        creates = self._creates(span) if span.status == "pending" else []
         await self._put_finish(span, creates, result_payload, status, timestamp)
 
     async def cancel_unstarted(self, span_id: str, timestamp: datetime | None = None) -> None:
@@ -147,9 +143,7 @@ class SpanManager:
         self._entrance.check()
         span = self.get_span(span_id)
         require_time(timestamp, "timestamp")
-        encoded = self._encode_or_mark(span.payload, span.schema_name, "payload")
-        creates = self._creates(span, encoded, None, status="pending")
-        await self._put_finish(span, creates, None, "cancelled", timestamp)
+        await self._put_finish(span, self._creates(span, status="pending"), None, "cancelled", timestamp)
 
     def get_span(self, span_id: str) -> Span:
         """Return an open span."""
@@ -193,7 +187,10 @@ class SpanManager:
             created_at=self._now(),
         )
         if len(self._open) >= _OPEN_KEPT:
-            self._forget_oldest()
+            oldest = next(iter(self._open.values()))
+            self._remove(oldest)
+            problem = f"{_OPEN_KEPT:,} later spans were opened and not finished"
+            self._warn("span", "a %s span is recorded without its finish: %s", oldest.schema_name, problem)
         self._open[span.id] = span
         self._of_instance.setdefault(instance_id, set()).add(span.id)
         SpanContextStack.push(StackedSpan(span.id, self._tells_open))
@@ -213,15 +210,6 @@ class SpanManager:
             )
         return explicit
 
-    def _forget_oldest(self) -> None:
-        oldest = next(iter(self._open.values()))
-        self._remove(oldest)
-        self._warn_of(
-            oldest.schema_name,
-            "finish",
-            InvalidPayloadError("span", f"{_OPEN_KEPT:,} later spans were opened and not finished"),
-        )
-
     def _remove(self, span: Span) -> None:
         del self._open[span.id]
         siblings = self._of_instance[span.instance_id]
@@ -232,7 +220,11 @@ class SpanManager:
         SpanContextStack.uncover()
 
     def _creates(
-        self, span: Span, payload: EncodedJson, started_at: datetime | None, status: str = "active"
+        self,
+        span: Span,
+        started_at: datetime | None = None,
+        status: str = "active",
+        payload: EncodedJson | None = None,
     ) -> list[Operation]:
         """Mark a span and its unstarted ancestors as put, and return their creates, outermost first."""
         now = self._now()
@@ -242,16 +234,17 @@ class SpanManager:
             parent = self._open.get(parent_id)
             if parent is None or parent.status != "pending":
                 break
-            encoded = self._encode_or_mark(parent.payload, parent.schema_name, "payload")
-            operations.append(self._create(parent, encoded, now, now, "active"))
+            operations.append(self._create(parent, None, now, now, "active"))
             parent_id = parent.parent_span_id
         operations += reversed(self._start_if_pending(span.instance_id))
         operations.reverse()
         return operations
 
     def _create(
-        self, span: Span, payload: EncodedJson, started_at: datetime, now: datetime, status: str
+        self, span: Span, payload: EncodedJson | None, started_at: datetime, now: datetime, status: str
     ) -> Operation:
+        if payload is None:  # it is put with what it was prepared with
+            payload = self._encode_or_mark(span.payload, span.schema_name, "payload")
         fields: dict[str, Any] = {
             "instance_id": span.instance_id,
             "span_id": span.id,
