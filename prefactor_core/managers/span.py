@@ -290,7 +290,8 @@ class SpanManager:
         try:
             return encode_object(value, field)
         except InvalidPayloadError as error:
-            self._warn_of(schema_name, field, error)
+            problem = "a %s span is recorded without its %s: %s"
+            self._warn(error.field, problem, schema_name, field, error)
             return unserialisable_marker(error)
 
     def _schema_of(self, span_id: str) -> str:
@@ -302,9 +303,6 @@ class SpanManager:
         """Log what was done wrong with a span, once for its schema."""
         schema_name = self._schema_of(span_id)
         self._warn(problem, "a %s span: %s (logged once)", schema_name, problem)
-
-    def _warn_of(self, schema_name: str, field: str, error: InvalidPayloadError) -> None:
-        self._warn(error.field, "a %s span is recorded without its %s: %s", schema_name, field, error)
 
     def _warn(self, problem: str, message: str, schema_name: str, *details: object) -> None:
         place = (schema_name, problem)
