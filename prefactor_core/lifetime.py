@@ -99,9 +99,7 @@ class Lifetime:
         if not await in_time(self.outbox.drain(), timeout):
             return False
         left = max(0.0, deadline - self._loop.time())
-        if self._sender is not None:
-            return await self._sender.flush(left)
-        return await self._queue.flush(left)
+        return await (self._sender or self._queue).flush(left)
 
     # -- accounts
 

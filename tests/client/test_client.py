@@ -140,18 +140,6 @@ async def test_calls_from_another_loop_are_refused_and_can_be_handed_over(
         assert types(queue) == ["create_span", "finish_span", REGISTER]
 
 
-async def test_the_users_exception_goes_before_closing() -> None:
-    class MineError(Exception):
-        pass
-
-    client = client_for("http://127.0.0.1:9", retry_delay_base=0.01)
-    client._config.close_timeout = 0
-    with pytest.raises(MineError):
-        async with client, client.create_agent_instance(agent_version=VERSION) as instance:
-            await instance.start()
-            raise MineError
-
-
 async def test_a_cancelled_close_says_what_it_left_and_leaves_nothing_running(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
