@@ -11,9 +11,11 @@ from typing import Any
 from prefactor_core import (
     AgentInstanceHandle,
     HttpClientConfig,
+    Operation,
     PrefactorCoreClient,
     PrefactorCoreConfig,
     PrefactorTelemetryFailureError,
+    Queue,
     QueueConfig,
     SchemaRegistry,
 )
@@ -91,18 +93,13 @@ def registry() -> SchemaRegistry:
 
 
 def client_for(
-    url: str,
-    queue: RecordingQueue | None = None,
-    *,
-    retry_delay_base: float = 0.05,
-    max_retry_delay: float = 1,
-    termination_poll_interval: float = 30,
+    url: str, queue: Queue[Operation] | None = None, *, termination_poll_interval: float = 30
 ) -> PrefactorCoreClient:
     """Return a client whose backoff suits a test."""
     return PrefactorCoreClient(
         PrefactorCoreConfig(
-            http_config=HttpClientConfig(api_url=url, api_token="test", max_retry_delay=max_retry_delay),
-            queue_config=QueueConfig(retry_delay_base=retry_delay_base),
+            http_config=HttpClientConfig(api_url=url, api_token="test", max_retry_delay=1),
+            queue_config=QueueConfig(retry_delay_base=0.05),
             schema_registry=registry(),
             termination_poll_interval=termination_poll_interval,
         ),

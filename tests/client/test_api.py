@@ -8,7 +8,6 @@ import pytest
 
 from prefactor_core import (
     AgentInstanceHandle,
-    PrefactorCoreClient,
     PrefactorTelemetryFailureError,
     SpanContextStack,
     WrongEventLoopError,
@@ -220,7 +219,7 @@ class Suspending(FiveMethods):
 async def test_a_queue_with_five_methods_carries_a_run(tmp_path: Path) -> None:
     async with running_emulator(tmp_path) as emulator:
         queue = Suspending()
-        client = PrefactorCoreClient(client_for(emulator.url)._config, queue)
+        client = client_for(emulator.url, queue)
         await client.initialize()
 
         async def run() -> None:
