@@ -113,7 +113,9 @@ class PrefactorCoreClient:
             self._session = None
             await left.leave()
         self._closing = None
-        queue = self._queue or create_queue(self._config.transport_url, self._config)
+        queue = self._queue
+        if queue is None:
+            queue = create_queue(self._config.transport_url, self._config)
         self._session = Session(self._config, queue, self._ids, self._header, self._termination_monitor)
         try:
             await self._session.lifetime.begin()

@@ -204,11 +204,14 @@ async def test_an_instance_is_finished_once_and_not_before_it_has_begun(tmp_path
 
 
 class Suspending(FiveMethods):
-    """The published interface and no more, with puts that suspend."""
+    """The published interface and no more, with puts that suspend; false while it is empty."""
 
     def __init__(self) -> None:
         super().__init__()
         self.puts: list[Operation] = []
+
+    def __len__(self) -> int:
+        return self.size()
 
     async def put(self, item: Operation) -> None:
         await asyncio.sleep(0)
