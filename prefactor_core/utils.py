@@ -25,7 +25,10 @@ def validate_idempotency_key(key: str) -> str:
     The API itself takes 8 to 64; keys that the client makes are always of that length.
     """
     if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH or not key.isprintable():
-        raise ValueError(f"idempotency_key: expected a string of 1 to {MAX_KEY_LENGTH} printable characters")
+        got = f"{len(key)} characters" if isinstance(key, str) else type(key).__name__
+        raise ValueError(
+            f"idempotency_key: expected a string of 1 to {MAX_KEY_LENGTH} printable characters, got {got}"
+        )
     return key
 
 
