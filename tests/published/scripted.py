@@ -1,7 +1,7 @@
 """A LangChain agent whose model is scripted: three calls of the model, three of tools, two at once."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from langchain.agents import create_agent
@@ -9,6 +9,7 @@ from langchain.agents.middleware import AgentMiddleware
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolCall
 from langchain_core.tools import BaseTool, tool
+from prefactor_langchain import register_langchain_schemas
 
 from prefactor_core import HttpClientConfig, PrefactorCoreConfig, QueueConfig, SchemaRegistry
 
@@ -74,11 +75,12 @@ def question() -> dict[str, list[HumanMessage]]:
     return {"messages": [HumanMessage("What are tea and cake together?")]}
 
 
-def configuration(url: str) -> PrefactorCoreConfig:
-    """Return a configuration whose backoff suits a test, with schemas for spans of the test's own."""
+def configuration(url: str, tool_schemas: Mapping[str, Any] | None = None) -> PrefactorCoreConfig:
+    """Return a configuration whose backoff suits a test, with schemas for all spans."""
     schemas = SchemaRegistry()
     for name in ("workflow", "afterwards", "work"):
         schemas.register(name, {"type": "object"})
+    register_langchain_schemas(schemas, tool_schemas=tool_schemas)
     return PrefactorCoreConfig(
         http_config=HttpClientConfig(api_url=url, api_token="test", max_retry_delay=1),
         queue_config=QueueConfig(retry_delay_base=0.05),

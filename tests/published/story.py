@@ -1,25 +1,42 @@
 """What an emulator holds of a run: its spans as a tree, and whether its effects came in a possible order."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from prefactor_core import Operation
-from prefactor_emulator.verify import PUT_TYPES, Comparison, Put, compare
+from prefactor_emulator.verify import PUT_TYPES, Put, compare
 from prefactor_emulator.verify_files import read_effects
+from tests.support.emulator import Emulator
+from tests.support.recording import RecordingQueue
 
 REGISTER, START, FINISH = (f"agent_instances/{what}" for what in ("register", "start", "finish"))
 CREATE_SPAN, FINISH_SPAN = "agent_spans/create", "agent_spans/finish"
 
 
-def checked(puts: Iterable[Operation], database: Path) -> Comparison:
+def check_complete(emulator: Emulator, queue: RecordingQueue) -> None:
     """Hold an emulator's log of effects against what was put, as `prefactor-emulator verify` does."""
     expected = [
         Put(operation.instance_id or "", PUT_TYPES[operation.type.value], operation.idempotency_key or "")
-        for operation in puts
+        for operation in queue.puts
     ]
-    return compare(expected, read_effects(str(database)))
+    outcome = compare(expected, read_effects(str(emulator.database)))
+    assert outcome.clean, outcome.findings
+    assert outcome.puts == outcome.effects == len(queue.puts)
+    assert queue.dead_lettered == 0
+
+
+async def the_instance(emulator: Emulator) -> dict[str, Any]:
+    """Return the one instance that the emulator has."""
+    (instance_id,) = {effect["instance_id"] for effect in await emulator.effects()}
+    return await emulator.instance(instance_id)
+
+
+async def finished_instance(emulator: Emulator, queue: RecordingQueue) -> dict[str, Any]:
+    """Return the one instance, whose every operation took effect once and in order."""
+    check_complete(emulator, queue)
+    instance = await the_instance(emulator)
+    check_order(await emulator.effects(), instance)
+    return instance
 
 
 def outline(spans: list[dict[str, Any]], parent: str | None = None, depth: int = 0) -> list[str]:

@@ -30,8 +30,16 @@ from tests.published.scripted import (
     total,
     total_async,
 )
-from tests.published.story import CREATE_SPAN, FINISH, FINISH_SPAN, check_order, checked, outline
-from tests.published.tap import tapped
+from tests.published.story import (
+    CREATE_SPAN,
+    FINISH,
+    FINISH_SPAN,
+    check_complete,
+    check_order,
+    finished_instance,
+    outline,
+    the_instance,
+)
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.recording import RecordingQueue
 
@@ -45,6 +53,7 @@ SPANS = [
     "langchain:tool complete",
     "langchain:tool:total complete",
 ]
+AGENT_VERSION = {"name": "Shop", "external_identifier": "shop-1"}
 FAULTS = ("lost-reply:rate=0.2", "error:rate=0.1")
 
 Traced = Callable[[str, RecordingQueue], AbstractAsyncContextManager[PrefactorMiddleware]]
@@ -53,10 +62,7 @@ Traced = Callable[[str, RecordingQueue], AbstractAsyncContextManager[PrefactorMi
 @asynccontextmanager
 async def by_client(url: str, queue: RecordingQueue) -> AsyncIterator[PrefactorMiddleware]:
     """The client is the caller's, the instance the middleware's."""
-    config = configuration(url)
-    assert config.schema_registry is not None
-    register_langchain_schemas(config.schema_registry)
-    async with PrefactorCoreClient(config, queue) as client:
+    async with PrefactorCoreClient(configuration(url), queue) as client:
         middleware = PrefactorMiddleware(client, agent_name="Shop", tool_schemas=TOOL_SCHEMAS)
         try:
             yield middleware
@@ -67,13 +73,9 @@ async def by_client(url: str, queue: RecordingQueue) -> AsyncIterator[PrefactorM
 @asynccontextmanager
 async def by_instance(url: str, queue: RecordingQueue) -> AsyncIterator[PrefactorMiddleware]:
     """Client and instance are the caller's."""
-    config = configuration(url)
-    assert config.schema_registry is not None
-    register_langchain_schemas(config.schema_registry, tool_schemas=TOOL_SCHEMAS)
-    version_of_agent = {"name": "Shop", "external_identifier": "shop-1"}
     async with (
-        PrefactorCoreClient(config, queue) as client,
-        client.create_agent_instance(agent_version=version_of_agent) as instance,
+        PrefactorCoreClient(configuration(url, TOOL_SCHEMAS), queue) as client,
+        client.create_agent_instance(agent_version=AGENT_VERSION) as instance,
     ):
         await instance.start()
         middleware = PrefactorMiddleware(instance=instance, tool_schemas=TOOL_SCHEMAS)
@@ -93,22 +95,16 @@ async def by_factory(url: str, queue: RecordingQueue) -> AsyncIterator[Prefactor
 WAYS = pytest.mark.parametrize("traced", [by_client, by_instance, by_factory], ids=lambda way: way.__name__)
 
 
-async def the_instance(emulator: Emulator) -> dict[str, Any]:
-    (instance_id,) = {effect["instance_id"] for effect in await emulator.effects()}
-    return await emulator.instance(instance_id)
-
-
 def named(instance: dict[str, Any], schema: str) -> dict[str, Any]:
     (span,) = [span for span in instance["spans"] if span["schema_name"] == schema]
     found: dict[str, Any] = span
     return found
 
 
-def check_complete(queue: RecordingQueue, folder: Path) -> None:
-    outcome = checked(queue.puts, folder / "emulator.db")
-    assert outcome.clean, outcome.findings
-    assert outcome.puts == outcome.effects == len(queue.puts)
-    assert queue.dead_lettered == 0
+async def terminate(emulator: Emulator, instance_id: str, **body: str) -> None:
+    async with httpx.AsyncClient(base_url=emulator.url, trust_env=False) as http:
+        reply = await http.post(f"/emulator/instances/{instance_id}/terminate", json=body)
+    reply.raise_for_status()
 
 
 def test_both_packages_are_the_published_ones_and_the_sdk_is_this_one() -> None:
@@ -120,16 +116,14 @@ def test_both_packages_are_the_published_ones_and_the_sdk_is_this_one() -> None:
 
 
 @WAYS
-async def test_every_effect_happens_once_and_in_order(traced: Traced, tmp_path: Path) -> None:
-    queue = RecordingQueue()
-    async with running_emulator(tmp_path) as emulator:
-        async with traced(emulator.url, queue) as middleware:
-            state = await agent_with(middleware).ainvoke(question())
-            assert state["messages"][-1].content == ANSWER
-        check_complete(queue, tmp_path)
-        instance = await the_instance(emulator)
-        effects = await emulator.effects()
-    check_order(effects, instance)
+async def test_every_effect_happens_once_and_in_order(
+    traced: Traced, emulator: Emulator, queue: RecordingQueue
+) -> None:
+    async with traced(emulator.url, queue) as middleware:
+        state = await agent_with(middleware).ainvoke(question())
+        assert state["messages"][-1].content == ANSWER
+    instance = await finished_instance(emulator, queue)
+    effects = await emulator.effects()
     assert Counter(effect["type"] for effect in effects)[CREATE_SPAN] == 7
     assert instance["status"] == "complete"
     assert outline(instance["spans"]) == SPANS
@@ -147,96 +141,82 @@ async def test_every_effect_happens_once_and_in_order(traced: Traced, tmp_path: 
 
 @pytest.mark.parametrize("bulk", ["bulk", "no-bulk"])
 @pytest.mark.parametrize("seed", ["1", "2"])
-async def test_faults_change_no_effect(seed: str, bulk: str, tmp_path: Path) -> None:
-    queue = RecordingQueue()
+async def test_faults_change_no_effect(seed: str, bulk: str, queue: RecordingQueue, tmp_path: Path) -> None:
     faults = FAULTS if bulk == "bulk" else (*FAULTS, bulk)
     options = [word for fault in faults for word in ("--fault", fault)]
     async with running_emulator(tmp_path, *options, "--seed", seed) as emulator:
         async with by_client(emulator.url, queue) as middleware:
             await agent_with(middleware).ainvoke(question())
-        check_complete(queue, tmp_path)
+        check_complete(emulator, queue)
         assert outline((await the_instance(emulator))["spans"]) == SPANS
 
 
 @WAYS
-async def test_every_request_names_both_packages(traced: Traced, tmp_path: Path) -> None:
+async def test_every_request_names_both_packages(
+    traced: Traced, emulator: Emulator, sent: list[tuple[str, str | None]]
+) -> None:
     both = f"prefactor-langchain@{version('prefactor-langchain')} prefactor-core@{version('prefactor-core')}"
-    async with running_emulator(tmp_path) as emulator, tapped(emulator.url) as tap:
-        async with traced(tap.url, RecordingQueue()) as middleware:
-            await agent_with(middleware).ainvoke(question())
-        runtime = (await the_instance(emulator))["agent_version"]["runtime_environment"]
-    requests = tap.headers("X-Prefactor-SDK")
-    writes = [sent for path, sent in requests if path != "/api/v1/ping"]
+    async with traced(emulator.url, RecordingQueue()) as middleware:
+        await agent_with(middleware).ainvoke(question())
+    runtime = (await the_instance(emulator))["agent_version"]["runtime_environment"]
+    writes = [header for path, header in sent if path != "/api/v1/ping"]
     assert writes
     if traced is by_instance:
         # The middleware came after the instance: what was sent before it could not name it.
         assert writes[-1] == both
         assert set(writes) <= {both, both.split()[1]}
         return
-    assert {sent for _, sent in requests} == {both}
+    assert {header for _, header in sent} == {both}
     assert runtime["agent_sdk"] == [both.split(maxsplit=1)[0]]
     assert runtime["prefactor_sdk"] == [both.split()[1]]
 
 
 async def test_a_middleware_that_comes_after_its_instance_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    emulator: Emulator, queue: RecordingQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with running_emulator(tmp_path) as emulator:
-        with caplog.at_level(logging.WARNING, "prefactor_core"):
-            async with by_instance(emulator.url, RecordingQueue()):
-                pass
+    with caplog.at_level(logging.WARNING, "prefactor_core"):
+        async with by_instance(emulator.url, queue):
+            pass
     assert "PrefactorMiddleware.create_client(config)" in caplog.text
 
 
-async def test_spans_around_the_agent_enclose_it(tmp_path: Path) -> None:
-    queue = RecordingQueue()
-    async with running_emulator(tmp_path) as emulator:
-        async with by_client(emulator.url, queue) as middleware:
-            instance = await middleware.ensure_initialized()
-            async with instance.span("workflow", payload={"step": 1}):
-                await agent_with(middleware).ainvoke(question())
-            async with instance.span("afterwards"):
-                pass
-        check_complete(queue, tmp_path)
-        found = await the_instance(emulator)
-        check_order(await emulator.effects(), found)
+async def test_spans_around_the_agent_enclose_it(emulator: Emulator, queue: RecordingQueue) -> None:
+    async with by_client(emulator.url, queue) as middleware:
+        instance = await middleware.ensure_initialized()
+        async with instance.span("workflow", payload={"step": 1}):
+            await agent_with(middleware).ainvoke(question())
+        async with instance.span("afterwards"):
+            pass
+    found = await finished_instance(emulator, queue)
     # LangGraph runs each node in a context of its own: what one node opens, the next does not see.
     inside = [f"  {line}" for line in SPANS]
     assert outline(found["spans"]) == ["afterwards complete", "workflow complete", *inside]
 
 
-async def test_a_synchronous_agent_in_a_thread(tmp_path: Path) -> None:
-    queue = RecordingQueue()
-    async with running_emulator(tmp_path) as emulator:
-        async with by_client(emulator.url, queue) as middleware:
-            await middleware.ensure_initialized()
-            agent = agent_with(middleware, tools=[price_of_sync, total])
-            state = await asyncio.to_thread(agent.invoke, question())
-            assert state["messages"][-1].content == ANSWER
-        check_complete(queue, tmp_path)
-        found = await the_instance(emulator)
+async def test_a_synchronous_agent_in_a_thread(emulator: Emulator, queue: RecordingQueue) -> None:
+    async with by_client(emulator.url, queue) as middleware:
+        await middleware.ensure_initialized()
+        agent = agent_with(middleware, tools=[price_of_sync, total])
+        state = await asyncio.to_thread(agent.invoke, question())
+        assert state["messages"][-1].content == ANSWER
+    found = await finished_instance(emulator, queue)
     # By hand, the middleware does name the agent's span as the parent.
     assert outline(found["spans"]) == [SPANS[0], *(f"  {line}" for line in SPANS[1:])]
 
 
-async def test_agents_side_by_side_keep_apart(tmp_path: Path) -> None:
-    queue = RecordingQueue()
-    async with running_emulator(tmp_path) as emulator:
-        config = configuration(emulator.url)
-        assert config.schema_registry is not None
-        register_langchain_schemas(config.schema_registry)
-        async with PrefactorCoreClient(config, queue) as client:
+async def test_agents_side_by_side_keep_apart(emulator: Emulator, queue: RecordingQueue) -> None:
+    async with PrefactorCoreClient(configuration(emulator.url), queue) as client:
 
-            async def one(number: int) -> None:
-                middleware = PrefactorMiddleware(client, agent_name=f"Shop {number}")
-                async with asyncio.timeout(30):
-                    await agent_with(middleware).ainvoke(question())
-                await middleware.close()
+        async def one(number: int) -> None:
+            middleware = PrefactorMiddleware(client, agent_name=f"Shop {number}")
+            async with asyncio.timeout(30):
+                await agent_with(middleware).ainvoke(question())
+            await middleware.close()
 
-            await asyncio.gather(*(one(number) for number in range(10)))
-        check_complete(queue, tmp_path)
-        effects = await emulator.effects()
-        instances = [await emulator.instance(each) for each in {effect["instance_id"] for effect in effects}]
+        await asyncio.gather(*(one(number) for number in range(10)))
+    check_complete(emulator, queue)
+    effects = await emulator.effects()
+    instances = [await emulator.instance(each) for each in {effect["instance_id"] for effect in effects}]
     assert len(instances) == 10
     for instance in instances:
         check_order(effects, instance)
@@ -249,16 +229,15 @@ def broken() -> str:
     raise LookupError("no such article")
 
 
-async def test_a_failing_tool_is_recorded_and_its_exception_reaches_the_caller(tmp_path: Path) -> None:
-    queue = RecordingQueue()
-    async with running_emulator(tmp_path) as emulator:
-        async with by_client(emulator.url, queue) as middleware:
-            agent = agent_with(middleware, says=[AIMessage("", tool_calls=[call("broken")])], tools=[broken])
-            with pytest.raises(LookupError, match="no such article"):
-                await agent.ainvoke(question())
-        check_complete(queue, tmp_path)
-        found = await the_instance(emulator)
-        effects = await emulator.effects()
+async def test_a_failing_tool_is_recorded_and_its_exception_reaches_the_caller(
+    emulator: Emulator, queue: RecordingQueue
+) -> None:
+    async with by_client(emulator.url, queue) as middleware:
+        agent = agent_with(middleware, says=[AIMessage("", tool_calls=[call("broken")])], tools=[broken])
+        with pytest.raises(LookupError, match="no such article"):
+            await agent.ainvoke(question())
+    check_complete(emulator, queue)
+    found = await the_instance(emulator)
     # LangChain leaves out what comes after the agent, so its span stays open; the instance is over anyway.
     assert outline(found["spans"]) == [
         "langchain:agent active",
@@ -267,14 +246,13 @@ async def test_a_failing_tool_is_recorded_and_its_exception_reaches_the_caller(t
     ]
     error = named(found, "langchain:tool")["result_payload"]["error"]
     assert (error["error_type"], error["message"]) == ("LookupError", "no such article")
-    assert effects[-1]["type"] == FINISH
+    assert (await emulator.effects())[-1]["type"] == FINISH
 
 
-async def test_an_agent_whose_instance_is_terminated_stops_with_the_reason(tmp_path: Path) -> None:
-    async with (
-        running_emulator(tmp_path) as emulator,
-        by_client(emulator.url, RecordingQueue()) as middleware,
-    ):
+async def test_an_agent_whose_instance_is_terminated_stops_with_the_reason(
+    emulator: Emulator, queue: RecordingQueue
+) -> None:
+    async with by_client(emulator.url, queue) as middleware:
         instance = await middleware.ensure_initialized()
         event = middleware._client._termination_monitor.get_termination_event()
 
@@ -282,9 +260,7 @@ async def test_an_agent_whose_instance_is_terminated_stops_with_the_reason(tmp_p
         async def be_terminated() -> str:
             """Have this very instance terminated, and work on until the agent has heard of it."""
             assert not event.is_set()
-            async with httpx.AsyncClient(base_url=emulator.url, trust_env=False) as http:
-                path = f"/emulator/instances/{instance.id}/terminate"
-                (await http.post(path, json={"reason": "over budget"})).raise_for_status()
+            await terminate(emulator, instance.id, reason="over budget")
             async with asyncio.timeout(20):
                 while not event.is_set():
                     async with instance.span("work"):
@@ -313,26 +289,23 @@ async def test_a_refused_token_reaches_the_agent(tmp_path: Path) -> None:
             await middleware.close()
 
 
-async def traced_by_callbacks(folder: Path, tools: Sequence[BaseTool]) -> Counter[tuple[str, str]]:
+async def traced_by_callbacks(
+    emulator: Emulator, queue: RecordingQueue, tools: Sequence[BaseTool]
+) -> Counter[tuple[str, str]]:
     """Run the agent with the callback handler in place of the middleware, and count its spans by parents."""
-    queue = RecordingQueue()
-    async with running_emulator(folder) as emulator:
-        config = configuration(emulator.url)
-        assert config.schema_registry is not None
-        span_types = register_langchain_schemas(config.schema_registry, tool_schemas=TOOL_SCHEMAS)
-        client = PrefactorCoreClient(
-            config, queue, sdk_header_entry=prefactor_langchain.LANGCHAIN_SDK_HEADER_ENTRY
-        )
-        async with client:
-            agent_version = {"name": "Shop", "external_identifier": "shop-1"}
-            async with client.create_agent_instance(agent_version=agent_version) as instance:
-                await instance.start()
-                handler = PrefactorCallbackHandler(instance, tool_span_types=span_types)
-                state = await agent_with(tools=tools).ainvoke(question(), config={"callbacks": [handler]})
-                assert state["messages"][-1].content == ANSWER
-        check_complete(queue, folder)
-        found = await the_instance(emulator)
-        check_order(await emulator.effects(), found)
+    config = configuration(emulator.url)
+    assert config.schema_registry is not None
+    span_types = register_langchain_schemas(config.schema_registry, tool_schemas=TOOL_SCHEMAS)
+    header = prefactor_langchain.LANGCHAIN_SDK_HEADER_ENTRY
+    async with (
+        PrefactorCoreClient(config, queue, sdk_header_entry=header) as client,
+        client.create_agent_instance(agent_version=AGENT_VERSION) as instance,
+    ):
+        await instance.start()
+        handler = PrefactorCallbackHandler(instance, tool_span_types=span_types)
+        state = await agent_with(tools=tools).ainvoke(question(), config={"callbacks": [handler]})
+        assert state["messages"][-1].content == ANSWER
+    found = await finished_instance(emulator, queue)
     assert {span["status"] for span in found["spans"]} == {"complete"}
     spans = {span["id"]: span for span in found["spans"]}
     return Counter(
@@ -353,8 +326,8 @@ def check_tree(parents: Counter[tuple[str, str]]) -> None:
     }
 
 
-async def test_the_callback_handler_records_a_tree(tmp_path: Path) -> None:
-    check_tree(await traced_by_callbacks(tmp_path, [price_of, total_async]))
+async def test_the_callback_handler_records_a_tree(emulator: Emulator, queue: RecordingQueue) -> None:
+    check_tree(await traced_by_callbacks(emulator, queue, [price_of, total_async]))
 
 
 @pytest.mark.xfail(
@@ -363,23 +336,22 @@ async def test_the_callback_handler_records_a_tree(tmp_path: Path) -> None:
     reason="LangChain runs the callbacks of a synchronous tool in an event loop of their own, where the "
     "client refuses calls: the span of such a tool is missing",
 )
-async def test_the_callback_handler_records_synchronous_tools(tmp_path: Path) -> None:
-    check_tree(await traced_by_callbacks(tmp_path, [price_of, total]))
+async def test_the_callback_handler_records_synchronous_tools(
+    emulator: Emulator, queue: RecordingQueue
+) -> None:
+    check_tree(await traced_by_callbacks(emulator, queue, [price_of, total]))
 
 
-async def test_of_two_agents_on_one_client_only_the_terminated_one_stops(tmp_path: Path) -> None:
-    async with running_emulator(tmp_path) as emulator:
-        client = PrefactorCoreClient(configuration(emulator.url))
-        async with client:
-            agents = [PrefactorMiddleware(client, agent_name=name) for name in ("first", "second")]
-            first, second = [await middleware.ensure_initialized() for middleware in agents]
-            assert await client.flush(30)
-            async with httpx.AsyncClient(base_url=emulator.url, trust_env=False) as http:
-                (await http.post(f"/emulator/instances/{first.id}/terminate", json={})).raise_for_status()
-            async with first.span("work"), second.span("work"):
-                pass
-            assert await client.flush(30)
-            assert client.termination_monitor.get_termination_event(first.id).is_set()
-            await agent_with(agents[1]).ainvoke(question())
-            with pytest.raises(PrefactorTerminatedError):
-                await agent_with(agents[0]).ainvoke(question())
+async def test_of_two_agents_on_one_client_only_the_terminated_one_stops(emulator: Emulator) -> None:
+    async with PrefactorCoreClient(configuration(emulator.url)) as client:
+        agents = [PrefactorMiddleware(client, agent_name=name) for name in ("first", "second")]
+        first, second = [await middleware.ensure_initialized() for middleware in agents]
+        assert await client.flush(30)
+        await terminate(emulator, first.id)
+        async with first.span("work"), second.span("work"):
+            pass
+        assert await client.flush(30)
+        assert client.termination_monitor.get_termination_event(first.id).is_set()
+        await agent_with(agents[1]).ainvoke(question())
+        with pytest.raises(PrefactorTerminatedError):
+            await agent_with(agents[0]).ainvoke(question())

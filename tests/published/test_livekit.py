@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import distribution, version
 from pathlib import Path
-from typing import Any
 
 import prefactor_livekit
 import pytest
@@ -26,8 +25,7 @@ from prefactor_livekit import PrefactorLiveKitSession
 
 from prefactor_core import PrefactorTelemetryFailureError
 from tests.published.spoken import ANSWER, ShopAgent, calls, says, session_with
-from tests.published.story import check_order, checked, outline
-from tests.published.tap import tapped
+from tests.published.story import finished_instance, outline
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.recording import RecordingQueue
 
@@ -43,18 +41,6 @@ async def recorded(url: str, queue: RecordingQueue) -> AsyncIterator[PrefactorLi
             await wrapper.close()
 
 
-async def the_instance(emulator: Emulator, queue: RecordingQueue, folder: Path) -> dict[str, Any]:
-    """Return the one instance, whose every operation took effect once and in order."""
-    outcome = checked(queue.puts, folder / "emulator.db")
-    assert outcome.clean, outcome.findings
-    assert outcome.puts == outcome.effects == len(queue.puts)
-    effects = await emulator.effects()
-    (instance_id,) = {effect["instance_id"] for effect in effects}
-    instance = await emulator.instance(instance_id)
-    check_order(effects, instance)
-    return instance
-
-
 def speak(session: "EventEmitter[str]", words: str) -> None:
     """Emit what a session does when its user begins to speak, is heard in part, and then in full."""
     session.emit("user_state_changed", UserStateChangedEvent(old_state="listening", new_state="speaking"))
@@ -67,18 +53,18 @@ def test_the_package_is_the_published_one() -> None:
     assert version("prefactor-livekit") == prefactor_livekit.__version__
 
 
-async def test_a_real_session_with_a_tool(tmp_path: Path) -> None:
-    queue = RecordingQueue()
+async def test_a_real_session_with_a_tool(
+    emulator: Emulator, queue: RecordingQueue, sent: list[tuple[str, str | None]]
+) -> None:
     both = f"prefactor-livekit@{version('prefactor-livekit')} prefactor-core@{version('prefactor-core')}"
-    async with running_emulator(tmp_path) as emulator, tapped(emulator.url) as tap:
-        session = session_with(calls("price_of", '{"article": "tea"}'), says(ANSWER))
-        async with recorded(tap.url, queue) as wrapper, session:
-            await wrapper.start(session, ShopAgent())
-            async with asyncio.timeout(30):
-                result: RunResult[None] = await session.run(user_input="What is tea?")
-            result.expect.contains_message(role="assistant")
-        instance = await the_instance(emulator, queue, tmp_path)
-        assert {sent for _, sent in tap.headers("X-Prefactor-SDK")} == {both}
+    session = session_with(calls("price_of", '{"article": "tea"}'), says(ANSWER))
+    async with recorded(emulator.url, queue) as wrapper, session:
+        await wrapper.start(session, ShopAgent())
+        async with asyncio.timeout(30):
+            result: RunResult[None] = await session.run(user_input="What is tea?")
+        result.expect.contains_message(role="assistant")
+    assert {header for _, header in sent} == {both}
+    instance = await finished_instance(emulator, queue)
     assert instance["status"] == "complete"
     assert outline(instance["spans"]) == [
         "livekit:session complete",
@@ -96,18 +82,16 @@ async def test_a_real_session_with_a_tool(tmp_path: Path) -> None:
     assert (used["input_tokens"], used["output_tokens"]) == (14, 10)
 
 
-async def test_events_of_speech(tmp_path: Path) -> None:
-    queue = RecordingQueue()
-    async with running_emulator(tmp_path) as emulator:
-        async with recorded(emulator.url, queue) as wrapper:
-            session: EventEmitter[str] = EventEmitter()
-            await wrapper.attach(session)
-            for number in range(2):
-                speak(session, f"What is tea {number}?")
-            await asyncio.to_thread(speak, session, "What is tea 2?")
-            session.emit("error", ErrorEvent(error=RuntimeError("no microphone"), source=None))
-            session.emit("close", CloseEvent(reason=CloseReason.USER_INITIATED))
-        instance = await the_instance(emulator, queue, tmp_path)
+async def test_events_of_speech(emulator: Emulator, queue: RecordingQueue) -> None:
+    async with recorded(emulator.url, queue) as wrapper:
+        session: EventEmitter[str] = EventEmitter()
+        await wrapper.attach(session)
+        for number in range(2):
+            speak(session, f"What is tea {number}?")
+        await asyncio.to_thread(speak, session, "What is tea 2?")
+        session.emit("error", ErrorEvent(error=RuntimeError("no microphone"), source=None))
+        session.emit("close", CloseEvent(reason=CloseReason.USER_INITIATED))
+    instance = await finished_instance(emulator, queue)
     assert instance["status"] == "complete"
     assert outline(instance["spans"]) == [
         "livekit:session complete",
