@@ -7,10 +7,9 @@ import re
 import subprocess
 import sys
 import tomllib
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -45,8 +44,7 @@ OF_THE_SCRAPE = {"job", "instance", "le"}
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """An option as ``--help`` shows it."""
 
     variable: str
@@ -55,13 +53,8 @@ class Option:
 
 @cache
 def help_of(*command: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "prefactor_worker", *command, "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+    program = [sys.executable, "-m", "prefactor_worker", *command, "--help"]
+    return subprocess.run(program, capture_output=True, text=True, check=True).stdout
 
 
 def run_options() -> dict[str, Option]:
@@ -166,9 +159,6 @@ def panels() -> list[dict[str, Any]]:
     return found
 
 
-# -- variables and options
-
-
 def test_every_variable_is_one_of_the_programs() -> None:
     known = set(VARIABLE.findall(help_of("run")))
     for path in ARTIFACTS:
@@ -194,9 +184,6 @@ def test_every_command_in_the_readme_is_there_with_its_options() -> None:
 def test_the_readme_lists_all_settings() -> None:
     listed = {option: Option(variable, default) for option, variable, default, _ in table("Settings")}
     assert listed == run_options()
-
-
-# -- metrics
 
 
 async def test_the_readme_lists_all_metrics(metrics: dict[str, tuple[str, set[str]]]) -> None:
@@ -243,9 +230,6 @@ async def test_the_alerts_ask_for_metrics_that_there_are(samples: dict[str, set[
         assert {"summary", "description"} <= alert["annotations"].keys()
 
 
-# -- stopping
-
-
 def test_everybody_waits_longer_than_the_worker_takes_to_stop() -> None:
     pod, container = pod_and_container()
     given = variables_of(container)
@@ -255,9 +239,6 @@ def test_everybody_waits_longer_than_the_worker_takes_to_stop() -> None:
     worker = services()["worker"]
     grace = float(worker["environment"].get("PREFACTOR_GRACE", grace_by_default()))
     assert float(worker["stop_grace_period"].removesuffix("s")) > grace
-
-
-# -- the image
 
 
 def test_the_image_is_what_it_is_said_to_be() -> None:
@@ -293,9 +274,6 @@ def test_the_images_health_check_tells_a_worker_that_stands_still() -> None:
                 [sys.executable, *check[1:]], capture_output=True, check=False, env={**os.environ, **more}
             )
         assert (done.returncode == 0) == alive
-
-
-# -- compose, Kubernetes, systemd
 
 
 def test_compose_has_all_services_with_health_checks() -> None:
