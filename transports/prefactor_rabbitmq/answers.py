@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import Final
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import BrokerError
 from prefactor_rabbitmq.link import Link
 from prefactor_rabbitmq.names import Names, new_address
 
@@ -17,12 +18,7 @@ _PREFETCH: Final = 500
 
 
 class AnswerBox:
-    """Receives the answers to one address.
-
-    Args:
-        names: Of the queues.
-        name: What messages call the broker.
-    """
+    """Receives the answers to one address."""
 
     def __init__(self, names: Names, name: str) -> None:
         self._names = names
@@ -34,17 +30,11 @@ class AnswerBox:
         self._wake = asyncio.Event()
 
     async def open(self, link: Link) -> str:
-        """Return the address, which lives as long as the connection.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
+        """Return the address, which lives as long as the connection."""
         if self._link is link and self._is_open:
             return self._address
         address = new_address()
         queue = self._names.answers(address)
-        if queue is None:
-            raise ValueError("the address is not of the form that this transport accepts")
         self._arrived.clear()
         async with link.bounded("making a queue for answers"):
             channel = await link.channel()
@@ -62,11 +52,9 @@ class AnswerBox:
         """
         self._wake.clear()
         if not self._arrived:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
         link, channel = self._link, self._channel
         if link is None or channel is None or not self._is_open:
             raise BrokerError(f"{self._name}: the connection for answers was lost")

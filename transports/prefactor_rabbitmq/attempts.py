@@ -1,15 +1,13 @@
 """The attempts at messages in isolation, recorded where a crash cannot reach.
 
 The broker's own count of deliveries rises for everything that an owner holds when it crashes. It tells which
-messages may have crashed their owners, and cannot tell which one has. So those are handled one at a time, and
-each partition has a log of the attempts at them: a queue with two kinds of small records. One says that an
-attempt has begun. The other takes an attempt back, because its owner lets the message wait, gives the
-partition up, or has lost its connection and finds that it has not crashed. The attempts that stand are those
-that nobody took back. Each has a token of its own, so that recording it twice, or taking back what was never
-recorded, changes nothing.
+messages may have crashed their owners, not which one has. So those are handled one at a time, and each
+partition has a log of the attempts at them: a queue with records that an attempt has begun, and records that
+take one back, because its owner lets the message wait, gives the partition up, or has lost its connection and
+not crashed. Each attempt has a token, so that to record it twice, or take it back twice, changes nothing.
 
-Records of messages that are settled mean nothing any more. They are swept once there are many, and go with
-the last message that is in isolation.
+Records of settled messages mean nothing. They are swept once there are many, and go with the last message
+that is in isolation.
 """
 
 import asyncio
@@ -17,20 +15,17 @@ import logging
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
-from pamqp import commands
 
-from prefactor_core.broker.driver import MAX_ATTEMPTS
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import MAX_ATTEMPTS, BrokerError
 from prefactor_rabbitmq.confirming import Outgoing
 from prefactor_rabbitmq.inbox import Receipt
-from prefactor_rabbitmq.link import Link
+from prefactor_rabbitmq.link import Link, get_message
 from prefactor_rabbitmq.names import Names
 from prefactor_rabbitmq.publishing import Outlet
-from prefactor_rabbitmq.topology import Topology, quorum
+from prefactor_rabbitmq.topology import quorum
 
 logger = logging.getLogger("prefactor_rabbitmq")
 
@@ -42,63 +37,42 @@ _MOST_PENDING: Final = 1_000
 _FLUSH_SECONDS: Final = 2.0
 _BEGUN: Final = "attempt"
 _WITHDRAWN: Final = "withdrawn"
-"""Headers with the token. Records of earlier releases have neither; they say that an attempt has begun."""
+"""Headers with the token."""
 _LOOKS: Final = 100
 _PAUSE: Final = 0.01
 
 
-@dataclass(slots=True, eq=False)
-class _Attempt:
-    token: str
-    recorded: bool = False
-
-
 class Withdrawals:
-    """Attempts that this process has survived, until their logs say so. Kept by a consuming end; bounded.
-
-    Args:
-        names: Of the logs.
-        outlet: For publishing.
-    """
+    """Attempts that this process has survived, until their logs say so. Kept by a consuming end; bounded."""
 
     def __init__(self, names: Names, outlet: Outlet) -> None:
         self._names = names
         self._outlet = outlet
-        self._pending: dict[str, tuple[int, str]] = {}
+        self._pending: dict[str, int] = {}  # tokens, with their partitions
 
     def __contains__(self, token: str) -> bool:
         return token in self._pending
 
-    def add(self, partition: int, fingerprint: str, token: str) -> None:
+    def add(self, partition: int, token: str) -> None:
         """Take an attempt back, as far as this process goes; ``flush`` tells others."""
-        self._pending[token] = (partition, fingerprint)
+        self._pending[token] = partition
         if len(self._pending) > _MOST_PENDING:
             del self._pending[next(iter(self._pending))]
 
     def drop(self, partition: int) -> None:
         """Forget those of a partition whose log is gone."""
-        self._pending = {token: of for token, of in self._pending.items() if of[0] != partition}
+        self._pending = {token: of for token, of in self._pending.items() if of != partition}
 
     async def flush(self) -> None:
-        """Write what is pending to the logs.
-
-        Raises:
-            BrokerError: It is not known whether that was done; it stays pending.
-        """
+        """Write what is pending to the logs; after an error it stays pending."""
         pending = dict(self._pending)
         if not pending:
             return
         # The log may be gone, with all that it said: then there is nothing to take back, and no error.
         await self._outlet.publish(
             [
-                Outgoing(
-                    "",
-                    self._names.attempts(partition),
-                    f"-{fingerprint}".encode(),  # an earlier release takes it for another message's record
-                    {_WITHDRAWN: token},
-                    mandatory=False,
-                )
-                for token, (partition, fingerprint) in pending.items()
+                Outgoing("", self._names.attempts(partition), b"", {_WITHDRAWN: token}, mandatory=False)
+                for token, partition in pending.items()
             ]
         )
         for token in pending:
@@ -114,76 +88,57 @@ class Withdrawals:
 
 
 class Attempts:
-    """The attempts of one ownership, and those that it finds.
-
-    Args:
-        number: The partition.
-        topology: The names.
-        link: For declaring, reading and sweeping.
-        outlet: For publishing the records.
-        withdrawals: What this process has survived.
-    """
+    """The attempts of one ownership, and those that it finds."""
 
     def __init__(
-        self, number: int, topology: Topology, link: Link, outlet: Outlet, withdrawals: Withdrawals
+        self, number: int, names: Names, link: Link, outlet: Outlet, withdrawals: Withdrawals
     ) -> None:
         self._number = number
-        self._queue = topology.names.attempts(number)
+        self._queue = names.attempts(number)
         self._link = link
         self._outlet = outlet
         self._withdrawals = withdrawals
         self._log: dict[str, set[str]] | None = None  # tokens by message, once they were looked for
         self._records = 0
-        self._open: dict[str, _Attempt] = {}
-        self._own: dict[str, str] = {}  # all that this owner recorded since the log was swept
+        self._open: dict[str, str] = {}  # the tokens of what this owner handles, by message
+        self._own: set[str] = set()  # all tokens that this owner recorded since the log was swept
         self._over = False
 
     async def begin(self, fingerprint: str) -> bool:
         """Record an attempt; return whether it is one of the first that stand.
 
         Without an end or a withdrawal in between, a second call is about the same attempt.
-
-        Raises:
-            BrokerError: It could not be recorded.
         """
         log = await self._look()
-        attempt = self._open.get(fingerprint)
-        if attempt is None:
+        token = self._open.get(fingerprint)
+        if token is None:
             if self._records >= _STALE:
                 log = await self._sweep(fingerprint)
             if self._over:
                 raise BrokerError(f"partition {self._number} was lost")
-            attempt = self._open[fingerprint] = _Attempt(secrets.token_hex(8))
-            self._own[attempt.token] = fingerprint
-        if not attempt.recorded:
-            await self._record(fingerprint, [attempt.token])
-            attempt.recorded = True
+            token = self._open[fingerprint] = secrets.token_hex(8)
+            self._own.add(token)
+        if token not in log.get(fingerprint, ()):
+            await self._record(fingerprint, [token])
             self._records += 1
-            log.setdefault(fingerprint, set()).add(attempt.token)
+            log.setdefault(fingerprint, set()).add(token)
         if len(self._standing(log, fingerprint)) > MAX_ATTEMPTS:
             # An owner that survived an attempt may have said so only now.
             log = await self._read()
         return len(self._standing(log, fingerprint)) <= MAX_ATTEMPTS
 
     async def attempts(self, fingerprint: str) -> int:
-        """Return how often a message was begun by owners that crashed.
-
-        Raises:
-            BrokerError: It could not be read.
-        """
-        return len(self._standing(await self._look(), fingerprint) - self._own.keys())
+        """Return how often a message was begun by owners that crashed."""
+        return len(self._standing(await self._look(), fingerprint) - self._own)
 
     async def withdraw(self, fingerprint: str) -> None:
-        """Take back this owner's attempt, if there is one.
-
-        Raises:
-            BrokerError: It is not known whether that was done; the end will do it.
-        """
-        attempt = self._open.pop(fingerprint, None)
-        if attempt is not None:
-            self._withdrawals.add(self._number, fingerprint, attempt.token)
-            self._own.pop(attempt.token, None)
-            self._forget(fingerprint, attempt.token)
+        """Take back this owner's attempt, if there is one; after an error the end will do it."""
+        token = self._open.pop(fingerprint, None)
+        if token is not None:
+            self._withdrawals.add(self._number, token)
+            self._own.discard(token)
+            if self._log is not None:
+                self._log.get(fingerprint, set()).discard(token)
             self._records += 1
             await self._withdrawals.flush()
 
@@ -195,24 +150,23 @@ class Attempts:
             isolated |= receipt.may_be_poison
         if isolated and not more:
             with suppress(BrokerError):
-                async with self._link.bounded("removing attempts"), self._link.brief_channel() as channel:
-                    await channel.queue_delete(self._queue)
+                await self._link.delete(self._queue, "removing attempts")
                 self._own.clear()
                 self._withdrawals.drop(self._number)
             self._log = None
 
     async def withdraw_all(self) -> None:
         """Take back what is not at its end: the messages go back unharmed. What cannot be told is pending."""
-        for fingerprint, attempt in self._open.items():
-            self._withdrawals.add(self._number, fingerprint, attempt.token)
+        for token in self._open.values():
+            self._withdrawals.add(self._number, token)
         if self._open:
             await self._withdrawals.try_to_flush()
         self._close()
 
     def abandon(self) -> None:
         """Take back everything, without the broker: whether it knows what was settled is not known."""
-        for token, fingerprint in self._own.items():
-            self._withdrawals.add(self._number, fingerprint, token)
+        for token in self._own:
+            self._withdrawals.add(self._number, token)
         self._close()
 
     def _close(self) -> None:
@@ -223,10 +177,6 @@ class Attempts:
     def _standing(self, log: dict[str, set[str]], fingerprint: str) -> set[str]:
         return {token for token in log.get(fingerprint, ()) if token not in self._withdrawals}
 
-    def _forget(self, fingerprint: str, token: str) -> None:
-        if self._log is not None:
-            self._log.get(fingerprint, set()).discard(token)
-
     async def _look(self) -> dict[str, set[str]]:
         return await self._read() if self._log is None else self._log
 
@@ -235,19 +185,14 @@ class Attempts:
         begun: dict[str, set[str]] = {}
         withdrawn: set[str] = set()
         records = 0
-        async with self._link.bounded("reading attempts"), self._link.brief_channel() as channel:
+        async with self._link.brief_channel("reading attempts") as channel:
             await self._declare(channel)
-            while True:
-                message = await channel.basic_get(self._queue)
-                if isinstance(message.delivery, commands.Basic.GetEmpty):
-                    break
+            while (message := await get_message(channel, self._queue)) is not None:
                 records += 1
                 if token := _token(message, _WITHDRAWN):
                     withdrawn.add(token)
-                else:
-                    fingerprint = message.body.decode("ascii", "replace")
-                    token = _token(message, _BEGUN) or f"record {records} of an earlier release"
-                    begun.setdefault(fingerprint, set()).add(token)
+                elif token := _token(message, _BEGUN):
+                    begun.setdefault(message.body.decode("ascii", "replace"), set()).add(token)
         self._log = {fingerprint: tokens - withdrawn for fingerprint, tokens in begun.items()}
         self._records = records
         return self._log
@@ -267,13 +212,13 @@ class Attempts:
         """Keep nothing but what stands of one message. A crash in between forgets those, no more."""
         log = await self._read()
         standing = self._standing(log, fingerprint)
-        async with self._link.bounded("sweeping attempts"), self._link.brief_channel() as channel:
+        async with self._link.brief_channel("sweeping attempts") as channel:
             await channel.queue_purge(self._queue)
         if standing:
             await self._record(fingerprint, sorted(standing))
         self._log = {fingerprint: standing}
         self._records = len(standing)
-        self._own = {token: whose for token, whose in self._own.items() if token in standing}
+        self._own &= standing
         return self._log
 
     async def _record(self, fingerprint: str, tokens: list[str]) -> None:

@@ -1,13 +1,15 @@
 """RabbitMQ as a broker: what makes its ends."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
-from prefactor_core.broker.driver import Broker, ConsumingEnd, DeadLetterEnd, PublishingEnd
+from prefactor_core.transport import Broker, ConsumingEnd, DeadLetterEnd, PublishingEnd
 from prefactor_rabbitmq.checks import problems
 from prefactor_rabbitmq.connector import Connector, steady_clock
 from prefactor_rabbitmq.consuming import RabbitConsumingEnd
 from prefactor_rabbitmq.dead_letters import RabbitDeadLetterEnd
+from prefactor_rabbitmq.link import Link
 from prefactor_rabbitmq.names import Names
 from prefactor_rabbitmq.options import Address
 from prefactor_rabbitmq.publishing import Outlet, RabbitPublishingEnd
@@ -39,27 +41,23 @@ class RabbitBroker(Broker):
 
     def publishing(self) -> PublishingEnd:
         """Return an end with one connection."""
-        topology = self._topology()
-        return RabbitPublishingEnd(self._outlet(topology, "publishing"), topology)
+        outlet = Outlet(self._connector("publishing"), self._topology())
+        return RabbitPublishingEnd(outlet, self._names.exchange)
 
     def consuming(self) -> ConsumingEnd:
         """Return an end with one connection to consume and one for dead letters: writers may be blocked."""
         topology = self._topology()
-        return RabbitConsumingEnd(
-            self._connector("consuming"), self._outlet(topology, "dead letters of"), topology, self._clock
-        )
+        outlet = Outlet(self._connector("dead letters of"), topology)
+        return RabbitConsumingEnd(self._connector("consuming"), outlet, topology)
 
     def dead_letters(self) -> DeadLetterEnd:
         """Return an end with one connection."""
-        return RabbitDeadLetterEnd(self._connector("dead letters for"), self._names, self.name)
+        return RabbitDeadLetterEnd(self._connector("dead letters for"), self._names)
 
     async def check(self) -> list[str]:
         """Connect, look at what is there, and try to publish what has no queue. Makes nothing."""
-        connector = self._connector("checking")
-        try:
-            return await problems(await connector.link(), self._topology(), self._options.timeout)
-        finally:
-            await connector.disconnect()
+        async with self._link("checking") as link:
+            return await problems(link, self._topology())
 
     async def clear(self) -> None:
         """Delete every queue and the exchange.
@@ -67,19 +65,22 @@ class RabbitBroker(Broker):
         What is exclusive to a connection goes with that: leases, the lock of who reads the dead letters, and
         the queues of answers. Nobody else may delete those.
         """
-        connector = self._connector("clearing")
-        try:
-            link = await connector.link()
+        names = self._names
+        async with self._link("clearing") as link:
             count = await self._topology().recorded(link) or 0
-            async with link.bounded("deleting the queues", CLEARING_SECONDS), link.brief_channel() as channel:
+            async with link.brief_channel("deleting the queues", CLEARING_SECONDS) as channel:
                 for number in range(count):
-                    await channel.queue_delete(self._names.attempts(number))
-                    await channel.queue_delete(self._names.handover(number))
-                    await channel.queue_delete(self._names.partition(number))
-                names = self._names
+                    for queue in (names.attempts(number), names.handover(number), names.partition(number)):
+                        await channel.queue_delete(queue)
                 for queue in (names.dead, names.workers, names.aside, names.record):
                     await channel.queue_delete(queue)
-                await channel.exchange_delete(self._names.exchange)
+                await channel.exchange_delete(names.exchange)
+
+    @asynccontextmanager
+    async def _link(self, purpose: str) -> AsyncIterator[Link]:
+        connector = self._connector(purpose)
+        try:
+            yield await connector.link()
         finally:
             await connector.disconnect()
 
@@ -88,6 +89,3 @@ class RabbitBroker(Broker):
 
     def _connector(self, purpose: str) -> Connector:
         return Connector(self._address, self._options, self.name, purpose, self._clock)
-
-    def _outlet(self, topology: Topology, purpose: str) -> Outlet:
-        return Outlet(self._connector(purpose), topology, self._options.timeout, self.name)

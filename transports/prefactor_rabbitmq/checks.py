@@ -1,24 +1,34 @@
 """What can lose or hold up operations, in plain words."""
 
-from aiormq.channel import Channel
-from aiormq.exceptions import ChannelAccessRefused, PublishError
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Final
 
-from prefactor_core.exceptions import BrokerError
+from aiormq.abc import AbstractChannel
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, PublishError
+
+from prefactor_core.transport import BrokerError
 from prefactor_rabbitmq.confirming import ConfirmingChannel, Confirms, Outgoing
 from prefactor_rabbitmq.link import Link
-from prefactor_rabbitmq.permissions import denied
+from prefactor_rabbitmq.names import Names
 from prefactor_rabbitmq.topology import LEAST_VERSION, Topology
 
-_PROBE_SECONDS = 3.0
-_NOWHERE = "no queue has this name"
-_ALARM = "RabbitMQ takes no messages now: its memory or disk alarm is on"
-_SILENT = "RabbitMQ does not answer to messages"
+_PROBE_SECONDS: Final = 3.0
+_NOWHERE: Final = "no queue has this name"
+_ALARM: Final = "RabbitMQ takes no messages now: its memory or disk alarm is on"
+_SILENT: Final = "RabbitMQ does not answer to messages"
+
+_Ask = Callable[[AbstractChannel, str, str], Awaitable[object]]
+_PERMISSIONS: Final[tuple[tuple[str, _Ask], ...]] = (
+    ("declare", lambda channel, nothing, _: channel.queue_delete(nothing, if_unused=True, if_empty=True)),
+    ("bind", lambda channel, nothing, exchange: channel.queue_unbind(nothing, exchange, nothing)),
+    ("read", lambda channel, nothing, _: channel.basic_get(nothing)),
+)
+"""What the user has to be allowed, and a command that needs it, given a queue that is not there."""
 
 
-async def problems(link: Link, topology: Topology, timeout: float) -> list[str]:
+async def problems(link: Link, topology: Topology) -> list[str]:
     """Return everything that is wrong. Makes nothing, and leaves nothing.
-
-    Permissions are known by what is refused under a name that nothing has.
 
     Raises:
         BrokerError: The connection was lost meanwhile.
@@ -26,9 +36,7 @@ async def problems(link: Link, topology: Topology, timeout: float) -> list[str]:
     version = ".".join(map(str, link.version))
     if link.version < LEAST_VERSION:
         return [f"RabbitMQ {version} is too old: 3.10 or newer is needed"]
-    found = await denied(link, topology.names)
-    if not found:
-        found += await _look(link, topology)
+    found = await _denied(link, topology.names) or await _look(link, topology)
     if topology.limited:
         found.append(
             f"queues were made by an older RabbitMQ than {version}, which drops what it delivers too often: "
@@ -36,12 +44,34 @@ async def problems(link: Link, topology: Topology, timeout: float) -> list[str]:
         )
     # Dead letters go through the exchange without a name.
     for exchange in (topology.names.exchange, ""):
-        problem = await _try_to_publish(link, exchange, min(timeout, _PROBE_SECONDS))
+        problem = await _try_to_publish(link, exchange, min(link.timeout, _PROBE_SECONDS))
         if problem is not None:
             found.append(problem)
         if problem in {_ALARM, _SILENT}:
             break
     return found
+
+
+async def _denied(link: Link, names: Names) -> list[str]:
+    """Say what the user may not do with names under the prefix.
+
+    The broker tells permissions to nobody, and a passive declaration needs none. But it checks them before it
+    looks for what a command is about: with a name that nothing has, a command is refused or finds nothing.
+    """
+    denied: list[str] = []
+    nothing = f"{names.prefix}.check.{secrets.token_hex(16)}"
+    for verb, ask in _PERMISSIONS:
+        async with link.brief_channel("trying permissions") as channel:
+            try:
+                await ask(channel, nothing, names.exchange)
+            except ChannelNotFoundEntity:
+                continue
+            except ChannelAccessRefused as error:
+                denied.append(
+                    f"the user may not {verb} what begins with {names.prefix}.: grant configure, write and "
+                    f"read on such names ({error})"
+                )
+    return denied
 
 
 async def _look(link: Link, topology: Topology) -> list[str]:
@@ -58,14 +88,12 @@ async def _look(link: Link, topology: Topology) -> list[str]:
 
 async def _try_to_publish(link: Link, exchange: str, seconds: float) -> str | None:
     """Publish what cannot be routed: a broker that takes messages returns it."""
+    confirms = Confirms()
     async with link.bounded("trying to publish"):
-        channel = await link.channel(confirms=True)
-        if not isinstance(channel, Channel):
-            raise TypeError("the driver made another kind of channel")
-        confirming, confirms = ConfirmingChannel(channel), Confirms()
-        await confirming.publish([Outgoing(exchange, _NOWHERE, b"{}")], confirms)
+        channel = await ConfirmingChannel.open(link)
+        await channel.publish([Outgoing(exchange, _NOWHERE, b"{}")], confirms)
     answered = await confirms.wait(seconds)
-    confirming.done_with(confirms)
+    channel.done_with(confirms)
     if not answered:
         return _ALARM if await link.is_blocked() else _SILENT
     error = confirms.error

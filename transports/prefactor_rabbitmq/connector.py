@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from prefactor_core.exceptions import BrokerError
-from prefactor_core.transport import process_name
+from prefactor_core.transport import BrokerError, process_name
 from prefactor_rabbitmq.link import Link
 from prefactor_rabbitmq.options import Address, RabbitOptions
 
@@ -26,30 +25,19 @@ def steady_clock() -> float:
 
 
 class Connector:
-    """Connects to the first host that answers, beginning anywhere.
+    """Connects to the first host that answers, in any order.
 
     There is no loop that reconnects by itself: who needs a connection asks for it, and hears why there is
-    none.
-
-    Args:
-        address: Where to connect.
-        options: Of the URL.
-        name: What messages call the broker.
-        purpose: What operators see behind the process's name.
-        clock: Steady clock, in seconds.
+    none. Operators see the purpose before the process's name.
     """
 
     def __init__(
-        self,
-        address: Address,
-        options: RabbitOptions,
-        name: str,
-        purpose: str,
-        clock: Callable[[], float] = steady_clock,
+        self, address: Address, options: RabbitOptions, name: str, purpose: str, clock: Callable[[], float]
     ) -> None:
+        self.name = name
+        """What messages call the broker."""
         self._address = address
         self._options = options
-        self._name = name
         self._purpose = purpose
         self._clock = clock
         self._link: Link | None = None
@@ -69,7 +57,7 @@ class Connector:
             attempt.add_done_callback(self._on_attempt_done)
         await asyncio.wait({attempt})
         if attempt.cancelled():
-            raise BrokerError(f"{self._name}: the connection was closed")
+            raise BrokerError(f"{self.name}: the connection was closed")
         error = attempt.exception()
         if isinstance(error, BrokerError):
             raise BrokerError(str(error))  # one for each who waited
@@ -80,7 +68,7 @@ class Connector:
         if self._attempt is not None:
             self._attempt.cancel()
             await asyncio.wait({self._attempt})
-        await self._drop()
+        await self._close()
 
     def _on_attempt_done(self, attempt: asyncio.Task[Link]) -> None:
         self._attempt = None
@@ -91,29 +79,25 @@ class Connector:
         if self._link is not None:
             # Its users log that the broker is gone; why this process gave it up is logged only here.
             level = logging.INFO if self._link.reason else logging.DEBUG
-            logger.log(level, "%s: %s", self._name, self._link.reason or "the connection was lost")
-            await self._drop()
+            logger.log(level, "%s: %s", self.name, self._link.loss)
+            await self._close()
         self._link = await self._connect()
         return self._link
 
-    async def _drop(self) -> None:
+    async def _close(self) -> None:
         link, self._link = self._link, None
         if link is not None:
             await link.close()
 
     async def _connect(self) -> Link:
-        hosts = self._address.hosts
-        first = random.randrange(len(hosts))  # noqa: S311 -- spreads load, keeps no secret
-        seconds = max(min(_LEAST_SECONDS, self._options.timeout), self._options.timeout / len(hosts))
-        problem = BrokerError(f"{self._name}: no host")
-        for host in (*hosts[first:], *hosts[:first]):
-            link = Link(self._name, self._options.heartbeat, self._options.timeout, self._clock)
+        hosts, options = self._address.hosts, self._options
+        seconds = max(min(_LEAST_SECONDS, options.timeout), options.timeout / len(hosts))
+        purpose = f"{self._purpose} {process_name()}"
+        problem = BrokerError(f"{self.name}: no host")
+        for host in random.sample(hosts, len(hosts)):
+            link = Link(self.name, options.heartbeat, options.timeout, self._clock)
             try:
-                await link.open(
-                    self._address.url(host, self._options.heartbeat),
-                    f"{self._purpose} {process_name()}",
-                    seconds,
-                )
+                await link.open(self._address.url(host, options.heartbeat), purpose, seconds)
             except BrokerError as error:
                 problem = error
             else:

@@ -1,23 +1,35 @@
-"""The end that looks after dead letters."""
+"""The end that looks after dead letters.
+
+What one reader has got is hidden from all others. So there is one at a time: the next one waits until that
+one's end is disconnected.
+"""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Final
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
-from aiormq.exceptions import ChannelNotFoundEntity
-from pamqp import commands
 
-from prefactor_core.broker.driver import DeadLetterEnd, DeadLetterMessage
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import BrokerError, DeadLetterEnd, DeadLetterMessage
 from prefactor_rabbitmq.answers import AnswerBox
 from prefactor_rabbitmq.connector import Connector
-from prefactor_rabbitmq.dead_reader import DeadReader
-from prefactor_rabbitmq.link import CLOSE_SECONDS, Link, close_channel
-from prefactor_rabbitmq.memory import fingerprint
+from prefactor_rabbitmq.inbox import fingerprint
+from prefactor_rabbitmq.link import CLOSE_SECONDS, Link, close_channel, get_message, queue_state
 from prefactor_rabbitmq.names import Names
 
+logger = logging.getLogger("prefactor_rabbitmq")
+
+WAIT_SECONDS: Final = 30.0
+"""For another reader to finish."""
+LOOK_SECONDS: Final = 5.0
+"""For which it is enough to see that letters are read. Then the lock is tried: that may be out of date."""
+RETURN_SECONDS: Final = 5.0
+"""For letters to be back whose reader has no lock any more."""
+_LOOK_PAUSE: Final = 0.1
+_LOCKED: Final = 0.5
+"""Seconds between two tries that the broker refuses: it logs an error for each."""
 _AT_ONCE: Final = 16
 """Records given back or removed together: of more than 32 under way the broker forgets the order, or some."""
 _ROUNDS: Final = 5
@@ -28,24 +40,15 @@ _PAUSE: Final = 0.01
 class RabbitDeadLetterEnd(DeadLetterEnd):
     """Gets records one by one; those not removed go back when the channel closes.
 
-    What one reader has got is hidden from all others. So there is one at a time: the next one waits until
-    this end is disconnected.
-
     A quorum queue takes many records back in no order at all. They have their times with them, and a
     reader that finds records that came back puts all of them in order before anything is shown.
-
-    Args:
-        connector: Makes the connection.
-        names: Of the queue.
-        name: What messages call the broker.
     """
 
-    def __init__(self, connector: Connector, names: Names, name: str) -> None:
+    def __init__(self, connector: Connector, names: Names) -> None:
         self._connector = connector
         self._queue = names.dead
-        self._name = name
-        self._reader = DeadReader(names, name)
-        self._answers = AnswerBox(names, name)
+        self._reader = _Reader(names)
+        self._answers = AnswerBox(names, connector.name)
         self._link: Link | None = None
         self._channel: AbstractChannel | None = None
         self._tags: dict[str, int] = {}
@@ -64,7 +67,7 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
         await self._reader.acquire(link)
         async with self._lock:
             channel = await self._open(link)
-            left = await self._count(link, channel)
+            left = await self._count(link)
             message = await self._get(link, channel) if left else None
             if message is not None and message.redelivered:
                 # What came back is handed out before what never left.
@@ -83,16 +86,16 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
 
         It does not see what somebody is reading now: that is counted again once the reader is disconnected.
         """
-        link = await self._connector.link()
-        async with link.bounded("counting dead letters"), link.brief_channel() as channel:
-            return await self._count(link, channel)
+        return await self._count(await self._connector.link())
 
     async def remove(self, letters: Sequence[DeadLetterMessage]) -> None:
         """Acknowledge records of the last reading, and hear that the broker is still there."""
         async with self._lock:
             link, channel = self._link, self._channel
             if link is None or channel is None or channel.is_closed or not link.sound:
-                raise BrokerError(f"{self._name}: the connection was lost since the dead letters were read")
+                raise BrokerError(
+                    f"{self._connector.name}: the connection was lost since the dead letters were read"
+                )
             for start in range(0, len(letters), _AT_ONCE):
                 async with link.bounded("removing dead letters"):
                     for letter in letters[start : start + _AT_ONCE]:
@@ -148,19 +151,14 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
         when it closes: what they were for would be read again.
         """
         while True:
-            declared = await channel.queue_declare(self._queue, passive=True)
+            state = await queue_state(channel, self._queue)
             # Each record that was got and is not removed counts as a consumer.
-            if (declared.consumer_count or 0) <= self._got + self._elsewhere:
+            if state.consumers <= self._got + self._elsewhere:
                 return
             await asyncio.sleep(_PAUSE)
 
-    async def _count(self, link: Link, channel: AbstractChannel) -> int:
-        async with link.bounded("counting dead letters"):
-            try:
-                declared = await channel.queue_declare(self._queue, passive=True)
-            except ChannelNotFoundEntity:
-                return 0
-        return declared.message_count or 0
+    async def _count(self, link: Link) -> int:
+        return (await link.look(self._queue, "counting dead letters")).ready
 
     async def _tidy(self, link: Link, channel: AbstractChannel, message: DeliveredMessage | None) -> int:
         """Take all records, and give them back in order, with those that come in meanwhile."""
@@ -171,7 +169,7 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
                 found.append((_number(message, "at"), message.delivery_tag or 0))
                 message = await self._get(link, channel)
             await self._release(link, channel, [tag for _, tag in sorted(found)])
-            count = await self._count(link, channel)
+            count = await self._count(link)
             if count <= len(found):
                 break
             message = await self._get(link, channel)
@@ -184,14 +182,75 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
                 for tag in tags[start:end]:
                     await channel.basic_nack(tag, requeue=True, wait=False)
             for _ in range(_LOOKS):  # it does not say when it has done so
-                if await self._count(link, channel) >= end:
+                if await self._count(link) >= end:
                     break
                 await asyncio.sleep(_PAUSE)
 
     async def _get(self, link: Link, channel: AbstractChannel) -> DeliveredMessage | None:
         async with link.bounded("reading dead letters"):
-            message = await channel.basic_get(self._queue)
-        return None if isinstance(message.delivery, commands.Basic.GetEmpty) else message
+            return await get_message(channel, self._queue)
+
+
+class _Reader:
+    """The right to read the dead letters: an exclusive queue, which only one connection can have."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._held_by: Link | None = None
+
+    async def acquire(self, link: Link) -> None:
+        """Wait for other readers, and be the only one for as long as the connection lasts.
+
+        Raises:
+            BrokerError: Also if they have not finished in time.
+        """
+        if self._held_by is link:
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + WAIT_SECONDS
+        looking_until = loop.time() + LOOK_SECONDS
+        while True:
+            pause = _LOOK_PAUSE
+            # Nearly every reader shows without a try, which the broker would log as an error.
+            if loop.time() >= looking_until or not await self._readings(link):
+                if await link.lock(self._names.dead_reader, "locking the dead letters"):
+                    self._held_by = link
+                    return
+                pause = _LOCKED
+                looking_until = loop.time() + LOOK_SECONDS
+            if loop.time() + pause > deadline:
+                raise BrokerError(
+                    f"another command is reading the dead letters of {link.name}; "
+                    "try again when it has finished"
+                )
+            await asyncio.sleep(pause)
+
+    async def wait_for_returns(self, link: Link) -> int:
+        """Wait until all is back that somebody has read, such as a reader that was killed just now.
+
+        Its lock may go a moment before its letters are back.
+
+        Returns:
+            How many are not back, by what the broker says. While the node is down that their reader was
+            connected to, it says so of letters that are back, too.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + RETURN_SECONDS
+        while readings := await self._readings(link):
+            if loop.time() > deadline:
+                logger.warning(
+                    "%s: %d dead letters may be missing here: somebody reads them who does not wait for "
+                    "others, or did so through a node that is down",
+                    link.name,
+                    readings,
+                )
+                break
+            await asyncio.sleep(_LOOK_PAUSE)
+        return readings
+
+    async def _readings(self, link: Link) -> int:
+        """Return how many letters are with readers."""
+        return (await link.look(self._names.dead, "looking for readers of the dead letters")).consumers
 
 
 def _number(message: DeliveredMessage, header: str) -> int:

@@ -15,12 +15,7 @@ _DURABLE_FROM = (4, 0)
 
 
 class Roll:
-    """This process's place on a roll; the broker removes the queue with its last consumer.
-
-    Args:
-        queue: Its name.
-        what: What messages call those on it.
-    """
+    """This process's place on a roll; the broker removes the queue with its last consumer."""
 
     def __init__(self, queue: str, what: str) -> None:
         self._queue = queue
@@ -30,11 +25,7 @@ class Roll:
         self._lock = asyncio.Lock()
 
     async def size(self, link: Link) -> int:
-        """Join, or stay, and return how many there are.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
+        """Join, or stay, and return how many there are."""
         async with self._lock, link.bounded(f"joining {self._what}"):
             try:
                 return await self._count(link)
@@ -44,11 +35,7 @@ class Roll:
                 return await self._count(link)
 
     async def leave(self) -> None:
-        """Be counted no more, and hear so.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
+        """Be counted no more, and hear so."""
         async with self._lock:
             link, channel, self._channel = self._link, self._channel, None
             # With a lost connection the broker has removed this process by itself.
@@ -57,18 +44,8 @@ class Roll:
                     await close_channel(channel)
 
     async def look(self, link: Link) -> int:
-        """Return how many there are, without joining.
-
-        Raises:
-            BrokerError: The broker is unavailable.
-        """
-        async with link.bounded(f"counting {self._what}"):
-            try:
-                async with link.brief_channel() as channel:
-                    declared = await channel.queue_declare(self._queue, passive=True)
-            except ChannelNotFoundEntity:
-                return 0
-        return declared.consumer_count or 0
+        """Return how many there are, without joining."""
+        return (await link.look(self._queue, f"counting {self._what}")).consumers
 
     async def _count(self, link: Link) -> int:
         channel = self._channel

@@ -4,37 +4,33 @@ The broker counts each time that it takes a message back, in a deployment as aft
 hands a partition over leaves a note beside it: how many times each message that goes back went back cleanly,
 as far as is known. A new note replaces the last one, and goes with the last message that it can name.
 
-It is read only where it matters: when a message may be poison, or goes back once more and earlier times are
-not explained. So acquiring a partition costs nothing more. A note that cannot be written or read makes later
-owners handle operations in isolation without need, and does no other harm.
+It is read only when a message may be poison, or goes back once more and earlier times are not explained. One
+that cannot be written or read makes later owners handle operations in isolation without need, no worse.
 """
 
 import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Final, Literal
 
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelNotFoundEntity
-from pamqp import commands
 from pamqp.common import FieldValue
-from pydantic_core import from_json, to_json
+from pydantic import BaseModel, PositiveInt, ValidationError
 
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import BrokerError
 from prefactor_rabbitmq.confirming import Outgoing
 from prefactor_rabbitmq.errors import describe
-from prefactor_rabbitmq.inbox import PREFETCH
-from prefactor_rabbitmq.link import Link
-from prefactor_rabbitmq.memory import Memory
+from prefactor_rabbitmq.inbox import PREFETCH, Memory
+from prefactor_rabbitmq.link import Link, get_message
+from prefactor_rabbitmq.names import Names
 from prefactor_rabbitmq.publishing import Outlet
-from prefactor_rabbitmq.topology import Topology
 
 logger = logging.getLogger("prefactor_rabbitmq")
 
 LEAVE_SECONDS: Final = 2.0
 """For a note to be written; the next owner waits for that long."""
-_VERSION: Final = 1
 _MOST_BYTES: Final = 256 * PREFETCH
 _ARGUMENTS: Final[dict[str, FieldValue]] = {
     "x-queue-type": "classic",  # made in a fraction of the time, and a note may be lost
@@ -43,44 +39,40 @@ _ARGUMENTS: Final[dict[str, FieldValue]] = {
 }
 
 
+class _Note(BaseModel, strict=True):
+    """How many returns of messages were clean, by what each is known by."""
+
+    v: Literal[1]
+    survived: dict[str, PositiveInt]
+
+
 class HandoverNote:
-    """The notes of one ownership: the one that it finds, and the one that it leaves.
+    """The notes of one ownership: the one that it finds, and the one that it leaves."""
 
-    Args:
-        number: The partition.
-        topology: The names.
-        link: For declaring, reading and removing.
-        outlet: For publishing the note.
-        memory: What this process knows of messages.
-    """
-
-    def __init__(self, number: int, topology: Topology, link: Link, outlet: Outlet, memory: Memory) -> None:
+    def __init__(self, number: int, names: Names, link: Link, outlet: Outlet, memory: Memory) -> None:
+        self.known = False
+        """Whether the memory has what the last owner told."""
         self._number = number
-        self._queue = topology.names.handover(number)
+        self._queue = names.handover(number)
         self._link = link
         self._outlet = outlet
         self._memory = memory
-        self._known = False
         self._left = False
         self._lock = asyncio.Lock()
-
-    @property
-    def known(self) -> bool:
-        """Whether the memory has what the last owner told."""
-        return self._known
 
     async def read(self) -> None:
         """Take what the last owner told into the memory; what cannot be read was not told."""
         async with self._lock:
-            if self._known:
+            if self.known:
                 return
             try:
-                async with self._link.bounded("reading a handover note"):
-                    for fingerprint, survived in (await self._find()).items():
-                        self._memory.learn(fingerprint, survived)
+                async with self._link.brief_channel("reading a handover note") as channel:
+                    told = await self._get(channel)
+                for fingerprint, survived in told.items():
+                    self._memory.learn(fingerprint, survived)
             except BrokerError as error:
                 logger.debug("partition %d: what its last owner told is not known: %s", self._number, error)
-            self._known = True
+            self.known = True
 
     async def leave(self, returns: Mapping[str, int]) -> None:
         """Tell the next owner of messages that have just gone back; what cannot be told is not.
@@ -93,8 +85,8 @@ class HandoverNote:
             async with asyncio.timeout(LEAVE_SECONDS), self._lock:
                 self._left = True  # what is there from now on is for the next owner
                 if returns:
-                    body = to_json({"v": _VERSION, "survived": await self._sum(returns)})
-                    await self._outlet.publish([Outgoing("", self._queue, body)])
+                    note = _Note(v=1, survived=await self._sum(returns))
+                    await self._outlet.publish([Outgoing("", self._queue, note.model_dump_json().encode())])
         except (BrokerError, TimeoutError) as error:
             logger.debug("partition %d: its next owner is told nothing: %s", self._number, describe(error))
 
@@ -104,16 +96,15 @@ class HandoverNote:
             if self._left:
                 return
             with suppress(BrokerError):
-                async with self._link.bounded("removing a note"), self._link.brief_channel() as channel:
-                    await channel.queue_delete(self._queue)
+                await self._link.delete(self._queue, "removing a note")
 
     async def _sum(self, returns: Mapping[str, int]) -> dict[str, int]:
         """Make the queue, and return how many times of each message were cleanly, this one included."""
         told: dict[str, int] = {}
-        unexplained = not self._known and any(
+        unexplained = not self.known and any(
             self._memory.survived(fingerprint) <= before for fingerprint, before in returns.items()
         )
-        async with self._link.bounded("preparing a note"), self._link.brief_channel() as channel:
+        async with self._link.brief_channel("preparing a note") as channel:
             await channel.queue_declare(self._queue, durable=True, arguments=_ARGUMENTS)
             if unexplained:
                 told = await self._get(channel)
@@ -122,43 +113,19 @@ class HandoverNote:
             self._memory.learn(fingerprint, told.get(fingerprint, 0) + 1)
         return {fingerprint: self._memory.survived(fingerprint) for fingerprint in returns}
 
-    async def _find(self) -> dict[str, int]:
-        """Return what the note says, if there is one; to be called inside ``bounded``."""
+    async def _get(self, channel: AbstractChannel) -> dict[str, int]:
+        """Return what the note says, if there is one; it goes back as the channel closes."""
         try:
-            async with self._link.brief_channel() as channel:
-                return await self._get(channel)
+            message = await get_message(channel, self._queue)
         except ChannelNotFoundEntity:
             return {}
-
-    async def _get(self, channel: AbstractChannel) -> dict[str, int]:
-        """Return what the note says; it goes back as the channel closes."""
-        message = await channel.basic_get(self._queue)
-        if isinstance(message.delivery, commands.Basic.GetEmpty):
+        if message is None:
             return {}
-        try:
-            return _survived(message.body)
-        except ValueError as problem:
-            logger.info("partition %d: its handover note is ignored: %s", self._number, problem)
-            return {}
-
-
-def _survived(body: bytes) -> dict[str, int]:
-    """Return what a note says.
-
-    Raises:
-        ValueError: It is none that this version understands; the message quotes nothing of it.
-    """
-    if len(body) > _MOST_BYTES:
-        raise ValueError("it is too large")
-    try:
-        note = from_json(body)
-    except ValueError:
-        raise ValueError("it is no JSON") from None
-    if not isinstance(note, dict) or note.get("v") != _VERSION:
-        raise ValueError("it is of an unknown version")
-    survived = note.get("survived")
-    if not isinstance(survived, dict) or not all(
-        type(count) is int and count > 0 for count in survived.values()
-    ):
-        raise ValueError("it holds no counts")
-    return survived
+        problem = "it is too large"
+        if len(message.body) <= _MOST_BYTES:
+            try:
+                return _Note.model_validate_json(message.body).survived
+            except ValidationError as error:
+                problem = error.errors(include_input=False, include_url=False)[0]["msg"]
+        logger.info("partition %d: its handover note is ignored: %s", self._number, problem)
+        return {}

@@ -1,5 +1,7 @@
-"""What the broker has handed to one owner of a partition, and what of it is not settled."""
+"""What the broker has handed to an owner of a partition and is unsettled; what is known of its returns."""
 
+import hashlib
+import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,8 +9,7 @@ from typing import Final
 
 from aiormq.abc import DeliveredMessage
 
-from prefactor_core.broker.driver import Message
-from prefactor_rabbitmq.memory import Memory, fingerprint
+from prefactor_core.transport import Message
 
 PREFETCH: Final = 500
 """Messages that every owner of a partition has at a time: the same number, always and everywhere.
@@ -16,6 +17,51 @@ PREFETCH: Final = 500
 A quorum queue keeps what came back apart from the rest, hands it out first, and puts what comes back again at
 the end of it. An owner that takes less than came back from the one before would put it out of order.
 """
+POISON_AFTER: Final = 3
+"""Returns of a message, not known to be harmless, from which on it is handled alone."""
+_REMEMBERED: Final = 50_000
+_USUAL_BYTES: Final = 4 * 1024 * 1024
+
+
+class Memory:
+    """What a process remembers beyond one ownership. Kept by a consuming end; bounded.
+
+    The broker counts how often it took a message back. Only those of a crash mean anything, so the others are
+    kept here and subtracted: those that this process has survived, and those that earlier owners tell of.
+    """
+
+    def __init__(self) -> None:
+        self.read_bytes = _USUAL_BYTES
+        """What a read has asked for: what a partition goes by until it is read itself."""
+        self._survived: dict[str, int] = {}  # what was touched last at the end
+        self._stamp = 0
+
+    def stamp(self) -> int:
+        """Return the time in nanoseconds since the Unix epoch, later than any before."""
+        self._stamp = max(self._stamp + 1, time.time_ns())
+        return self._stamp
+
+    def survived(self, fingerprint: str) -> int:
+        """Return how many returns of a message are known to be without a crash."""
+        return self._survived.get(fingerprint, 0)
+
+    def survive(self, fingerprint: str) -> None:
+        """Note that a message goes back to the broker without a crash of this process."""
+        self.learn(fingerprint, self.survived(fingerprint) + 1)
+
+    def learn(self, fingerprint: str, survived: int) -> None:
+        """Hear how many returns of a message, all in all, were without a crash."""
+        self._survived[fingerprint] = max(self._survived.pop(fingerprint, 0), survived)
+        if len(self._survived) > _REMEMBERED:
+            del self._survived[next(iter(self._survived))]
+
+    def may_be_poison(self, fingerprint: str, returns: int) -> bool:
+        """Return whether a message that came back so often may be what crashes its owners."""
+        return returns - self.survived(fingerprint) >= POISON_AFTER
+
+    def forget(self, fingerprint: str) -> None:
+        """Forget a message that is gone from the broker."""
+        self._survived.pop(fingerprint, None)
 
 
 @dataclass(slots=True, eq=False)
@@ -44,11 +90,7 @@ class Receipt:
 
 
 class Inbox:
-    """Deliveries of one channel, in order.
-
-    Args:
-        memory: Tells who is may_be_poison.
-    """
+    """Deliveries of one channel, in order."""
 
     def __init__(self, memory: Memory) -> None:
         self.bytes = 0
@@ -155,3 +197,10 @@ def _history(message: DeliveredMessage) -> tuple[str, int, bool]:
     count = (message.header.properties.headers or {}).get("x-delivery-count")
     returns = count if isinstance(count, int) else 0
     return fingerprint(message), returns, bool(message.redelivered) or returns > 0
+
+
+def fingerprint(message: DeliveredMessage) -> str:
+    """Return what one message is known by: its id, which is another for each attempt to publish."""
+    name = message.header.properties.message_id
+    source = name.encode() if name else message.body
+    return hashlib.blake2b(source, digest_size=12).hexdigest()

@@ -2,22 +2,24 @@
 
 All use of the driver's lower layer begins here: connections come from aio-pika, channels are those of aiormq
 below it. aio-pika's own channels hide whether one is lost, and cost a task a message when publishing.
+
+Here and in the modules above, what asks the broker for something raises ``BrokerError`` if that is
+unavailable or refuses.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from aio_pika.connection import Connection
-from aiormq.abc import AbstractChannel, AbstractConnection
-from aiormq.exceptions import ChannelInvalidStateError
+from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+from aiormq.exceptions import ChannelInvalidStateError, ChannelLockedResource, ChannelNotFoundEntity
+from pamqp import commands
 from yarl import URL
 
-from prefactor_core.exceptions import BrokerError
-from prefactor_rabbitmq.driver_logs import hushed
+from prefactor_core.transport import BrokerError
 from prefactor_rabbitmq.errors import describe, reported
-from prefactor_rabbitmq.refusals import why_not_connected
 from prefactor_rabbitmq.wire import Wire
 
 CLOSE_SECONDS: Final = 3.0
@@ -28,25 +30,30 @@ _SILENCE: Final = 1.5
 one a heartbeat; it gives partitions away after two."""
 
 
-class Link:
-    """A connection and the proof that it is alive.
+class QueueState(NamedTuple):
+    """What the broker says of a queue."""
 
-    Args:
-        name: What messages call the broker.
-        heartbeat: Seconds, as in the options.
-        timeout: Seconds for one answer.
-        clock: Steady clock, in seconds.
-    """
+    exists: bool
+    ready: int = 0
+    """Messages that nobody has."""
+    consumers: int = 0
+    """Of a quorum queue, each message that somebody got and has not settled counts as one, too."""
+
+
+class Link:
+    """A connection and the proof that it is alive."""
 
     def __init__(self, name: str, heartbeat: float, timeout: float, clock: Callable[[], float]) -> None:
+        self.name = name
+        """What messages call the broker."""
+        self.timeout = timeout
+        """Seconds for one answer."""
+        self.clock = clock
         self.reason: str | None = None
         """Why this process gave the connection up, if it was not the broker or the network."""
         self.watchers: set[Callable[[], None]] = set()
         """Called every second or so, and when the connection is lost."""
-        self._name = name
         self._heartbeat = heartbeat
-        self._timeout = timeout
-        self._clock = clock
         self._wire = Wire(clock, self._notice)
         self._ticked = clock()
         self._lost = False
@@ -54,35 +61,19 @@ class Link:
         self._ticking: asyncio.Task[None] | None = None
 
     async def open(self, url: str, purpose: str, seconds: float) -> None:
-        """Connect.
-
-        Args:
-            url: The driver's URL, with credentials.
-            purpose: What operators see as the connection's name.
-            seconds: How long that may take.
-
-        Raises:
-            BrokerError: The broker cannot be reached, or does not let us in.
-        """
-        target = URL(url)
-        connection = _Connection(target, self._wire, {"connection_name": purpose})
-
-        def explain(error: BaseException) -> str:
-            # Where time was up, the driver only knows of a socket that was cut.
-            known = error if self.reason is None else TimeoutError(self.reason)
-            return why_not_connected(known, self._wire, target.scheme)
-
+        """Connect to the driver's URL, within so many seconds; operators see the purpose as its name."""
+        connection = _Connection(URL(url), self._wire, purpose)
         try:
-            async with self.bounded("connecting", seconds, explain):
+            async with self.bounded("connecting", seconds):
                 await connection.connect()
         except BaseException:
             self.drop("the connection could not be made")
             with suppress(BrokerError), reported("closing"):
                 await connection.close()
             raise
-        self._wire.forget()
+        self._wire.opened()
         self._connection = connection
-        self._ticked = self._wire.heard = self._clock()
+        self._ticked = self._wire.heard = self.clock()
         self._ticking = asyncio.create_task(self._tick(), name="prefactor-rabbitmq-tick")
 
     @property
@@ -93,13 +84,18 @@ class Link:
         """
         if self._lost:
             return False
-        now = self._clock()
+        now = self.clock()
         stood_still, silent = now - self._ticked, now - self._wire.heard
         if stood_still > self._heartbeat:
             self.drop(f"this process stood still for {stood_still:.0f} s, longer than a heartbeat")
         elif silent > _SILENCE * self._heartbeat:
             self.drop(f"the broker has been silent for {silent:.0f} s")
         return not self._lost
+
+    @property
+    def loss(self) -> str:
+        """Why the connection is lost, in words."""
+        return self.reason or "the connection was lost"
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -125,18 +121,36 @@ class Link:
         return await self._driver.channel(publisher_confirms=confirms)
 
     @asynccontextmanager
-    async def brief_channel(self) -> AsyncIterator[AbstractChannel]:
-        """Open a channel for a few calls: the broker closes it at the first that it refuses."""
-        channel = await self.channel()
-        try:
-            yield channel
-        finally:
-            await close_channel(channel)
+    async def brief_channel(self, doing: str, seconds: float | None = None) -> AsyncIterator[AbstractChannel]:
+        """Open a channel for a few calls, ``bounded``: the broker closes it at the first that it refuses."""
+        async with self.bounded(doing, seconds):
+            channel = await self.channel()
+            try:
+                yield channel
+            finally:
+                await close_channel(channel)
+
+    async def look(self, queue: str, doing: str) -> QueueState:
+        """Return what the broker says of a queue. Changes nothing."""
+        async with self.brief_channel(doing) as channel:
+            return await queue_state(channel, queue)
+
+    async def lock(self, queue: str, doing: str) -> bool:
+        """Make a queue that only this connection can have; return whether no other one has it."""
+        async with self.brief_channel(doing) as channel:
+            try:
+                await channel.queue_declare(queue, exclusive=True)
+            except ChannelLockedResource:
+                return False
+        return True
+
+    async def delete(self, queue: str, doing: str) -> None:
+        """Delete a queue, if it is there."""
+        async with self.brief_channel(doing) as channel:
+            await channel.queue_delete(queue)
 
     @asynccontextmanager
-    async def bounded(
-        self, doing: str, seconds: float | None = None, explain: Callable[[BaseException], str] | None = None
-    ) -> AsyncIterator[None]:
+    async def bounded(self, doing: str, seconds: float | None = None) -> AsyncIterator[None]:
         """Give the calls in the block a limit of time, and let only ``BrokerError`` out.
 
         When time is up the socket is cut. A cancellation alone would not do: the driver answers one by
@@ -145,14 +159,13 @@ class Link:
         Args:
             doing: What the calls do, for the message.
             seconds: The limit, if it is not that for one answer.
-            explain: Returns what an error means, if it is not what ``reason`` or the error itself says.
         """
-        limit = self._timeout if seconds is None else seconds
+        limit = self.timeout if seconds is None else seconds
         timer = asyncio.get_running_loop().call_later(
             limit, self.drop, f"no answer from the broker within {limit:g} s"
         )
         try:
-            with hushed(), reported(f"{self._name}: {doing}", explain or self._explain):
+            with reported(f"{self.name}: {doing}", self._explain):
                 async with asyncio.timeout(limit + _GRACE):
                     yield
         finally:
@@ -187,12 +200,15 @@ class Link:
         return self._connection.transport.connection
 
     def _explain(self, error: BaseException) -> str:
+        if self._wire.opening:
+            # Where time was up, the driver only knows of a socket that was cut.
+            return self._wire.why_not_opened(TimeoutError(self.reason) if self.reason else error)
         return self.reason or describe(error)
 
     async def _tick(self) -> None:
         pause = min(1.0, self._heartbeat / 4)
         while self.sound:
-            self._ticked = self._clock()
+            self._ticked = self.clock()
             self._call_watchers()
             await asyncio.sleep(pause)
 
@@ -206,6 +222,21 @@ class Link:
             watcher()
 
 
+async def queue_state(channel: AbstractChannel, queue: str) -> QueueState:
+    """Return what the broker says of a queue; of one that is not there, it closes the channel."""
+    try:
+        declared = await channel.queue_declare(queue, passive=True)
+    except ChannelNotFoundEntity:
+        return QueueState(exists=False)
+    return QueueState(exists=True, ready=declared.message_count or 0, consumers=declared.consumer_count or 0)
+
+
+async def get_message(channel: AbstractChannel, queue: str) -> DeliveredMessage | None:
+    """Take a queue's first message, ``None`` if there is none; it goes back as the channel closes."""
+    message = await channel.basic_get(queue)
+    return None if isinstance(message.delivery, commands.Basic.GetEmpty) else message
+
+
 async def close_channel(channel: AbstractChannel) -> None:
     """Close a channel: what was delivered through it and not settled goes back to its place."""
     if not channel.is_closed:
@@ -215,8 +246,8 @@ async def close_channel(channel: AbstractChannel) -> None:
 class _Connection(Connection):
     """aio-pika's plain connection, on a socket that can be cut."""
 
-    def __init__(self, url: URL, wire: Wire, properties: dict[str, str]) -> None:
-        super().__init__(url, client_properties={**properties})
+    def __init__(self, url: URL, wire: Wire, purpose: str) -> None:
+        super().__init__(url, client_properties={"connection_name": purpose})
         self.kwargs["transport_factory"] = wire
 
     def __del__(self) -> None:

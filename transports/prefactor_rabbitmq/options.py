@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final, Self
 from urllib.parse import quote, unquote, urlsplit
 
-from pydantic import Field
+from pydantic import Field, ValidationError
+from pydantic_core import MultiHostUrl
 
-from prefactor_core.broker.options import BrokerOptions, split_options
-from prefactor_core.exceptions import TransportError
+from prefactor_core.transport import BrokerOptions, TransportError, split_options
 
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
 
@@ -29,7 +29,7 @@ class Address:
 
     Attributes:
         scheme: ``amqp`` or ``amqps``.
-        hosts: Host and port of each node, in the URL's order.
+        hosts: Host and port of each node, in the URL's order; an IPv6 address stands in brackets.
         vhost: The virtual host.
         userinfo: User and password as the URL has them, still encoded.
     """
@@ -61,7 +61,7 @@ class Address:
         return (
             cls(
                 scheme=parts.scheme,
-                hosts=tuple(_host(one, _PORTS[parts.scheme]) for one in hosts.split(",")),
+                hosts=_hosts(hosts, _PORTS[parts.scheme]),
                 vhost=_vhost(parts.path),
                 userinfo=userinfo,
             ),
@@ -71,36 +71,25 @@ class Address:
     @property
     def label(self) -> str:
         """What logs call the broker."""
-        hosts = ",".join(f"{_bracketed(host)}:{port}" for host, port in self.hosts)
+        hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
         return f"{self.scheme}://{hosts}/{'' if self.vhost == '/' else quote(self.vhost, safe='')}"
 
     def url(self, host: tuple[str, int], heartbeat: int) -> str:
         """Return the driver's URL for one host; it holds the credentials."""
         user = f"{self.userinfo}@" if self.userinfo else ""
         vhost = quote(self.vhost, safe="")
-        return f"{self.scheme}://{user}{_bracketed(host[0])}:{host[1]}/{vhost}?heartbeat={heartbeat}"
+        return f"{self.scheme}://{user}{host[0]}:{host[1]}/{vhost}?heartbeat={heartbeat}"
 
 
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _host(text: str, default_port: int) -> tuple[str, int]:
-    """Return host and port of one ``host[:port]``; an IPv6 address stands in brackets."""
-    if text.startswith("["):
-        name, closed, rest = text[1:].partition("]")
-        if not closed or (rest and not rest.startswith(":")):
-            raise TransportError("transport_url: host: an IPv6 address stands in brackets, a port after them")
-        port = rest[1:]
-    else:
-        name, _, port = text.partition(":")
-    if not name or any(character.isspace() for character in name):
-        raise TransportError("transport_url: host: is missing")
-    if not port:
-        return name, default_port
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise TransportError("transport_url: port: expected a number from 1 to 65535")
-    return name, int(port)
+def _hosts(text: str, default_port: int) -> tuple[tuple[str, int], ...]:
+    try:
+        hosts = MultiHostUrl(f"amqp://{text}").hosts()
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]["msg"].rpartition(", ")[2]
+        raise TransportError(f"transport_url: host or port: {problem}") from None
+    if not text or any(host["port"] == 0 for host in hosts):
+        raise TransportError("transport_url: expected a host, and a port from 1 to 65535")
+    return tuple((host["host"] or "", host["port"] or default_port) for host in hosts)
 
 
 def _vhost(path: str) -> str:

@@ -4,21 +4,19 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp import commands
 
-from prefactor_core.broker.driver import Loss, Message, Partition
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import BrokerError, Loss, Message, Partition
 from prefactor_rabbitmq.attempts import Attempts, Withdrawals
 from prefactor_rabbitmq.confirming import Outgoing
 from prefactor_rabbitmq.errors import describe
 from prefactor_rabbitmq.handover import HandoverNote
-from prefactor_rabbitmq.inbox import PREFETCH, Inbox, Receipt
+from prefactor_rabbitmq.inbox import PREFETCH, Inbox, Memory, Receipt
 from prefactor_rabbitmq.link import Link, close_channel
-from prefactor_rabbitmq.memory import Memory
 from prefactor_rabbitmq.publishing import Outlet
 from prefactor_rabbitmq.topology import Topology
 
@@ -35,49 +33,36 @@ LEAST_HELD: Final = 1024 * 1024
 """Bytes that are held however little is read at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What a partition needs from the end that acquires it.
-
-    Attributes:
-        link: The connection; it holds the lease.
-        topology: The names, and where to say that something is gone.
-        memory: What the process remembers.
-        withdrawals: The attempts that it has survived.
-        outlet: Where dead letters and records are published.
-        retire: Called once when the partition is not held any more; returns the task that hands it over.
-        clock: Steady clock, in seconds.
-    """
-
-    link: Link
-    topology: Topology
-    memory: Memory
-    withdrawals: Withdrawals
-    outlet: Outlet
-    retire: Callable[["RabbitPartition"], "asyncio.Task[None]"]
-    clock: Callable[[], float]
-
-
 class RabbitPartition(Partition):
-    """Consumes a partition's queue on a channel of its own.
+    """Consumes a partition's queue on a channel of its own, for as long as the connection holds the lease.
 
-    Args:
-        number: Which one.
-        setting: Of the end.
+    Records are published through the outlet. ``on_end`` is called when it was lost and has been handed over.
     """
 
-    def __init__(self, number: int, setting: Setting) -> None:
+    def __init__(
+        self,
+        number: int,
+        link: Link,
+        topology: Topology,
+        memory: Memory,
+        withdrawals: Withdrawals,
+        outlet: Outlet,
+        on_end: Callable[["RabbitPartition"], None],
+    ) -> None:
         self.number = number
-        self.inbox = Inbox(setting.memory)
-        self._setting = setting
-        self._link = setting.link
-        self._memory = setting.memory
-        self._attempts = Attempts(number, setting.topology, setting.link, setting.outlet, setting.withdrawals)
-        self._note = HandoverNote(number, setting.topology, setting.link, setting.outlet, setting.memory)
+        self.inbox = Inbox(memory)
+        self.handing_over: asyncio.Task[None] | None = None
+        """Runs from the loss of the partition until the next owner can begin."""
+        self._link = link
+        self._topology = topology
+        self._memory = memory
+        self._outlet = outlet
+        self._on_end = on_end
+        self._attempts = Attempts(number, topology.names, link, outlet, withdrawals)
+        self._note = HandoverNote(number, topology.names, link, outlet, memory)
         self._channel: AbstractChannel | None = None
         self._lost: Loss | None = None
         self._deleted = False
-        self._retirement: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._acknowledging = asyncio.Lock()
         self._asked = 0
@@ -91,13 +76,17 @@ class RabbitPartition(Partition):
         channel.closing.add_done_callback(self._on_channel_closed)
         await channel.basic_qos(prefetch_count=PREFETCH)
         self._link.watchers.add(self._watch)
-        await channel.basic_consume(self._setting.topology.names.partition(self.number), self._on_delivery)
+        try:
+            await channel.basic_consume(self._topology.names.partition(self.number), self._on_delivery)
+        except ChannelNotFoundEntity:
+            self._topology.invalidate()
+            raise
 
     @property
     def held(self) -> bool:
         """Whether channel and connection are there and nothing stood still for a heartbeat."""
         if self._lost is None and not self._link.sound:
-            self._lose(self._link.reason or "the connection was lost")
+            self.lose(self._link.loss)
         return self._lost is None
 
     @property
@@ -135,19 +124,13 @@ class RabbitPartition(Partition):
 
     async def attempts(self, message: Message) -> int:
         """Return how often a message in isolation was begun by owners that crashed; others never were."""
-        receipt = self._receipt(message)
-        self._require_held()
-        if receipt is None or not receipt.may_be_poison:
-            return 0
-        return await self._attempts.attempts(receipt.fingerprint)
+        receipt = self._possible_poison(message)
+        return 0 if receipt is None else await self._attempts.attempts(receipt.fingerprint)
 
     async def begin(self, message: Message) -> bool:
         """Record an attempt at a message in isolation; those at others are not recorded."""
-        receipt = self._receipt(message)
-        self._require_held()
-        if receipt is None or not receipt.may_be_poison:
-            return True
-        return await self._attempts.begin(receipt.fingerprint)
+        receipt = self._possible_poison(message)
+        return receipt is None or await self._attempts.begin(receipt.fingerprint)
 
     async def withdraw(self, message: Message) -> None:
         """Take an attempt back; where the partition is lost, that is done with the end of it."""
@@ -175,7 +158,7 @@ class RabbitPartition(Partition):
         for receipt in ours:
             self._memory.forget(receipt.fingerprint)
         if self.inbox.exhausted:
-            self._lose("its messages are large; asking for the next of them again")
+            self.lose("its messages are large; asking for the next of them again")
         self._wake.set()
         return [message for message, receipt in receipts if receipt is None]
 
@@ -184,8 +167,8 @@ class RabbitPartition(Partition):
         messages = [message for message, _ in letters]
         if not self.held:
             return messages
-        dead = self._setting.topology.names.dead
-        await self._setting.outlet.publish(
+        dead = self._topology.names.dead
+        await self._outlet.publish(
             [
                 Outgoing("", dead, record, {"partition": self.number, "at": self._memory.stamp()})
                 for _, record in letters
@@ -195,85 +178,11 @@ class RabbitPartition(Partition):
 
     async def release(self) -> None:
         """Close the channel: a cancelled consumer would leave its messages behind those of the next."""
-        self.end("it was released")
-        if self._retirement is not None:
-            await asyncio.wait({self._retirement})
+        self.lose("it was released")
+        if self.handing_over is not None:
+            await asyncio.wait({self.handing_over})
 
-    def end(self, reason: str) -> None:
-        """Be lost from now on, on purpose."""
-        self._lose(reason)
-
-    async def hand_over(self) -> None:
-        """Close the channel, leave a note, let the lease go: the next owner begins where this one settled."""
-        try:
-            if self._link.sound:
-                with suppress(BrokerError):
-                    await self._hand_over()
-        finally:
-            # This process goes on, so that none of its attempts has crashed it, whatever could not be told.
-            self._attempts.abandon()
-
-    async def _hand_over(self) -> None:
-        link, channel = self._link, self._channel
-        async with link.bounded("giving a partition up"):
-            if channel is not None:
-                await close_channel(channel)
-        if self._deleted:
-            await self._note.remove()
-        else:
-            await self._note.leave(self.inbox.returns)
-        await self._attempts.withdraw_all()
-        async with link.bounded("letting a partition go"), link.brief_channel() as brief:
-            await brief.queue_delete(self._setting.topology.names.owner(self.number))
-
-    @property
-    def _in_doubt(self) -> bool:
-        """Whether there is a possible poison operation of whom the last owner may know better."""
-        return self.inbox.possible_poison > 0 and not self._note.known
-
-    async def _look_for_stall(self) -> None:
-        """Lose a partition whose consumer the broker has forgotten: a channel does not show that."""
-        queue = self._setting.topology.names.partition(self.number)
-        async with self._link.bounded("looking for a stall"), self._link.brief_channel() as channel:
-            declared = await channel.queue_declare(queue, passive=True)
-        if declared.message_count and not self.inbox:
-            self._lose("messages are waiting and none is delivered")
-
-    def _receipt(self, message: Message) -> Receipt | None:
-        receipt = message.receipt
-        return receipt if isinstance(receipt, Receipt) and receipt.inbox is self.inbox else None
-
-    def _require_held(self) -> None:
-        if not self.held:
-            raise BrokerError(f"partition {self.number} was lost: {self.loss.reason}")
-
-    def _watch(self) -> None:
-        """Look after the partition; called with each tick of the connection, and when that is lost."""
-        oldest = self.inbox.oldest
-        if self.held and oldest is not None and self._setting.clock() - oldest > UNSETTLED_SECONDS:
-            self._lose("its oldest message has been unsettled for too long")
-
-    async def _on_delivery(self, message: DeliveredMessage) -> None:
-        if self._lost is not None:  # and until the channel is closed the broker goes on
-            self._memory.survive(self.inbox.shed(message))
-            return
-        room = max(LEAST_HELD, _HOLD * (self._asked or self._memory.read_bytes))
-        self.inbox.add(message, self._setting.clock(), room)
-        self._wake.set()
-
-    def _on_cancel(self, _: commands.Basic.Cancel) -> None:
-        self._setting.topology.invalidate()
-        self._deleted = True
-        self._lose("its queue was deleted with all that it held; making it again", serious=True)
-
-    def _on_channel_closed(self, closing: "asyncio.Future[object]") -> None:
-        error = None if closing.cancelled() else closing.exception()
-        if self._link.sound:
-            self._lose(f"its channel was closed: {describe(error) if error else 'no reason'}")
-        else:
-            self._lose(self._link.reason or "the connection was lost")
-
-    def _lose(self, reason: str, *, serious: bool = False) -> None:
+    def lose(self, reason: str, *, serious: bool = False) -> None:
         """Be lost from now on. This process goes on, so that what goes back has not crashed it."""
         if self._lost is not None:
             return
@@ -283,4 +192,76 @@ class RabbitPartition(Partition):
             self._memory.survive(fingerprint)
         logger.debug("partition %d: %s", self.number, reason)
         self._wake.set()
-        self._retirement = self._setting.retire(self)
+        self.handing_over = asyncio.create_task(self._hand_over(), name="prefactor-rabbitmq-hand-over")
+
+    async def _hand_over(self) -> None:
+        try:
+            if self._link.sound:
+                with suppress(BrokerError):
+                    await self._make_way()
+        finally:
+            # None of its attempts has crashed this process, whatever could not be told.
+            self._attempts.abandon()
+            self._on_end(self)
+
+    async def _make_way(self) -> None:
+        """Close the channel, leave a note, let the lease go: the next owner begins where this one settled."""
+        if self._channel is not None:
+            async with self._link.bounded("giving a partition up"):
+                await close_channel(self._channel)
+        if self._deleted:
+            await self._note.remove()
+        else:
+            await self._note.leave(self.inbox.returns)
+        await self._attempts.withdraw_all()
+        await self._link.delete(self._topology.names.owner(self.number), "letting a partition go")
+
+    @property
+    def _in_doubt(self) -> bool:
+        """Whether there is a possible poison operation of whom the last owner may know better."""
+        return self.inbox.possible_poison > 0 and not self._note.known
+
+    async def _look_for_stall(self) -> None:
+        """Lose a partition whose consumer the broker has forgotten: a channel does not show that."""
+        queue = self._topology.names.partition(self.number)
+        if (await self._link.look(queue, "looking for a stall")).ready and not self.inbox:
+            self.lose("messages are waiting and none is delivered")
+
+    def _receipt(self, message: Message) -> Receipt | None:
+        receipt = message.receipt
+        return receipt if isinstance(receipt, Receipt) and receipt.inbox is self.inbox else None
+
+    def _possible_poison(self, message: Message) -> Receipt | None:
+        self._require_held()
+        receipt = self._receipt(message)
+        return receipt if receipt is not None and receipt.may_be_poison else None
+
+    def _require_held(self) -> None:
+        if not self.held:
+            raise BrokerError(f"partition {self.number} was lost: {self.loss.reason}")
+
+    def _watch(self) -> None:
+        """Look after the partition; called with each tick of the connection, and when that is lost."""
+        oldest = self.inbox.oldest
+        if self.held and oldest is not None and self._link.clock() - oldest > UNSETTLED_SECONDS:
+            self.lose("its oldest message has been unsettled for too long")
+
+    async def _on_delivery(self, message: DeliveredMessage) -> None:
+        if self._lost is not None:  # and until the channel is closed the broker goes on
+            self._memory.survive(self.inbox.shed(message))
+            return
+        room = max(LEAST_HELD, _HOLD * (self._asked or self._memory.read_bytes))
+        self.inbox.add(message, self._link.clock(), room)
+        self._wake.set()
+
+    def _on_cancel(self, _: commands.Basic.Cancel) -> None:
+        self._topology.invalidate()
+        self._deleted = True
+        self.lose("its queue was deleted with all that it held; making it again", serious=True)
+
+    def _on_channel_closed(self, closing: "asyncio.Future[object]") -> None:
+        error = None if closing.cancelled() else closing.exception()
+        if self._link.sound:
+            self.lose(f"its channel was closed: {describe(error) if error else 'no reason'}")
+        else:
+            self.lose(self._link.loss)

@@ -5,11 +5,9 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
-from aiormq.channel import Channel
 from aiormq.exceptions import ChannelClosed, ChannelNotFoundEntity, DeliveryError, PublishError
 
-from prefactor_core.broker.driver import PublishingEnd
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import BrokerError, PublishingEnd
 from prefactor_rabbitmq.confirming import ConfirmingChannel, Confirms, Outgoing
 from prefactor_rabbitmq.connector import Connector
 from prefactor_rabbitmq.errors import describe
@@ -22,28 +20,18 @@ logger = logging.getLogger("prefactor_rabbitmq")
 class Outlet:
     """A connection and a channel of its own to publish through, for agents and for dead letters.
 
-    Args:
-        connector: Makes the connection.
-        topology: What is declared before anything is published.
-        timeout: Seconds in which a batch must be confirmed.
-        name: What messages call the broker.
+    What the topology has is declared before anything is published.
     """
 
-    def __init__(self, connector: Connector, topology: Topology, timeout: float, name: str) -> None:
+    def __init__(self, connector: Connector, topology: Topology) -> None:
         self._connector = connector
         self._topology = topology
-        self._timeout = timeout
-        self._name = name
         self._opening = asyncio.Lock()
         self._channel: ConfirmingChannel | None = None
         self._link: Link | None = None
 
     async def count(self) -> int:
-        """Return the number of partitions, with everything declared.
-
-        Raises:
-            BrokerError: The broker is unavailable, or refuses.
-        """
+        """Return the number of partitions, with everything declared."""
         return await self._topology.ensure(await self._connector.link())
 
     async def publish(self, batch: Sequence[Outgoing]) -> None:
@@ -57,7 +45,7 @@ class Outlet:
         try:
             async with link.bounded("publishing"):
                 await channel.publish(batch, confirms)
-            in_time = await confirms.wait(self._timeout)
+            in_time = await confirms.wait(link.timeout)
             confirmed, error = confirms.head, confirms.error
         except BrokerError as failure:
             failure.confirmed = confirms.head
@@ -66,11 +54,11 @@ class Outlet:
             channel.done_with(confirms)
         if not in_time:
             # A broker short of memory or disk stops reading, and would read all of this once it recovers.
-            link.drop(f"no confirm from the broker within {self._timeout:g} s")
+            link.drop(f"no confirm from the broker within {link.timeout:g} s")
         if confirmed < len(batch):
             if isinstance(error, DeliveryError) and not isinstance(error, PublishError):
                 await self._replace(link, channel)
-            raise BrokerError(f"{self._name}: publishing: {self._explain(link, error)}", confirmed)
+            raise BrokerError(f"{link.name}: publishing: {self._explain(link, error)}", confirmed)
 
     async def disconnect(self) -> None:
         """Let go of the connection, in bounded time."""
@@ -83,11 +71,7 @@ class Outlet:
             await self._topology.ensure(link)
             if self._channel is None or self._channel.closed or self._link is not link:
                 async with link.bounded("opening a channel"):
-                    channel = await link.channel(confirms=True)
-                    if not isinstance(channel, Channel):
-                        raise TypeError("the driver made another kind of channel")
-                    self._channel = ConfirmingChannel(channel)
-                    self._link = link
+                    self._channel, self._link = await ConfirmingChannel.open(link), link
             return link, self._channel
 
     async def _replace(self, link: Link, channel: ConfirmingChannel) -> None:
@@ -103,23 +87,18 @@ class Outlet:
 
     def _explain(self, link: Link, error: BaseException | None) -> str:
         if isinstance(error, PublishError | ChannelNotFoundEntity) and self._topology.invalidate():
-            logger.error("%s: a queue or the exchange is gone with what it held; making it again", self._name)
+            logger.error("%s: a queue or the exchange is gone with what it held; making it again", link.name)
         if isinstance(error, DeliveryError | ChannelClosed):
             return describe(error)
-        return link.reason or "the connection was lost"
+        return link.loss
 
 
 class RabbitPublishingEnd(PublishingEnd):
-    """Publishes to partitions.
+    """Publishes to partitions."""
 
-    Args:
-        outlet: What it publishes through.
-        topology: What the partitions are called.
-    """
-
-    def __init__(self, outlet: Outlet, topology: Topology) -> None:
+    def __init__(self, outlet: Outlet, exchange: str) -> None:
         self._outlet = outlet
-        self._exchange = topology.names.exchange
+        self._exchange = exchange
 
     async def partitions(self) -> int:
         """Return the number of partitions, with everything declared."""

@@ -3,17 +3,15 @@
 import asyncio
 import logging
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
-from aiormq.exceptions import (
-    ChannelAccessRefused,
-    ChannelNotFoundEntity,
-    ChannelPreconditionFailed,
-)
+from aiormq.abc import AbstractChannel
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed
 from pamqp.common import FieldValue
 
-from prefactor_core.broker.options import MAX_PARTITIONS
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import MAX_PARTITIONS, BrokerError
 from prefactor_rabbitmq.link import Link
 from prefactor_rabbitmq.names import Names
 
@@ -32,27 +30,18 @@ _MISMATCH: Final = re.compile(
 
 
 class Topology:
-    """What one end knows of the exchange and the queues.
-
-    Args:
-        names: What they are called.
-        wanted: Partitions to make where none are recorded.
-    """
+    """What one end knows of the exchange and the queues."""
 
     def __init__(self, names: Names, wanted: int) -> None:
         self.names = names
         self.limited = False
         """Whether queues were found that drop what was delivered often (their default in RabbitMQ 4)."""
-        self._wanted = wanted
+        self._wanted = wanted  # partitions to make where none are recorded
         self._count: int | None = None
         self._lock = asyncio.Lock()
 
     def invalidate(self) -> bool:
-        """Declare everything once more before the next use: something is missing.
-
-        Returns:
-            Whether that is news.
-        """
+        """Declare everything anew before the next use: something is missing. Return whether that is news."""
         known, self._count = self._count is not None, None
         return known
 
@@ -60,7 +49,7 @@ class Topology:
         """Declare everything that is not known to be there; return the number of partitions.
 
         Raises:
-            BrokerError: The broker is unavailable or refuses, or something of that name is not ours.
+            BrokerError: Also if something of that name is not ours.
         """
         async with self._lock:
             if self._count is None:
@@ -78,18 +67,21 @@ class Topology:
         """Compare what is there with what is needed, and return what has been lost. Makes nothing.
 
         Raises:
-            BrokerError: The broker is unavailable or refuses, or something of that name is not ours.
+            BrokerError: Also if something of that name is not ours.
         """
         recorded = await self.recorded(link)
         missing: list[str] = []
-        if await self._is_there(link, self.names.exchange, exchange=True):
+        async with link.brief_channel("looking for the exchange") as channel:
+            try:
+                await channel.exchange_declare(self.names.exchange, passive=True)
+            except ChannelNotFoundEntity:
+                missing.append(self.names.exchange)
+        if not missing:  # to declare it compares and makes nothing
             await self._declare_exchange(link)
-        else:
-            missing.append(self.names.exchange)
         queues: dict[str, dict[str, FieldValue]] = {self.names.dead: {}}
         queues |= {self.names.partition(number): _PARTITION for number in range(recorded or self._wanted)}
         for queue, arguments in queues.items():
-            if await self._is_there(link, queue):
+            if (await link.look(queue, f"looking for {queue}")).exists:
                 await self._declare(link, queue, arguments)
             else:
                 missing.append(queue)
@@ -99,12 +91,8 @@ class Topology:
         """Return the number of partitions without declaring anything; ``None`` if there are none yet."""
         if self._count is not None:
             return self._count
-        async with link.bounded("looking for the partitions"):
-            try:
-                async with link.brief_channel() as channel:
-                    await channel.queue_declare(self.names.record, passive=True)
-            except ChannelNotFoundEntity:
-                return None
+        if not (await link.look(self.names.record, "looking for the partitions")).exists:
+            return None
         return await self._record(link)
 
     async def _record(self, link: Link) -> int:
@@ -112,75 +100,59 @@ class Topology:
 
         The broker compares a queue's arguments with those it was made with, and names the difference.
         """
-        async with link.bounded("recording the number of partitions"):
+        queue = self.names.record
+        arguments: dict[str, FieldValue] = {"x-queue-type": "quorum", "x-max-length": self._wanted}
+        async with _declaring(link, f"the queue {queue}") as channel:
             try:
-                async with link.brief_channel() as channel:
-                    await channel.queue_declare(
-                        self.names.record,
-                        durable=True,
-                        arguments={"x-queue-type": "quorum", "x-max-length": self._wanted},
-                    )
+                await channel.queue_declare(queue, durable=True, arguments=arguments)
             except ChannelPreconditionFailed as error:
-                return recorded_count(str(error), self.names.record)
-            except ChannelAccessRefused as error:
-                raise _refused(self.names.record, error) from None
-            return self._wanted
+                return recorded_count(str(error), queue)
+        return self._wanted
 
     async def _declare_exchange(self, link: Link) -> None:
-        async with link.bounded("declaring the exchange"):
-            try:
-                async with link.brief_channel() as channel:
-                    await channel.exchange_declare(self.names.exchange, exchange_type="direct", durable=True)
-            except ChannelPreconditionFailed as error:
-                raise foreign(f"the exchange {self.names.exchange}", str(error)) from None
-            except ChannelAccessRefused as error:
-                raise _refused(self.names.exchange, error) from None
+        exchange = self.names.exchange
+        async with _declaring(link, f"the exchange {exchange}") as channel:
+            await channel.exchange_declare(exchange, exchange_type="direct", durable=True)
 
     async def _declare_partitions(self, link: Link, numbers: range) -> None:
-        async with link.bounded("binding the partitions"):
+        async with link.bounded("declaring the partitions"):
             for number in numbers:
                 await self._declare(link, self.names.partition(number), _PARTITION)
-            async with link.brief_channel() as channel:
+            async with link.brief_channel("binding the partitions") as channel:
                 for number in numbers:
                     queue = self.names.partition(number)
                     await channel.queue_bind(queue, self.names.exchange, routing_key=str(number))
 
-    async def _is_there(self, link: Link, name: str, *, exchange: bool = False) -> bool:
-        """Look, to be sure that declaring it compares and makes nothing."""
-        async with link.bounded(f"looking for {name}"):
-            try:
-                async with link.brief_channel() as channel:
-                    if exchange:
-                        await channel.exchange_declare(name, passive=True)
-                    else:
-                        await channel.queue_declare(name, passive=True)
-            except ChannelNotFoundEntity:
-                return False
-            except ChannelAccessRefused as error:
-                raise _refused(name, error) from None
-        return True
-
     async def _declare(self, link: Link, queue: str, arguments: dict[str, FieldValue]) -> None:
-        async with link.bounded(f"declaring {queue}"):
+        async with _declaring(link, f"the queue {queue}") as channel:
             try:
-                async with link.brief_channel() as channel:
-                    await channel.queue_declare(queue, durable=True, arguments=quorum(link, arguments))
+                await channel.queue_declare(queue, durable=True, arguments=quorum(link, arguments))
             except ChannelPreconditionFailed as error:
                 if difference(str(error))[0] != "x-delivery-limit":
-                    raise foreign(f"the queue {queue}", str(error)) from None
-                self._accept_limited(queue)
-            except ChannelAccessRefused as error:
-                raise _refused(queue, error) from None
+                    raise
+                # An older RabbitMQ made it, before this one got a limit of deliveries.
+                if not self.limited:
+                    logger.warning(
+                        "the queue %s was made without x-delivery-limit=-1: RabbitMQ 4 drops what it has "
+                        "delivered too often; set a policy with delivery-limit -1 for it, or drain and "
+                        "delete it",
+                        queue,
+                    )
+                self.limited = True
 
-    def _accept_limited(self, queue: str) -> None:
-        """Use a queue that an older RabbitMQ made, before this one got a limit of deliveries."""
-        if not self.limited:
-            logger.warning(
-                "the queue %s was made without x-delivery-limit=-1: RabbitMQ 4 drops what it has delivered "
-                "too often; set a policy with delivery-limit -1 for it, or drain and delete it",
-                queue,
-            )
-        self.limited = True
+
+@asynccontextmanager
+async def _declaring(link: Link, what: str) -> AsyncIterator[AbstractChannel]:
+    """Open a channel to declare something; say what is in the way of that."""
+    async with link.brief_channel(f"declaring {what}") as channel:
+        try:
+            yield channel
+        except ChannelPreconditionFailed as error:
+            raise foreign(what, str(error)) from None
+        except ChannelAccessRefused as error:
+            raise BrokerError(
+                f"the user may not declare {what}: grant configure, write and read ({error})"
+            ) from None
 
 
 def quorum(link: Link, arguments: dict[str, FieldValue]) -> dict[str, FieldValue]:
@@ -214,7 +186,3 @@ def foreign(what: str, text: str) -> BrokerError:
         f"{what} exists and was not made by this version ({reason}): "
         "choose another prefix, or drain and delete it"
     )
-
-
-def _refused(what: str, error: Exception) -> BrokerError:
-    return BrokerError(f"the user may not declare {what}: grant configure, write and read ({error})")

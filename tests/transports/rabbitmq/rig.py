@@ -8,7 +8,7 @@ import aiormq
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
 
-from prefactor_core.broker.driver import ConsumingEnd, End, PublishingEnd
+from prefactor_core.transport import ConsumingEnd, End, PublishingEnd
 from prefactor_rabbitmq.broker import RabbitBroker
 from prefactor_rabbitmq.confirming import Outgoing
 from prefactor_rabbitmq.connector import steady_clock
@@ -19,13 +19,8 @@ from prefactor_rabbitmq.publishing import Outlet, RabbitPublishingEnd
 from tests.transports import rig as shared
 from tests.transports.rig import Clock, Rig, until
 
-_MOST_PARTITIONS = 16
-_OF_ALL = ("partitions", "dead", "workers", "aside")
-_OF_PARTITION = ("{}", "{}.handover", "{}.attempts")
-
-
-def _of_partitions(*forms: str) -> list[str]:
-    return [form.format(number) for number in range(_MOST_PARTITIONS) for form in forms]
+_QUEUES = ["partitions", "dead", "workers", "aside"]
+_QUEUES += [f"{number}{kind}" for number in range(16) for kind in ("", ".handover", ".attempts", ".owner")]
 
 
 class RabbitRig(Rig[RabbitBroker]):
@@ -89,7 +84,7 @@ class RabbitRig(Rig[RabbitBroker]):
 
     async def counts(self, *names: str) -> dict[str, int]:
         """Return how many messages are ready in each queue that is there, of those named or of all."""
-        names = names or (*_OF_ALL, *_of_partitions(*_OF_PARTITION, "{}.owner"))
+        names = names or tuple(_QUEUES)
         async with aiormq.connect(self.url) as connection:
 
             async def count(name: str) -> int | None:
@@ -113,9 +108,7 @@ class RabbitRig(Rig[RabbitBroker]):
     async def close(self) -> None:
         """Leave nothing behind."""
         await self.disconnect()
-        await self.delete(*_OF_ALL, *_of_partitions(*_OF_PARTITION))
-        async with self.channel() as channel:
-            await channel.exchange_delete(f"{self.prefix}.operations")
+        await self.broker().clear()
 
     async def store_letters(self, letters: Sequence[bytes]) -> PublishingEnd:
         """Store dead letters of partition 0, and return the end that has done so."""
@@ -133,6 +126,15 @@ async def own(end: ConsumingEnd, number: int = 0) -> RabbitPartition:
     partition = await shared.own(end, number)
     assert isinstance(partition, RabbitPartition)
     return partition
+
+
+async def until_left(end: ConsumingEnd, count: int) -> None:
+    """Wait until so much is unsettled: the broker does not say when it has settled something."""
+
+    async def settled() -> bool:
+        return await end.backlog() == count
+
+    await until(settled, f"{count} to be left")
 
 
 def cut(end: End) -> None:

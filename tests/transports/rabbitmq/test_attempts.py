@@ -1,17 +1,13 @@
 """Attempts in isolation: what their log keeps, and who takes back what a crash did not stop."""
 
-import asyncio
 import logging
 
 import pytest
 
-from prefactor_core.broker.driver import MAX_ATTEMPTS
+from prefactor_core.transport import MAX_ATTEMPTS
 from prefactor_rabbitmq import attempts as attempts_module
-from prefactor_rabbitmq.confirming import Outgoing
 from prefactor_rabbitmq.consuming import RabbitConsumingEnd
-from prefactor_rabbitmq.inbox import Receipt
-from tests.support.brokers.rabbitmq_server import RabbitServer
-from tests.transports.rabbitmq.rig import RabbitRig, cut, outlet
+from tests.transports.rabbitmq.rig import RabbitRig, cut
 from tests.transports.rig import first, read, until
 
 pytestmark = pytest.mark.usefixtures("impatience")
@@ -79,22 +75,6 @@ async def test_a_log_that_is_gone_needs_no_withdrawal(
     assert not await rig.exists("0.attempts")
 
 
-async def test_records_of_an_earlier_release_count_as_attempts(rig: RabbitRig) -> None:
-    await _isolate(rig)
-    end, owner, message = await rig.isolated()
-    assert await owner.attempts(message) == 0
-    receipt = message.receipt
-    assert isinstance(receipt, Receipt)
-    publishing = rig.publishing()
-    await publishing.partitions()
-    body = receipt.fingerprint.encode()
-    await outlet(publishing).publish([Outgoing("", f"{rig.prefix}.0.attempts", body)] * MAX_ATTEMPTS)
-    cut(end)
-    _, owner, message = await rig.isolated()
-    assert await owner.attempts(message) == MAX_ATTEMPTS
-    assert not await owner.begin(message)
-
-
 async def test_the_log_stays_short_and_keeps_what_stands(
     rig: RabbitRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,21 +94,3 @@ async def test_the_log_stays_short_and_keeps_what_stands(
     await survivor.fleet()
     _, owner, message = await rig.isolated()
     assert await owner.attempts(message) == 2
-
-
-async def test_restarts_of_the_broker_are_no_crashes(
-    own_rabbit: RabbitRig, rabbit_server: RabbitServer
-) -> None:
-    await _isolate(own_rabbit)
-    one, other = own_rabbit.consuming(), own_rabbit.consuming()
-    for _ in range(MAX_ATTEMPTS):
-        owner, (message,) = await first(one)
-        assert await owner.begin(message)
-        await asyncio.to_thread(rabbit_server.kill)
-        await asyncio.to_thread(rabbit_server.start)
-    await until(one.fleet, "the survivor to be back", 30)
-    await until(other.fleet, "the other one to be back", 30)
-    owner, (message,) = await first(other)
-    assert owner.isolated
-    assert await owner.attempts(message) == 0
-    assert await owner.begin(message)

@@ -1,14 +1,14 @@
 """Several readers of the dead letters: one at a time, and each of them sees everything, in order."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
 
-from prefactor_core.broker.driver import DeadLetterEnd, DeadLetterMessage
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import BrokerError, DeadLetterEnd, DeadLetterMessage
 from prefactor_rabbitmq import answers as answers_module
-from prefactor_rabbitmq import dead_reader
+from prefactor_rabbitmq import dead_letters
+from tests.support.brokers.rabbitmq_cluster import RabbitCluster
 from tests.transports.rabbitmq.rig import RabbitRig, cut, own
 from tests.transports.rig import read, until
 
@@ -25,13 +25,11 @@ async def full(rig: RabbitRig) -> RabbitRig:
     return rig
 
 
-async def _some(reading: AsyncGenerator[DeadLetterMessage], count: int) -> list[bytes]:
-    return [(await anext(reading)).data for _ in range(count)]
-
-
-def _reading(end: DeadLetterEnd) -> AsyncGenerator[DeadLetterMessage]:
+async def _begin(end: DeadLetterEnd, count: int) -> AsyncGenerator[DeadLetterMessage]:
+    """Read the first letters."""
     reading = end.read()
     assert isinstance(reading, AsyncGenerator)
+    assert [(await anext(reading)).data for _ in range(count)] == _ALL[:count]
     return reading
 
 
@@ -39,7 +37,15 @@ async def _list(rig: RabbitRig) -> list[bytes]:
     return [letter.data for letter in await rig.letters()]
 
 
-async def _replay(rig: RabbitRig) -> int:
+async def _waiting(rig: RabbitRig) -> "asyncio.Task[list[bytes]]":
+    """Return a reader that has to wait for another one."""
+    after = asyncio.create_task(_list(rig))
+    await asyncio.sleep(_A_WHILE)
+    assert not after.done()
+    return after
+
+
+async def _replay(rig: RabbitRig) -> list[bytes]:
     """Publish everything once more, one by one, as a replay does."""
     publishing = rig.publishing()
     async with rig.dead_letters() as end:
@@ -47,27 +53,24 @@ async def _replay(rig: RabbitRig) -> int:
         for letter in letters:
             await publishing.publish(0, [letter.data])
             await end.remove([letter])
-    return len(letters)
+    return [letter.data for letter in letters]
 
 
-async def _purge(rig: RabbitRig) -> int:
+async def _purge(rig: RabbitRig) -> list[bytes]:
     async with rig.dead_letters() as end:
         letters = [letter async for letter in end.read()]
         await end.remove(letters)
-    return len(letters)
+    return [letter.data for letter in letters]
 
 
 @pytest.mark.parametrize("limited", [True, False])
 async def test_a_reader_waits_until_the_one_before_is_disconnected(full: RabbitRig, *, limited: bool) -> None:
     before = full.dead_letters()
-    reading = _reading(before)
-    assert await _some(reading, 100) == _ALL[:100]
+    reading = await _begin(before, 100)
     if limited:
         await reading.aclose()
-    after = asyncio.create_task(_list(full))
-    await asyncio.sleep(_A_WHILE)
+    after = await _waiting(full)
     assert await before.count() == _COUNT - 100
-    assert not after.done()
     if not limited:
         assert [letter.data async for letter in reading] == _ALL[100:]
         assert not after.done()
@@ -77,73 +80,52 @@ async def test_a_reader_waits_until_the_one_before_is_disconnected(full: RabbitR
 
 async def test_lists_at_once_see_everything_until_it_is_removed(full: RabbitRig) -> None:
     assert await asyncio.gather(*(_list(full) for _ in range(3))) == [_ALL] * 3
-    assert await _purge(full) == _COUNT
+    assert await _purge(full) == _ALL
     assert await _list(full) == [], "what was removed stays removed, however soon its reader ends"
 
 
-async def test_a_list_takes_nothing_from_a_replay(full: RabbitRig) -> None:
-    before = full.dead_letters()
-    reading = _reading(before)
-    await _some(reading, 100)
+@pytest.mark.parametrize("other", [_list, _purge, _replay])
+async def test_nobody_takes_anything_from_a_replay(
+    full: RabbitRig, other: Callable[[RabbitRig], Awaitable[list[bytes]]]
+) -> None:
     replay = asyncio.create_task(_replay(full))
-    await asyncio.sleep(_A_WHILE)
-    assert not replay.done()
-    await reading.aclose()
-    await before.disconnect()
-    lists = asyncio.create_task(_list(full))
-    assert await replay == _COUNT
-    assert len(await lists) in {0, _COUNT}
+
+    async def begun() -> bool:
+        return await full.depth("dead") < _COUNT
+
+    await until(begun, "the replay to begin")
+    assert await other(full) == []
+    assert await replay == _ALL
     assert await full.drain() == _ALL
-
-
-async def test_of_two_replays_one_publishes_everything_in_order(full: RabbitRig) -> None:
-    assert sorted(await asyncio.gather(_replay(full), _replay(full))) == [0, _COUNT]
-    assert await full.drain() == _ALL
-    assert await _list(full) == []
-
-
-async def test_a_purge_takes_nothing_from_a_replay(full: RabbitRig) -> None:
-    replay = asyncio.create_task(_replay(full))
-    await until(lambda: _is_less(full), "the replay to begin")
-    assert await _purge(full) == 0
-    assert await replay == _COUNT
-    assert await full.drain() == _ALL
-
-
-async def _is_less(full: RabbitRig) -> bool:
-    return await full.depth("dead") < _COUNT
 
 
 async def test_who_waits_for_a_reader_that_is_lost_sees_everything(full: RabbitRig) -> None:
     """As for a reader that is killed: its connection ends."""
     for count in (1, 100, 299, 300):
         end = full.dead_letters()
-        await _some(_reading(end), count)
-        after = asyncio.create_task(_list(full))
-        await asyncio.sleep(_A_WHILE)
-        assert not after.done(), count
+        await _begin(end, count)
+        after = await _waiting(full)
         cut(end)
         assert await after == _ALL, count
 
 
 async def test_an_end_reads_again_after_a_lost_connection(full: RabbitRig) -> None:
     async with full.dead_letters() as end:
-        await _some(_reading(end), 100)
+        await _begin(end, 100)
         cut(end)
         with pytest.raises(BrokerError):
             await end.remove([])
         assert [letter.data async for letter in end.read()] == _ALL
-        after = asyncio.create_task(_list(full))
-        await asyncio.sleep(_A_WHILE)
-        assert not after.done()
+        after = await _waiting(full)
     assert await after == _ALL
 
 
 async def test_who_waits_for_too_long_hears_why(full: RabbitRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_reader, "WAIT_SECONDS", 1.0)
+    monkeypatch.setattr(dead_letters, "WAIT_SECONDS", 1.0)
     before = full.dead_letters()
     for count in (100, 200):  # with letters left, and with none: it reads from an empty queue then
-        reading = _reading(before)
+        reading = before.read()
+        assert isinstance(reading, AsyncGenerator)
         letters = [await anext(reading) for _ in range(count)]
         with pytest.raises(BrokerError, match=r"another command is .*amqp://.*try again"):
             await _list(full)
@@ -157,15 +139,34 @@ async def test_who_waits_for_too_long_hears_why(full: RabbitRig, monkeypatch: py
 async def test_a_stranger_that_keeps_letters_stops_nobody_and_is_not_overlooked(
     full: RabbitRig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(dead_reader, "LOOK_SECONDS", 0.5)
-    monkeypatch.setattr(dead_reader, "RETURN_SECONDS", 0.5)
+    monkeypatch.setattr(dead_letters, "LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(dead_letters, "RETURN_SECONDS", 0.5)
     async with full.channel() as channel:
         await channel.basic_get(f"{full.prefix}.dead")
         assert await _list(full) == _ALL[1:]
         assert "1 dead letters may be missing here" in caplog.text
-        async with full.dead_letters() as end:
-            await end.remove([letter async for letter in end.read()])
+        assert await _purge(full) == _ALL[1:]
     assert await _list(full) == _ALL[:1]
+
+
+async def test_dead_letters_are_read_though_the_node_of_their_last_reader_is_down(
+    rabbit_cluster: RabbitCluster, amqp_prefix: str
+) -> None:
+    queue = f"{amqp_prefix}.dead"
+    first = rabbit_cluster.nodes[0]
+    rig = RabbitRig(first.url, amqp_prefix)
+    letters = _ALL[:100]
+    publishing = await rig.store_letters(letters)
+    leader = await asyncio.to_thread(rabbit_cluster.leader_of, queue)
+    node = next(node for node in rabbit_cluster.nodes if node is not leader)
+    await _begin(rig.dead_letters(url=node.url), 50)
+    await asyncio.to_thread(node.kill)
+    async with rig.dead_letters("timeout=10", url=leader.url) as end:
+        found = [letter async for letter in end.read()]
+        assert [letter.data for letter in found] == letters
+        await end.remove(found)
+        assert await end.count() == 0
+    await publishing.disconnect()
 
 
 async def test_a_lost_connection_and_a_lost_partition_are_said(rig: RabbitRig) -> None:
@@ -177,14 +178,7 @@ async def test_a_lost_connection_and_a_lost_partition_are_said(rig: RabbitRig) -
     cut(end)
     await owner.release()
     assert await owner.dead_letter([(messages[1], b"record")]) == messages[1:], "no record is stored"
-    async with rig.dead_letters() as reader:
-        letters = [letter async for letter in reader.read()]
-        cut(reader)
-        with pytest.raises(BrokerError):
-            await reader.remove(letters)
-        await reader.remove([letter async for letter in reader.read()])
-    assert await _list(rig) == []
-    assert [letter.data for letter in letters] == [b"kept"]
+    assert await _purge(rig) == [b"kept"]
     answered = rig.dead_letters()
     address = await answered.open_answers()
     cut(answered)

@@ -13,7 +13,7 @@ from aiormq.abc import DeliveredMessage
 from pamqp import commands
 from pamqp.header import ContentHeader
 
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import BrokerError
 from prefactor_rabbitmq.connector import steady_clock
 from prefactor_rabbitmq.errors import DRIVER_ERRORS, describe, reported
 from prefactor_rabbitmq.link import Link
@@ -49,12 +49,10 @@ async def test_errors_become_broker_errors_and_mistakes_stay_mistakes(subtests: 
             raise mistake
 
 
-async def test_a_cancellation_that_nobody_asked_for_is_a_lost_connection() -> None:
+async def test_a_cancellation_goes_through_and_one_that_nobody_asked_for_is_a_lost_connection() -> None:
     with pytest.raises(BrokerError, match="lost"), reported("reading"):
         raise asyncio.CancelledError
 
-
-async def test_a_real_cancellation_goes_through() -> None:
     async def wait() -> None:
         with reported("reading"):
             await asyncio.Event().wait()

@@ -5,9 +5,8 @@ from pamqp import commands
 from pamqp.common import FieldTable
 from pamqp.header import ContentHeader
 
-from prefactor_core.broker.driver import Message
-from prefactor_rabbitmq.inbox import Inbox, Receipt
-from prefactor_rabbitmq.memory import Memory, fingerprint
+from prefactor_core.transport import Message
+from prefactor_rabbitmq.inbox import Inbox, Memory, Receipt, fingerprint
 
 
 def _delivery(tag: int, body: bytes = b"x", count: int | None = None) -> DeliveredMessage:
@@ -17,8 +16,11 @@ def _delivery(tag: int, body: bytes = b"x", count: int | None = None) -> Deliver
     return DeliveredMessage(deliver, ContentHeader(properties=properties), body, None)  # type: ignore[arg-type]
 
 
-def _inbox() -> Inbox:
-    return Inbox(Memory())
+def _inbox(*tags: int, size: int = 1, at_most: int = 1_000) -> Inbox:
+    inbox = Inbox(Memory())
+    for tag in tags:
+        inbox.add(_delivery(tag, bytes(size)), 0.0, at_most)
+    return inbox
 
 
 def _add(inbox: Inbox, *tags: int, count: int | None = None) -> None:
@@ -43,8 +45,7 @@ def test_only_what_is_settled_is_covered() -> None:
         ([[1, 3]], [[(1, True), (3, False)]]),
         ([[1], [1]], [[(1, True)], []]),
     ):
-        inbox = _inbox()
-        _add(inbox, *range(1, 6))
+        inbox = _inbox(*range(1, 6))
         receipts = {_receipt(message).tag: _receipt(message) for message in inbox.take(5, 100)}
         assert [inbox.settle(receipts[tag] for tag in step) for step in steps] == expected, steps
 
@@ -54,49 +55,40 @@ def test_bytes_and_ages_are_those_of_what_is_unsettled() -> None:
     inbox.add(_delivery(1, b"four"), 10.0, 100)
     inbox.add(_delivery(2, b"seven.."), 11.0, 100)
     first, second = map(_receipt, inbox.take(2, 100))
-    assert (inbox.bytes, inbox.oldest, len(inbox)) == (11, 10.0, 2)
-    inbox.settle([first])
-    assert (inbox.bytes, inbox.oldest, len(inbox)) == (7, 11.0, 1)
-    inbox.settle([second])
-    assert (inbox.bytes, inbox.oldest, len(inbox)) == (0, None, 0)
+    for settled, expected in (([], (11, 10.0, 2)), ([first], (7, 11.0, 1)), ([second], (0, None, 0))):
+        inbox.settle(settled)
+        assert (inbox.bytes, inbox.oldest, len(inbox)) == expected
 
 
 def test_one_message_is_always_whole() -> None:
-    inbox = _inbox()
-    for tag in range(1, 5):
-        inbox.add(_delivery(tag, bytes(100)), 0.0, 1_000)
-    assert len(inbox.take(10, 1)) == 1
-    assert len(inbox.take(10, 250)) == 2
-    assert len(inbox.take(0, 250)) == 0
-    assert len(inbox.take(10, 250)) == 1
+    inbox = _inbox(*range(1, 5), size=100)
+    for count, size, taken in ((10, 1, 1), (10, 250, 2), (0, 250, 0), (10, 250, 1)):
+        assert len(inbox.take(count, size)) == taken
+    inbox = _inbox(1, size=1_000, at_most=10)
+    assert len(inbox.take(1, 1)) == 1
+    assert not inbox.exhausted
 
 
-def test_redelivered_by_flag_or_by_count() -> None:
-    inbox = _inbox()
-    _add(inbox, 1)
+def test_redelivered_by_count() -> None:
+    inbox = _inbox(1)
     _add(inbox, 2, count=0)
     _add(inbox, 3, count=1)
     assert [message.redelivered for message in inbox.take(3, 100)] == [False, False, True]
 
 
-def test_what_this_process_survived_makes_nobody_suspect() -> None:
+def test_returns_that_are_known_to_be_harmless_make_nobody_suspect() -> None:
+    """As this process has survived them, or others tell of them: no less than is known already."""
     memory = Memory()
-    name = fingerprint(_delivery(1))
-    assert not memory.may_be_poison(name, 2)
-    assert memory.may_be_poison(name, 3)
-    memory.survive(name)
-    assert not memory.may_be_poison(name, 3)
-    memory.forget(name)
-    assert memory.may_be_poison(name, 3)
-
-
-def test_what_others_tell_is_no_less_than_what_is_known() -> None:
-    memory = Memory()
+    assert (memory.may_be_poison("a", 2), memory.may_be_poison("a", 3)) == (False, True)
+    memory.survive("a")
+    assert not memory.may_be_poison("a", 3)
     memory.learn("a", 2)
     assert (memory.may_be_poison("a", 4), memory.may_be_poison("a", 5)) == (False, True)
     memory.survive("a")
     memory.learn("a", 1)
     assert (memory.survived("a"), memory.survived("b")) == (3, 0)
+    memory.forget("a")
+    assert memory.may_be_poison("a", 3)
 
 
 def test_suspects_of_whom_more_is_known_are_cleared() -> None:
@@ -116,9 +108,8 @@ def test_the_last_that_an_owner_had_before_is_known() -> None:
     _add(inbox, 1, 2, count=1)
     _add(inbox, 3)
     one, two, fresh = map(_receipt, inbox.take(3, 100))
-    assert [inbox.ends_returned(them) for them in ([one], [one, one], [fresh], [one, two])] == [False] * 3 + [
-        True
-    ]
+    for receipts, ends in (([one], False), ([one, one], False), ([fresh], False), ([one, two], True)):
+        assert inbox.ends_returned(receipts) is ends
     inbox.settle([one])
     assert inbox.ends_returned([two, fresh])
     inbox.settle([two])
@@ -128,8 +119,7 @@ def test_the_last_that_an_owner_had_before_is_known() -> None:
 
 
 def test_with_a_suspect_here_one_at_a_time_is_handed_out() -> None:
-    inbox = _inbox()
-    _add(inbox, 1, 2)
+    inbox = _inbox(1, 2)
     (first,) = inbox.take(1, 100)
     _add(inbox, 3, count=3)
     assert (inbox.possible_poison, inbox.available) == (1, False)
@@ -147,9 +137,7 @@ def test_with_a_suspect_here_one_at_a_time_is_handed_out() -> None:
 
 
 def test_what_is_too_much_to_hold_is_shed_from_the_end() -> None:
-    inbox = _inbox()
-    for tag in range(1, 6):
-        inbox.add(_delivery(tag, bytes(100)), 0.0, 250)
+    inbox = _inbox(*range(1, 6), size=100, at_most=250)
     assert (len(inbox), inbox.bytes, inbox.exhausted) == (5, 200, False)
     messages = inbox.take(10, 1_000)
     assert len(messages) == 2
@@ -157,10 +145,3 @@ def test_what_is_too_much_to_hold_is_shed_from_the_end() -> None:
     assert inbox.settle([_receipt(message) for message in messages]) == [(2, True)]
     inbox.add(_delivery(6), 0.0, 250)  # behind those that were shed
     assert (len(inbox), inbox.exhausted, inbox.available) == (4, True, False)
-
-
-def test_one_message_is_held_whatever_its_size() -> None:
-    inbox = _inbox()
-    inbox.add(_delivery(1, bytes(1_000)), 0.0, 10)
-    assert len(inbox.take(1, 1)) == 1
-    assert not inbox.exhausted

@@ -6,39 +6,11 @@ import logging
 import pytest
 from aiormq.channel import Channel
 
-from prefactor_core.exceptions import BrokerError
-from prefactor_core.transport import process_name
+from prefactor_core.transport import BrokerError, process_name
 from prefactor_rabbitmq import partition as partition_module
 from tests.support.brokers.proxy import Proxy
-from tests.transports.rabbitmq.rig import RabbitRig, cut, own
+from tests.transports.rabbitmq.rig import RabbitRig, cut, own, until_left
 from tests.transports.rig import eventually, names, read, until
-
-
-class Clock:
-    """A clock that a test sets forward."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def __call__(self) -> float:
-        return asyncio.get_running_loop().time() + self.ahead
-
-
-async def test_messages_of_an_earlier_ownership_are_refused(rig: RabbitRig) -> None:
-    await rig.publish("ab")
-    end = rig.consuming()
-    first = await own(end)
-    old = await read(first, 2)
-    await first.release()
-    with pytest.raises(BrokerError):
-        await first.begin(old[0])
-    second = await own(end)
-    new = await read(second, 2)
-    assert list(await second.settle(old)) == old
-    assert not await second.settle(new)
-    assert not await second.settle(new)
-    await second.release()
-    assert await rig.depth("0") == 0
 
 
 async def test_a_cut_connection_is_a_loss_at_once_and_resumes_unaided(rig: RabbitRig) -> None:
@@ -47,35 +19,33 @@ async def test_a_cut_connection_is_a_loss_at_once_and_resumes_unaided(rig: Rabbi
     owner = await own(end)
     messages = await read(owner, 4)
     assert await owner.settle(messages[:1]) == []
-
-    async def only_three() -> bool:
-        return await end.backlog() == 3
-
-    await until(only_three, "the settled one to go")
+    await until_left(end, 3)
     reading = asyncio.create_task(owner.read(1, 1))
     await asyncio.sleep(0)
     cut(end)
     with pytest.raises(BrokerError):
         await reading
+    with pytest.raises(BrokerError):
+        await owner.begin(messages[1])
     assert not owner.held
     assert list(await owner.settle(messages[1:])) == messages[1:]
     successor = await own(end)
-    assert names(await read(successor, 3)) == ["b", "c", "d"]
-    assert list(await owner.settle(messages[1:])) == messages[1:]
-    assert successor.held
+    left = await read(successor, 3)
+    assert names(left) == ["b", "c", "d"]
+    for lost in (owner, successor):  # neither settles what the owner before it was given
+        assert list(await lost.settle(messages[1:])) == messages[1:]
+    assert not await successor.settle(left)
+    assert not await successor.settle(left)
+    await until_left(end, 0)
 
 
 async def test_a_loop_that_stood_still_is_not_the_owner_whatever_the_clock_says_later(rig: RabbitRig) -> None:
-    clock = Clock()
-    end = rig.consuming("heartbeat=10", clock=clock)
+    ahead = [0.0]
+    end = rig.consuming("heartbeat=10", clock=lambda: asyncio.get_running_loop().time() + ahead[-1])
     owner = await own(end)
-    clock.ahead = 9.0
-    answers = [owner.held]
-    clock.ahead = 30.0
-    answers.append(owner.held)
-    clock.ahead = 0.0
-    answers.append(owner.held)
-    assert answers == [True, False, False]
+    for seconds, held in ((9.0, True), (30.0, False), (0.0, False)):
+        ahead.append(seconds)
+        assert owner.held is held, seconds
     assert (await own(end)).held
 
 
@@ -200,11 +170,7 @@ async def test_states_and_waiting(rig: RabbitRig) -> None:
     messages = await read(owner, 3)
     assert await end.backlog() == 5
     await owner.settle(messages[:2])
-
-    async def three() -> bool:
-        return await end.backlog() == 3
-
-    await until(three, "three")
+    await until_left(end, 3)
     first, second = await end.states()
     assert (first.number, first.owner, first.dead, second.owner) == (0, process_name(), None, None)
     assert second.backlog == 2

@@ -6,7 +6,7 @@ import logging
 import pytest
 from aiormq.abc import DeliveredMessage
 
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import BrokerError
 from prefactor_rabbitmq.broker import RabbitBroker
 from tests.support.brokers.proxy import Proxy
 from tests.support.ports import free_port

@@ -2,10 +2,9 @@
 
 import pytest
 
-from prefactor_core.exceptions import BrokerError
-from prefactor_rabbitmq.topology import difference, recorded_count
+from prefactor_core.transport import BrokerError
+from prefactor_rabbitmq.topology import recorded_count
 from tests.transports.rabbitmq.rig import RabbitRig
-from tests.transports.rig import own, read, until
 
 
 def _refusal(argument: str, received: str, current: str, queue: str = "a.partitions") -> str:
@@ -28,18 +27,13 @@ def test_the_recorded_number_is_read_from_the_refusal(subtests: pytest.Subtests)
         _refusal("x-max-length", "'5'", "none"),
         _refusal("x-max-length", "'5'", "'0'"),
         _refusal("x-max-length", "'5'", "'-3'"),
+        _refusal("x-queue-type", "none", f"{number} 'longstr'"),
         _refusal("durable", "'true'", "'false'"),
         "something else",
         "",
     ):
         with subtests.test(text=text), pytest.raises(BrokerError, match="another prefix"):
             recorded_count(text, "q")
-
-
-def test_the_difference_is_named() -> None:
-    text = _refusal("x-queue-type", "none", "the value 'quorum' of type 'longstr'")
-    assert difference(text) == ("x-queue-type", "quorum")
-    assert difference("unknown delivery tag 4") == ("", "")
 
 
 async def test_somebody_elses_queue_is_named_in_plain_words(rig: RabbitRig) -> None:
@@ -63,21 +57,3 @@ async def test_what_is_missing_is_said_and_not_made(rig: RabbitRig) -> None:
     (problem,) = await rig.broker().check()
     assert f"{rig.prefix}.1 is missing" in problem
     assert not await rig.exists("1")
-
-
-async def test_after_a_drain_only_the_empty_frame_is_left(rig: RabbitRig) -> None:
-    await rig.publish(["a", "b"])
-    ends = [rig.consuming(), rig.consuming()]
-    for number, end in enumerate(ends):
-        await end.fleet()
-        partition = await own(end, number)
-        await partition.settle(await read(partition, 2 if number == 0 else 0))
-    await ends[0].acquire(1, 10)  # somebody else's
-    for end in ends:
-        await end.disconnect()
-
-    async def gone() -> bool:
-        return await rig.left() == {"partitions", "0", "1", "dead"}
-
-    await until(gone, "the end of owners and fleet")
-    assert [await rig.depth(name) for name in ("partitions", "0", "1", "dead")] == [0, 0, 0, 0]

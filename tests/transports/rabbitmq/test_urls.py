@@ -6,7 +6,7 @@ import aiormq
 import pytest
 from yarl import URL
 
-from prefactor_core.exceptions import BrokerError, TransportError
+from prefactor_core.transport import BrokerError, TransportError
 from prefactor_rabbitmq.broker import RabbitBroker
 from prefactor_rabbitmq.options import Address
 
@@ -24,14 +24,14 @@ async def test_addresses() -> None:
         ("amqp://broker/a%2Fb%40c", (("broker", 5672),), "a/b@c"),
         ("amqps://broker", (("broker", 5671),), "/"),
         ("amqp://u:p@a:1,b,c:3/v", (("a", 1), ("b", 5672), ("c", 3)), "v"),
-        ("amqp://[::1]:7,[fe80::1]/", (("::1", 7), ("fe80::1", 5672)), "/"),
+        ("amqp://[::1]:7,[fe80::1]/", (("[::1]", 7), ("[fe80::1]", 5672)), "/"),
         ("amqp://u:p%40%2F%23@a/", (("a", 5672),), "/"),
     ):
         address, _ = Address.parse(url)
         assert (address.hosts, address.vhost) == (hosts, vhost), url
-        for host in hosts:  # and the driver understands it
-            connection = aiormq.Connection(URL(address.url(host, 7)))
-            assert (connection.url.host, connection.url.port) == host
+        for host, port in hosts:  # and the driver understands it
+            connection = aiormq.Connection(URL(address.url((host, port), 7)))
+            assert (connection.url.host, connection.url.port) == (host.strip("[]"), port)
             assert (connection.vhost, connection.heartbeat_timeout) == (vhost, 7), url
     address, _ = Address.parse("amqp://us%40er:p%40%2F%23%25@host/")
     meant = aiormq.Connection(URL(address.url(address.hosts[0], 10))).url
