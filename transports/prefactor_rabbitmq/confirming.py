@@ -29,21 +29,15 @@ _IN_ONE_PIECE: Final = 128 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One message to publish.
-
-    Attributes:
-        exchange: Where to.
-        routing_key: The queue, or the key that it is bound by.
-        body: Its data.
-        headers: Its headers.
-        mandatory: Whether it is an error if there is no queue for it. If not, it is dropped, and confirmed.
-    """
+    """One message to publish."""
 
     exchange: str
     routing_key: str
+    """The queue, or the key that it is bound by."""
     body: bytes
     headers: Mapping[str, FieldValue] = field(default_factory=dict)
     mandatory: bool = True
+    """Whether it is an error if there is no queue for it. If not, it is dropped, and confirmed."""
 
 
 class ConfirmingChannel:

@@ -75,11 +75,9 @@ class HandoverNote:
             self.known = True
 
     async def leave(self, returns: Mapping[str, int]) -> None:
-        """Tell the next owner of messages that have just gone back; what cannot be told is not.
+        """Tell the next owner how often messages that have just gone back had come back before, or do not.
 
-        Args:
-            returns: How often each had come back before, by what it is known by. That it was survived this
-                time is in the memory already.
+        That they were survived this time is in the memory already.
         """
         try:
             async with asyncio.timeout(LEAVE_SECONDS), self._lock:

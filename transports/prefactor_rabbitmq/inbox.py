@@ -66,27 +66,23 @@ class Memory:
 
 @dataclass(slots=True, eq=False)
 class Receipt:
-    """What a message is settled by.
-
-    Attributes:
-        inbox: The inbox that it came through; it cannot be settled through another.
-        tag: The broker's number for it on this channel.
-        fingerprint: What it is known by on every channel.
-        size: Its bytes.
-        returns: How often the broker has taken it back.
-        returned: Whether it was with an owner before; not each broker counts all of those times.
-        may_be_poison: Whether it may be what crashes its owners; taken back if more is known of its returns.
-        arrived: When it came, by the steady clock.
-    """
+    """What a message is settled by."""
 
     inbox: "Inbox"
+    """The inbox that it came through; it cannot be settled through another."""
     tag: int
+    """The broker's number for it on this channel."""
     fingerprint: str
+    """What it is known by on every channel."""
     size: int
     returns: int
+    """How often the broker has taken it back."""
     returned: bool
+    """Whether it was with an owner before; not each broker counts all of those times."""
     may_be_poison: bool
+    """Whether it may be what crashes its owners; taken back if more is known of its returns."""
     arrived: float
+    """When it came, by the steady clock."""
 
 
 class Inbox:

@@ -151,14 +151,10 @@ class Link:
 
     @asynccontextmanager
     async def bounded(self, doing: str, seconds: float | None = None) -> AsyncIterator[None]:
-        """Give the calls in the block a limit of time, and let only ``BrokerError`` out.
+        """Give the calls in the block so many seconds, or those of one answer; let only ``BrokerError`` out.
 
         When time is up the socket is cut. A cancellation alone would not do: the driver answers one by
         sending something, which waits for ever on a connection that the broker does not read.
-
-        Args:
-            doing: What the calls do, for the message.
-            seconds: The limit, if it is not that for one answer.
         """
         limit = self.timeout if seconds is None else seconds
         timer = asyncio.get_running_loop().call_later(

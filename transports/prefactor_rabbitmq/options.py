@@ -25,19 +25,14 @@ class RabbitOptions(BrokerOptions):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the broker is, and who connects. Its ``repr`` holds no credentials.
-
-    Attributes:
-        scheme: ``amqp`` or ``amqps``.
-        hosts: Host and port of each node, in the URL's order; an IPv6 address stands in brackets.
-        vhost: The virtual host.
-        userinfo: User and password as the URL has them, still encoded.
-    """
+    """Where the broker is, and who connects. Its ``repr`` holds no credentials."""
 
     scheme: str
     hosts: tuple[tuple[str, int], ...]
+    """Host and port of each node, in the URL's order; an IPv6 address stands in brackets."""
     vhost: str
     userinfo: str = field(repr=False)
+    """User and password as the URL has them, still encoded."""
 
     @classmethod
     def parse(cls, url: str) -> tuple[Self, RabbitOptions]:
@@ -55,18 +50,10 @@ class Address:
         if given.fragment or "@" in given.path:
             # What a password holds unencoded ends up in other parts.
             raise TransportError("transport_url: write # as %23, / as %2F and @ as %40 in password and vhost")
-        address, options = split_options(url, RabbitOptions)
-        parts = urlsplit(address)
-        userinfo, _, hosts = parts.netloc.rpartition("@")
-        return (
-            cls(
-                scheme=parts.scheme,
-                hosts=_hosts(hosts, _PORTS[parts.scheme]),
-                vhost=_vhost(parts.path),
-                userinfo=userinfo,
-            ),
-            options,
-        )
+        _, options = split_options(url, RabbitOptions)
+        userinfo, _, hosts = given.netloc.rpartition("@")
+        known = _hosts(hosts, _PORTS[given.scheme])
+        return cls(given.scheme, known, _vhost(given.path), userinfo), options
 
     @property
     def label(self) -> str:

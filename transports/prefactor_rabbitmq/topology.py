@@ -64,11 +64,7 @@ class Topology:
             return self._count
 
     async def look(self, link: Link) -> list[str]:
-        """Compare what is there with what is needed, and return what has been lost. Makes nothing.
-
-        Raises:
-            BrokerError: Also if something of that name is not ours.
-        """
+        """Compare what is there with what ``ensure`` makes, and return what has been lost. Makes nothing."""
         recorded = await self.recorded(link)
         missing: list[str] = []
         async with link.brief_channel("looking for the exchange") as channel:

@@ -8,9 +8,10 @@ from aiormq.abc import DeliveredMessage
 
 from prefactor_core.transport import BrokerError
 from prefactor_rabbitmq.broker import RabbitBroker
+from prefactor_rabbitmq.confirming import Outgoing
 from tests.support.brokers.proxy import Proxy
 from tests.support.ports import free_port
-from tests.transports.rabbitmq.rig import RabbitRig, cut, outlet
+from tests.transports.rabbitmq.rig import RabbitRig, outlet
 from tests.transports.rig import eventually, names, own, read, until
 
 
@@ -53,35 +54,13 @@ async def test_a_deleted_queue_or_exchange_is_declared_again_and_used(
     assert names(await read(await own(rig.consuming()), 3)) == ["first", "second", "third"]
 
 
-async def test_after_a_cut_the_rest_follows_from_the_first_unconfirmed(rig: RabbitRig) -> None:
-    """As the shared engine does it: one batch under way, and again from what was not confirmed."""
+async def test_a_failure_says_how_many_at_the_head_are_confirmed(rig: RabbitRig) -> None:
     end = rig.publishing()
-    bodies = _numbered(0, 6_000)
-    sent = cuts = 0
-
-    async def disturb() -> None:
-        nonlocal cuts
-        while sent < len(bodies):
-            await asyncio.sleep(0.03)
-            if cuts < 5 and outlet(end)._connector._link is not None:
-                cut(end)
-                cuts += 1
-
     await end.partitions()
-    disturber = asyncio.create_task(disturb())
-    failures = 0
-    while sent < len(bodies):
-        batch = bodies[sent : sent + 300]
-        try:
-            await end.publish(0, batch)
-            sent += len(batch)
-        except BrokerError as error:
-            sent += error.confirmed
-            failures += 1
-    await disturber
-    assert cuts == 5
-    assert failures
-    assert list(dict.fromkeys(await rig.drain())) == bodies
+    batch = [Outgoing("", f"{rig.prefix}.{name}", name.encode()) for name in ("0", "1", "nowhere", "0")]
+    with pytest.raises(BrokerError) as caught:
+        await outlet(end).publish(batch)
+    assert caught.value.confirmed == 2
 
 
 async def test_a_silent_broker_costs_one_timeout(rig: RabbitRig) -> None:
