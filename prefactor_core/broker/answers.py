@@ -1,7 +1,7 @@
 """Answers: how workers tell a replay command what became of each operation that it replayed.
 
-An answer is a JSON object: ``id`` (the operation's), ``outcome`` (``delivered`` or ``kept``) and ``reason``,
-that of the new dead letter or null. It holds no payload and no reply.
+An answer is a JSON object with the names of ``Answer``; ``reason`` is that of the new dead letter, or null.
+It holds no payload and no reply.
 
 Answers are a courtesy: no disposal waits for them, and one that cannot be sent is dropped.
 """
@@ -42,14 +42,11 @@ _ENDING: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one replayed operation."""
+    """What became of one replayed operation: ``delivered``, or ``kept``, that is dead-lettered again."""
 
     id: str
-    """The operation's id."""
     outcome: Outcome
-    """``delivered``: settled. ``kept``: dead-lettered again."""
     reason: str | None = None
-    """Why it was kept."""
 
 
 def encode_answer(answer: Answer) -> bytes:
@@ -66,10 +63,10 @@ def decode_answer(data: bytes) -> Answer | None:
         return None
     if not isinstance(fields, dict) or not isinstance(fields.get("id"), str):
         return None
-    reason = fields.get("reason")
     if fields.get("outcome") == "delivered":
         return Answer(fields["id"], "delivered")
     if fields.get("outcome") == "kept":
+        reason = fields.get("reason")
         text = reason if isinstance(reason, str) else "no reason given"
         return Answer(fields["id"], "kept", text[:_LONGEST_REASON])
     return None
@@ -87,9 +84,7 @@ class AnswerSender:
     def send(self, outcome: Outcome, disposed: Iterable[tuple[Operation, str | None]]) -> None:
         """Have answers sent for those operations that a command replayed. Never waits and never fails.
 
-        Args:
-            outcome: What became of all of them.
-            disposed: The operations, each with the reason why it was kept.
+        Each comes with the reason why it was kept, if it was.
         """
         for operation, reason in disposed:
             address, id_ = operation.metadata.get(ANSWER_TO), operation.metadata.get(OPERATION_ID)
@@ -128,12 +123,7 @@ class AnswerSender:
 
 
 class AnswerCollector:
-    """A replay command's side: collects the answers about what it replays.
-
-    Args:
-        end: Where they arrive.
-        expected: The ids of what is replayed; it may grow. Nothing else is counted.
-    """
+    """A replay command's side: collects the answers about the ``expected`` ids, which may grow."""
 
     def __init__(self, end: DeadLetterEnd, expected: Collection[str]) -> None:
         self._end = end

@@ -31,12 +31,7 @@ def assignment_size(partitions: int, fleet: Fleet) -> int:
 
 
 class Rebalance:
-    """Logs the partitions that this process gains, releases and loses: one line for each rebalance.
-
-    Args:
-        name: What logs call the broker.
-        clock: Seconds that only grow.
-    """
+    """Logs the partitions that this process gains, releases and loses: one line for each rebalance."""
 
     def __init__(self, name: str, clock: Callable[[], float]) -> None:
         self._name = name
@@ -74,9 +69,7 @@ class Rebalance:
     def look(self, owned: int, *, complete: bool) -> None:
         """Log the rebalance if it is over.
 
-        Args:
-            owned: How many partitions are owned now.
-            complete: Whether those are as many as they should be, and none is being released.
+        It is ``complete`` if as many are owned as should be, and none is being released.
         """
         now = self._clock()
         quiet = now - self._changed >= (_QUIET if complete else _INCOMPLETE)

@@ -42,10 +42,7 @@ Settle: TypeAlias = Callable[[OwnedPartition, list[Message]], Awaitable[Sequence
 class Consumer:
     """Receives deliveries of the partitions that this process owns, and disposes of them.
 
-    Args:
-        end: The broker.
-        name: What logs call it.
-        rng: Chooses where to begin to look for free partitions, so that the workers of a fleet do not race.
+    ``rng`` chooses where to begin to look for free partitions, so that the workers of a fleet do not race.
     """
 
     def __init__(self, end: ConsumingEnd, name: str, rng: random.Random) -> None:
@@ -90,11 +87,7 @@ class Consumer:
         return None if owned is None else owned.oldest
 
     async def receive(self, max_items: int, max_bytes: int) -> Deliveries:
-        """Return the next deliveries, waiting for the first.
-
-        Raises:
-            QueueClosedError: It was closed.
-        """
+        """As ``BrokerQueue.receive``."""
         if self._assigning is None and not self._closed:
             loop = asyncio.get_running_loop()
             self._assigning = loop.create_task(self._keep_assignment(), name="prefactor-partitions")
@@ -107,11 +100,7 @@ class Consumer:
             await self._inbox.receivers.wait()
 
     async def settle(self, deliveries: Sequence[Delivery[Operation]]) -> Deliveries:
-        """Remove deliveries from the broker, and return those that were refused.
-
-        Raises:
-            BrokerError: Not all could be removed; to be repeated with the same deliveries.
-        """
+        """As ``BrokerQueue.settle``."""
         refused = await self._dispose(deliveries, lambda owned, messages: owned.partition.settle(messages))
         self._answers.send("delivered", ((one.item, None) for one in deliveries if _is_done(one)))
         return refused
@@ -119,11 +108,7 @@ class Consumer:
     async def dead_letter(
         self, dead: Sequence[tuple[Delivery[Operation], DeadLetter[Operation]]]
     ) -> Deliveries:
-        """Dead-letter deliveries at the broker, and return those that were refused.
-
-        Raises:
-            BrokerError: Not all could be dead-lettered; to be repeated with the same ones.
-        """
+        """As ``BrokerQueue.dead_letter``."""
         reasons = {id(delivery.receipt): why for delivery, why in dead}
 
         async def dead_letter(owned: OwnedPartition, messages: list[Message]) -> Sequence[Message]:
@@ -139,7 +124,7 @@ class Consumer:
         return refused
 
     async def release(self, deliveries: Sequence[Delivery[Operation]]) -> None:
-        """Take deliveries back: to be handed out again, or left to the partition's next owner."""
+        """As ``BrokerQueue.release``."""
         pending = [delivery for delivery in deliveries if isinstance(delivery.receipt, Message)]
         again = [delivery for delivery in pending if not delivery.revoked and not self._closed]
         for owned, gone in _by_partition(d for d in pending if d.revoked or self._closed).items():
@@ -228,12 +213,9 @@ class Consumer:
             if not self._taking_part and self._aside is None:
                 self._taking_part = True
                 logger.info("taking part in the fleet of %s", self._name)
-            await self._pause()
-
-    async def _pause(self) -> None:
-        """Wait for the next look; it is due at once when this process is to stand aside, or to rejoin."""
-        await in_time(self._woken.wait(), _ROUND)
-        self._woken.clear()
+            # The next look is due at once when this process is to stand aside, or to rejoin.
+            await in_time(self._woken.wait(), _ROUND)
+            self._woken.clear()
 
     async def _look(self) -> None:
         self._drop_lost()

@@ -76,30 +76,32 @@ class StoredDeadLetter:
 
 def encode_dead_letter(stored: StoredDeadLetter) -> bytes:
     """Return a dead letter as bytes."""
-    fields: dict[str, Any] = {
-        "v": VERSION,
-        "at": stored.at.isoformat(),
-        "partition": stored.partition,
-        "reason": stored.reason,
-        "attempts": stored.attempts,
-        "reply": stored.reply,
-    }
+    return to_json(
+        {
+            "v": VERSION,
+            "at": stored.at.isoformat(),
+            "partition": stored.partition,
+            "reason": stored.reason,
+            "attempts": stored.attempts,
+            "reply": stored.reply,
+        }
+        | envelope_fields(stored.envelope)
+    )
+
+
+def envelope_fields(envelope: bytes) -> dict[str, str]:
+    """Return the field of a dead letter that holds its envelope, as text or in base 64."""
     try:
-        fields["envelope"] = stored.envelope.decode()
+        return {"envelope": envelope.decode()}
     except UnicodeDecodeError:
-        fields["envelope_base64"] = base64.b64encode(stored.envelope).decode()
-    return to_json(fields)
+        return {"envelope_base64": base64.b64encode(envelope).decode()}
 
 
 def decode_dead_letter(data: bytes, partition: int) -> StoredDeadLetter:
     """Return the dead letter that ``data`` holds.
 
-    What has no version known here is shown all the same, with itself in the envelope's place: nothing among
-    the dead letters is hidden.
-
-    Args:
-        data: As it is stored.
-        partition: Where it was found, if it does not say so itself.
+    What has no version known here is shown all the same, with itself in the envelope's place and the
+    partition where it was found: nothing among the dead letters is hidden.
     """
     try:
         return _known(from_json(data, allow_inf_nan=False))

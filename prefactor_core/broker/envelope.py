@@ -68,15 +68,9 @@ class UnreadableEnvelopeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """An operation and what its producer says about it.
+    """An operation and what its producer says about it, as the module's text has it.
 
-    Attributes:
-        id: The operation's own id; readers of dead letters dedupe by it.
-        sequence: Its place among what the producer put for the instance, from 1.
-        operation: What is to be done.
-        sdk_header: The SDK header of the agent that made it.
-        replayed: Whether it comes from the dead letters, so that it may have had its effect.
-        answer_to: Where the command that replayed it waits for an answer; ``None`` if none does.
+    Readers of dead letters dedupe by the ``id``. What was ``replayed`` may have had its effect.
     """
 
     id: str
@@ -88,12 +82,7 @@ class Envelope:
 
 
 def partition_of(name: str, partitions: int) -> int:
-    """Return the partition, from 0, of an instance, or of an operation that belongs to none.
-
-    Args:
-        name: The instance's id, or the operation's.
-        partitions: How many there are.
-    """
+    """Return the partition, from 0, of an instance by its id, or of an operation that belongs to none."""
     digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") % partitions
 

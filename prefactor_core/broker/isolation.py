@@ -52,13 +52,12 @@ class IsolatedAttempt:
             # If that fails the attempt may stand; begun again it is the same one. The partition's next owner
             # takes it back.
             self._recorded = False
-            doing = (self.owned, "withdraw")
             try:
                 await self.owned.partition.withdraw(self._message)
             except Exception as error:  # noqa: BLE001 -- told
                 # Also what is no BrokerError: the driver is somebody else's code.
-                self._isolation.outage.failed(doing, error)
-            self._isolation.outage.worked(doing)  # nor is it tried again
+                self._isolation.outage.failed(self, error)
+                self._isolation.outage.worked(self)  # it is not tried again
 
     async def begin(self) -> bool:
         """Record it again; ``False`` while others have to end first, or the broker is unavailable."""
@@ -67,16 +66,15 @@ class IsolatedAttempt:
                 return False
             if self._recorded:
                 return True
-            doing = (self.owned, "begin")
             try:
                 await self.owned.partition.begin(self._message)
             except Exception as error:  # noqa: BLE001 -- told, and tried again
                 # Also what is no BrokerError: the driver is somebody else's code, and a crash now would not
                 # be counted.
                 if self.owned.current:  # else it is the next owner's
-                    self._isolation.outage.failed(doing, error)
+                    self._isolation.outage.failed(self.owned.partition, error)
             else:
-                self._isolation.outage.worked(doing)
+                self._isolation.outage.worked(self.owned.partition)
                 self._recorded = True
                 return True
             self._isolation.end(self)
@@ -119,11 +117,6 @@ class Isolation:
         self._waiting_alone.discard(attempt)
         self._under_way.append(attempt)
         return True
-
-    def forget(self, owned: OwnedPartition) -> None:
-        """Forget a partition whose messages are no longer handled here."""
-        for step in ("withdraw", "begin"):
-            self.outage.worked((owned, step))
 
     def end(self, attempt: IsolatedAttempt) -> None:
         """Count an attempt as under way no longer."""

@@ -28,12 +28,7 @@ class Quota(NamedTuple):
 
 
 class OwnedPartition:
-    """One partition, as long as it is ours.
-
-    Args:
-        partition: The broker's side of it.
-        quota: How much of it may be prefetched.
-    """
+    """One partition, as long as it is ours."""
 
     def __init__(self, partition: Partition, quota: Quota) -> None:
         self.partition = partition

@@ -81,11 +81,7 @@ class Publisher:
         return self._buffer.items
 
     async def put(self, operation: Operation) -> None:
-        """Take an operation. With the policy ``drop`` this never suspends.
-
-        Raises:
-            QueueClosedError: The queue is closed, or was closed while the caller waited for room.
-        """
+        """As ``BrokerQueue.put``; also refused if the queue is closed while the caller waits for room."""
         while self._blocks and not self._closed and not self._buffer.has_room(operation.size):
             await self._buffer.changes.wait()
         if self._closed:

@@ -112,13 +112,17 @@ class BrokerQueue(Queue[Operation]):
                 return delivery.item
 
     async def settle(self, deliveries: Sequence[Delivery[Operation]]) -> Sequence[Delivery[Operation]]:
-        """Remove deliveries from the broker; return those that are another process's by now."""
+        """Remove deliveries from the broker; return those that are another process's by now.
+
+        Raises:
+            BrokerError: Not all could be removed; to be repeated with the same deliveries.
+        """
         return await self.consumer.settle(deliveries)
 
     async def dead_letter(
         self, letters: Sequence[tuple[Delivery[Operation], DeadLetter[Operation]]]
     ) -> Sequence[Delivery[Operation]]:
-        """Move deliveries to the broker's dead letters; return those that are another process's by now."""
+        """Move deliveries to the broker's dead letters; returns and raises as ``settle`` does."""
         return await self.consumer.dead_letter(letters)
 
     async def release(self, deliveries: Sequence[Delivery[Operation]]) -> None:

@@ -12,9 +12,8 @@ from prefactor_core.broker.prefetch import Inbox, OwnedPartition
 from prefactor_core.exceptions import BrokerError
 from prefactor_core.execution.disposal import DeadLetterLog
 from prefactor_core.execution.retry import Retrying, RetryPolicy
-from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage
-from prefactor_core.queue.base import DeadLetter, Delivery
+from prefactor_core.queue.base import DeadLetter
 
 R = TypeVar("R")
 
@@ -44,7 +43,7 @@ class Reader:
             await self._read(owned)
         finally:
             self._outage.worked(owned)
-            self._isolation.forget(owned)
+            self._outage.worked(owned.partition)  # an attempt there may have failed to begin
 
     async def _read(self, owned: OwnedPartition) -> None:
         retrying = Retrying(owned, BROKER_RETRY, self._outage)
@@ -86,7 +85,7 @@ class Reader:
             if begun:
                 await self._deliver(owned, message, attempt, attempts)
             elif attempts <= MAX_ATTEMPTS:
-                await self._deliver_dead(owned, message, attempt, attempts)
+                await self._deliver(owned, message, attempt, attempts, dead=True)
             else:
                 await self._quarantine(owned, message, _CRASHED_READING, attempts)
         finally:
@@ -99,40 +98,29 @@ class Reader:
         message: Message,
         attempt: IsolatedAttempt | None = None,
         crashes: int = 0,
+        *,
+        dead: bool = False,
     ) -> None:
-        """Put a message's operation into the inbox, with the recorded attempt at it if there is one."""
-        if (delivery := await self._delivery_of(owned, message, crashes)) is None:
-            return
-        delivery.attempt = attempt
-        if attempt is not None:
-            attempt.delivery = delivery
-        self._inbox.add(delivery)
+        """Put a message's operation into the inbox, with the recorded attempt at it if there is one.
 
-    async def _deliver_dead(
-        self, owned: OwnedPartition, message: Message, attempt: IsolatedAttempt, crashes: int
-    ) -> None:
-        """Have an operation that crashed too many workers dead-lettered.
-
-        It goes by way of its instance's lane, so that its dependents go with it.
+        One that crashed too many workers is ``dead``: it is dead-lettered by way of its instance's lane, so
+        that its dependents go with it.
         """
-        if (delivery := await self._delivery_of(owned, message, crashes)) is None:
-            return
-        delivery.dead_letter = DeadLetter(delivery.item, _CRASHED, crashes)
-        await attempt.withdraw()  # it was decoded: it is not to blame for a crash now
-        self._inbox.add(delivery)
-
-    async def _delivery_of(
-        self, owned: OwnedPartition, message: Message, crashes: int
-    ) -> Delivery[Operation] | None:
         try:
             envelope = decode(message.data)
         except UnreadableEnvelopeError as problem:
             await self._quarantine(owned, message, f"unreadable: {problem}")
-            return None
+            return
         redelivered = message.redelivered or envelope.replayed
         delivery = owned.take(envelope.operation, message, redelivered=redelivered)
         delivery.crashes = crashes
-        return delivery
+        if attempt is not None and dead:
+            delivery.dead_letter = DeadLetter(delivery.item, _CRASHED, crashes)
+            await attempt.withdraw()  # it was decoded: it is not to blame for a crash now
+        elif attempt is not None:
+            delivery.attempt = attempt
+            attempt.delivery = delivery
+        self._inbox.add(delivery)
 
     async def _quarantine(
         self, owned: OwnedPartition, message: Message, reason: str, attempts: int = 0
