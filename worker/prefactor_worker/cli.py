@@ -7,7 +7,7 @@ import typer
 
 import prefactor_core
 from prefactor_worker.operate.check import check
-from prefactor_worker.operate.dead_letters import dead_letters_commands
+from prefactor_worker.operate.dead_letters import dead_letters
 from prefactor_worker.operate.status import status
 from prefactor_worker.run.command import run
 
@@ -16,10 +16,10 @@ def main() -> None:
     """Run `prefactor-worker`."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.callback()(_introduce)
-    app.command(name="run")(run)
-    app.command(name="status")(status)
-    app.add_typer(dead_letters_commands(), name="dead-letters")
-    app.command(name="check")(check)
+    app.command()(run)
+    app.command()(status)
+    app.add_typer(dead_letters, name="dead-letters")
+    app.command()(check)
     try:
         exit_status = app(prog_name="prefactor-worker", standalone_mode=False)
     except typer.TyperException as mistake:

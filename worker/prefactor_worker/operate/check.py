@@ -1,8 +1,6 @@
 """`prefactor-worker check`."""
 
 import asyncio
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,7 +9,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
-from prefactor_core.broker.driver import Broker
+from prefactor_core.broker.options import asked_partitions
 from prefactor_core.config import DEFAULT_API_URL
 from prefactor_worker.operate.check_api import check_api, plain_url
 from prefactor_worker.operate.check_broker import (
@@ -20,13 +18,13 @@ from prefactor_worker.operate.check_broker import (
     Limits,
     check_broker,
 )
-from prefactor_worker.operate.common import AsJson, TransportIfAny, carry_out, open_broker, write_json
-from prefactor_worker.operate.findings import Finding, Findings, Level, is_well
+from prefactor_worker.operate.common import command, write_json
+from prefactor_worker.operate.findings import Level, is_well
 from prefactor_worker.operate.words import safe
-from prefactor_worker.run.command import TOKEN_VARIABLE, TRANSPORT_VARIABLE
-from prefactor_worker.run.token import FileToken, TokenError, checked
+from prefactor_worker.options import ApiUrlIfAny, AsJson, TransportIfAny
+from prefactor_worker.run.token import TOKEN_VARIABLE, TokenError, find_token
+from prefactor_worker.run.worker import broker_queue
 
-_URL_VARIABLE: Final = "PREFACTOR_API_URL"
 _STYLES: Final = {
     Level.OK: "green",
     Level.WARNING: "yellow",
@@ -36,12 +34,11 @@ _STYLES: Final = {
 _WIDTH: Final = max(map(len, Level))
 
 
-def check(
+@command
+async def check(
     *,
     transport: TransportIfAny = None,
-    api_url: Annotated[
-        str | None, typer.Option(envvar=_URL_VARIABLE, metavar="URL", help="Where operations are posted.")
-    ] = None,
+    api_url: ApiUrlIfAny = None,
     api_token_file: Annotated[
         Path | None,
         typer.Option(
@@ -79,8 +76,13 @@ def check(
 
     Exit status: 0 with nothing worse than warnings, 1 with a problem, 2 for a mistake on the command line.
     """
-    token, problem = _token(api_token_file)
-    if api_url is None and (token is not None or problem is not None):
+    token = token_problem = None
+    try:
+        source = find_token(api_token_file)
+        token = source.current() if source is not None else None
+    except TokenError as error:
+        token_problem = str(error)
+    if api_url is None and (token is not None or token_problem is not None):
         api_url = DEFAULT_API_URL  # where `run` would send it
     if transport is None and api_url is None:
         raise typer.BadParameter("nothing to check: give --transport, or --api-url, or both")
@@ -89,32 +91,22 @@ def check(
         raise typer.BadParameter("--max-age and --max-backlog are for --strict")
     if limits is not None and transport is None:
         raise typer.BadParameter("--strict is about a broker: give --transport")
-    return carry_out(_check(transport, api_url, token, problem, limits, json=json_document))
-
-
-async def _check(
-    transport: str | None,
-    api_url: str | None,
-    token: str | None,
-    token_problem: str | None,
-    limits: Limits | None,
-    *,
-    json: bool,
-) -> int:
-    broker = None if transport is None else open_broker(transport).broker
+    broker = asked = None
+    if transport is not None:
+        broker, asked = broker_queue(transport).broker, asked_partitions(transport)
     try:
         of_broker, of_api = await asyncio.gather(
-            _of_broker(broker, transport, limits), _of_api(api_url, token, token_problem)
+            check_broker(broker, asked, limits), check_api(api_url, token, token_problem)
         )
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         raise typer.BadParameter(first["msg"], param_hint="--api-url") from None
     findings = [*of_broker, *of_api]
-    if json:
+    if json_document:
         write_json(
             {
                 "ok": is_well(findings),
-                "strict": limits is not None,
+                "strict": strict,
                 "broker": None if broker is None else broker.name,
                 "api": None if api_url is None else plain_url(api_url),
                 "findings": [
@@ -124,41 +116,10 @@ async def _check(
             }
         )
     else:
-        _print(findings)
+        console = Console(soft_wrap=True)
+        for finding in findings:
+            line = Text(f"{finding.about:<7}")
+            line.append(f"{finding.level.value:<{_WIDTH}}", style=_STYLES[finding.level])
+            line.append(f"  {safe(finding.text)}")
+            console.print(line)
     return 0 if is_well(findings) else 1
-
-
-async def _of_broker(broker: Broker | None, url: str | None, limits: Limits | None) -> list[Finding]:
-    if broker is not None and url is not None:
-        return await check_broker(broker, url, limits)
-    findings = Findings("broker")
-    findings.add(Level.NOT_GIVEN, f"a broker: name one with --transport, or set {TRANSPORT_VARIABLE}")
-    return findings.all
-
-
-async def _of_api(url: str | None, token: str | None, token_problem: str | None) -> list[Finding]:
-    if url is not None:
-        return await check_api(url, token, token_problem)
-    findings = Findings("API")
-    findings.add(Level.NOT_GIVEN, f"an API: name one with --api-url, or set {_URL_VARIABLE}")
-    return findings.all
-
-
-def _print(findings: Sequence[Finding]) -> None:
-    console = Console(soft_wrap=True)
-    for finding in findings:
-        line = Text(f"{finding.about:<7}")
-        line.append(f"{finding.level.value:<{_WIDTH}}", style=_STYLES[finding.level])
-        line.append(f"  {safe(finding.text)}")
-        console.print(line)
-
-
-def _token(path: Path | None) -> tuple[str | None, str | None]:
-    """Return the token, or why there is none although one was named."""
-    try:
-        if path is not None:
-            return FileToken(path).current(), None
-        given = os.environ.get(TOKEN_VARIABLE, "")
-        return (checked(given, TOKEN_VARIABLE), None) if given else (None, None)
-    except TokenError as error:
-        return None, str(error)

@@ -12,7 +12,8 @@ from prefactor_core.client import CORE_SDK_HEADER_ENTRY
 from prefactor_core.config import HttpClientConfig
 from prefactor_worker.operate.findings import Finding, Findings, Level
 from prefactor_worker.operate.words import safe
-from prefactor_worker.run.command import TOKEN_VARIABLE
+from prefactor_worker.options import API_URL_VARIABLE
+from prefactor_worker.run.token import TOKEN_VARIABLE
 
 _CONNECT_SECONDS: Final = 5.0
 _REQUEST_SECONDS: Final = 15.0
@@ -27,24 +28,24 @@ def plain_url(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-async def check_api(url: str, token: str | None, token_problem: str | None = None) -> list[Finding]:
-    """Ask the API whether it is there and takes the token, and return what is found.
+async def check_api(url: str | None, token: str | None, token_problem: str | None) -> list[Finding]:
+    """Ask the API, if one is given, whether it is there and takes the token, and return what is found.
 
-    Args:
-        url: Its base URL.
-        token: The token, if there is one.
-        token_problem: Why there is none, if one was named.
+    Where a token was named and there is none, ``token_problem`` says why.
 
     Raises:
         ValidationError: The URL is none.
     """
+    findings = Findings("API")
+    if url is None:
+        findings.add(Level.NOT_GIVEN, f"an API: name one with --api-url, or set {API_URL_VARIABLE}")
+        return findings.all
     config = HttpClientConfig(
         api_url=url,
         api_token=token or _NO_TOKEN,
         connect_timeout=_CONNECT_SECONDS,
         request_timeout=_REQUEST_SECONDS,
     )
-    findings = Findings("API")
     if token_problem is not None:
         findings.problem(token_problem)
     api = HttpApi(config, lambda: CORE_SDK_HEADER_ENTRY, connections=1)
@@ -64,7 +65,8 @@ async def check_api(url: str, token: str | None, token_problem: str | None = Non
 
 def _judge(findings: Findings, url: str, reply: Reply, token: str | None) -> None:
     status = reply.status or 0
-    if reply.code is not None or (200 <= status < 300 and _is_success(reply)):
+    succeeded = 200 <= status < 300 and reply.body is not None and reply.body.get("status") == "success"
+    if reply.code is not None or succeeded:
         _judge_api(findings, url, reply, token)
     elif 300 <= status < 400:
         findings.problem(
@@ -107,10 +109,6 @@ def _judge_api(findings: Findings, url: str, reply: Reply, token: str | None) ->
         findings.problem(
             f"the API at {url} refuses to be asked: {words}. Is it the base URL, without /api/v1?"
         )
-
-
-def _is_success(reply: Reply) -> bool:
-    return reply.body is not None and reply.body.get("status") == "success"
 
 
 def _spoken(reply: Reply, token: str | None) -> str:

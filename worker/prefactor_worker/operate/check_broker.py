@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from prefactor_core.broker.driver import Broker
-from prefactor_core.broker.options import DEFAULT_PARTITIONS, asked_partitions
+from prefactor_core.broker.options import DEFAULT_PARTITIONS
 from prefactor_core.exceptions import BrokerError
-from prefactor_worker.operate.findings import Finding, Findings, is_well
+from prefactor_worker.operate.findings import Finding, Findings, Level, is_well
 from prefactor_worker.operate.look import Look, Observer
 from prefactor_worker.operate.words import count, duration
-from prefactor_worker.run.partitions import disagreement
+from prefactor_worker.options import TRANSPORT_VARIABLE
+from prefactor_worker.run.watch import disagreement
 
 _ONLY_WARNINGS: Final = ("appendonly is no", "its settings cannot be checked", "is missing, with what")
 """Words of what a broker finds wrong with itself under which a fleet works: some live with it on purpose."""
@@ -34,15 +35,17 @@ class Limits:
     max_backlog: int | None = None
 
 
-async def check_broker(broker: Broker, url: str, limits: Limits | None = None) -> list[Finding]:
-    """Connect to a broker, and return what is found.
+async def check_broker(broker: Broker | None, asked: int | None, limits: Limits | None) -> list[Finding]:
+    """Connect to a broker, if one is given, and return what is found.
 
-    Args:
-        broker: The broker.
-        url: Its URL, for the number of partitions that it asks for.
-        limits: From where on a backlog is a problem, as no worker is then; if both are to be judged.
+    ``asked`` is the number of partitions that its URL asks for, if it does. With ``limits`` a backlog beyond
+    them is a problem, and so is a fleet without a worker.
     """
     findings = Findings("broker")
+    if broker is None:
+        missing = f"a broker: name one with --transport, or set {TRANSPORT_VARIABLE}"
+        findings.add(Level.NOT_GIVEN, missing)
+        return findings.all
     try:
         problems = await broker.check()
     except BrokerError as error:
@@ -60,7 +63,7 @@ async def check_broker(broker: Broker, url: str, limits: Limits | None = None) -
     try:
         async with aclosing(Observer(broker)) as observer:
             look = await observer.look()
-        _add_use(findings, look, asked_partitions(url))
+        _add_use(findings, look, asked)
         if limits is not None:
             judge(findings, look, limits)
     except BrokerError as error:
@@ -77,11 +80,13 @@ def _add_use(findings: Findings, look: Look, asked: int | None) -> None:
         )
         return
     findings.ok(f"partitions: {partitions} are recorded, which is also how many workers can share the work")
-    problem = disagreement(asked, partitions)
-    if problem is not None:
+    if (problem := disagreement(asked, partitions)) is not None:
         findings.warn(f"partitions: {problem}")
     _add_fleet(findings, look)
-    _add_dead(findings, look.dead)
+    if look.dead:
+        findings.warn(f"dead letters: {look.dead:,}; `prefactor-worker dead-letters list` tells why")
+    else:
+        findings.ok("dead letters: none")
 
 
 def _add_fleet(findings: Findings, look: Look) -> None:
@@ -99,13 +104,6 @@ def _add_fleet(findings: Findings, look: Look) -> None:
     else:
         who = "every partition has an owner" if look.workers is None else count(look.workers, "worker")
         findings.ok(f"workers: {who}; {waiting}")
-
-
-def _add_dead(findings: Findings, dead: int) -> None:
-    if not dead:
-        findings.ok("dead letters: none")
-        return
-    findings.warn(f"dead letters: {dead:,}; `prefactor-worker dead-letters list` tells why")
 
 
 def judge(findings: Findings, look: Look, limits: Limits) -> None:

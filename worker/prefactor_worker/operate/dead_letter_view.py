@@ -1,13 +1,12 @@
 """Dead letters, and what came of replaying them, as people and as programs read it."""
 
-import base64
 from collections.abc import Iterator
 from typing import Any, Final
 
 from pydantic_core import from_json
 from rich.text import Text
 
-from prefactor_core.broker.dead_letters import Replay, StoredDeadLetter
+from prefactor_core.broker.dead_letters import Replay, StoredDeadLetter, envelope_fields
 from prefactor_worker.operate.words import count, moment, safe, safe_json
 
 _UNREADABLE: Final = "cannot be read by this release"
@@ -38,7 +37,7 @@ def whole(record: StoredDeadLetter) -> dict[str, Any]:
     found = summary(record) | {"reply": record.reply}
     envelope = record.read()
     if envelope is None:
-        return found | _raw(record.envelope)
+        return found | envelope_fields(record.envelope)
     operation = envelope.operation
     return found | {
         "sequence": envelope.sequence,
@@ -67,14 +66,14 @@ def summary_lines(record: StoredDeadLetter) -> Iterator[Text]:
 
 def whole_lines(record: StoredDeadLetter) -> Iterator[Text]:
     """Yield everything about a dead letter."""
-    fields = whole(record)
+    fields, envelope = whole(record), record.read()
     rows = {
         "operation": fields["id"],
         "type": fields["type"] or _UNREADABLE,
         "instance": fields["instance"],
         "sequence": fields.get("sequence"),
         "partition": fields["partition"],
-        "made": None if "created_at" not in fields else moment_of(record),
+        "made": None if envelope is None else moment(envelope.operation.timestamp),
         "dead since": _when(record),
         "reason": fields["reason"],
         "attempts": "0, it was never tried" if fields["attempts"] == 0 else fields["attempts"],
@@ -96,19 +95,6 @@ def whole_lines(record: StoredDeadLetter) -> Iterator[Text]:
         yield Text("envelope, as it is", style="dim")
         text = fields["envelope"] if "envelope" in fields else fields["envelope_base64"]
         yield Text(safe(text) or "(it is empty)")
-
-
-def moment_of(record: StoredDeadLetter) -> str:
-    """Return when the operation was made."""
-    envelope = record.read()
-    return "" if envelope is None else moment(envelope.operation.timestamp)
-
-
-def _raw(data: bytes) -> dict[str, Any]:
-    try:
-        return {"envelope": data.decode()}
-    except UnicodeDecodeError:
-        return {"envelope_base64": base64.b64encode(data).decode()}
 
 
 def _tried(attempts: int) -> str:

@@ -1,8 +1,8 @@
 """What `check` finds, one line each."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Level(StrEnum):
@@ -14,15 +14,8 @@ class Level(StrEnum):
     NOT_GIVEN = "not given"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was found.
-
-    Attributes:
-        about: ``broker`` or ``API``.
-        level: How bad it is.
-        text: What it is, and what to do about it, in plain words.
-    """
+class Finding(NamedTuple):
+    """One thing that was found about ``broker`` or ``API``, and what to do about it, in plain words."""
 
     about: str
     level: Level

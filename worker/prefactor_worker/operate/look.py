@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from prefactor_core.broker.driver import Broker, ConsumingEnd, PartitionState
+from prefactor_core.broker.driver import Broker, PartitionState
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +30,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was seen at one time.
-
-    Attributes:
-        at: When.
-        rows: The partitions; none if nobody has used the broker yet.
-        dead: All dead letters.
-        aside: Workers that stand aside because the API refuses their token.
-    """
+    """What was seen at one time."""
 
     at: datetime
     rows: Sequence[Row]
+    """The partitions; none if nobody has used the broker yet."""
     dead: int
+    """All dead letters."""
     aside: int = 0
+    """Workers that stand aside because the API refuses their token."""
 
     @property
     def backlog(self) -> int:
@@ -82,7 +78,7 @@ class Observer:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._end: ConsumingEnd | None = None
+        self._end = broker.consuming()
         self._waited: dict[int, int] = {}
         self._looked_at = 0.0
 
@@ -92,8 +88,6 @@ class Observer:
         Raises:
             BrokerError: The broker is unavailable.
         """
-        if self._end is None:
-            self._end = self._broker.consuming()
         states = await self._end.states()
         aside = await self._end.standing_aside()
         now, at = time.monotonic(), datetime.now(UTC)
@@ -104,8 +98,7 @@ class Observer:
 
     async def aclose(self) -> None:
         """Disconnect from the broker."""
-        if self._end is not None:
-            await self._end.disconnect()
+        await self._end.disconnect()
 
     def _row(self, state: PartitionState, at: float, since: float) -> Row:
         age = None if state.oldest is None else max(0.0, at - state.oldest)

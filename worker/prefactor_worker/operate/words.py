@@ -25,9 +25,9 @@ def moment(at: datetime) -> str:
     return at.replace(tzinfo=None).isoformat(" ", "seconds") + (f" {zone}" if zone else "")
 
 
-def count(number: int, one: str, many: str | None = None) -> str:
+def count(number: int, one: str) -> str:
     """Return a number of things: ``1 worker``, ``2 workers``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    return f"{number:,} {one if number == 1 else one + 's'}"
 
 
 def safe(text: str) -> str:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 logger = logging.getLogger("prefactor_worker")
@@ -32,7 +32,7 @@ class _Place:
     started_at: float = 0.0
     crashes: int = 0
     next_start: float = 0.0
-    ended: int | None = field(default=None)
+    ended: int | None = None
 
 
 def run_fleet(processes: int, metrics_port: int, grace: float) -> int:
@@ -46,17 +46,17 @@ def run_fleet(processes: int, metrics_port: int, grace: float) -> int:
     Returns:
         0 if all ended well, else the first other exit status.
     """
-    stop = _StopRequest()
+    asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop.ask)
+        signal.signal(number, lambda number, _: asked.append(number))
     # The end to write to is inherited by nobody, and stays open for as long as this process lives.
     lifeline, _ = os.pipe()
     places = [_Place(number) for number in range(processes)]
     told = 0
     deadline = float("inf")
     while any(place.ended is None for place in places):
-        if stop.asked > told:
-            told = stop.asked
+        if len(asked) > told:
+            told = len(asked)
             deadline = time.monotonic() + grace + 5.0
             _signal(places, signal.SIGTERM)
         if time.monotonic() > deadline:
@@ -65,18 +65,6 @@ def run_fleet(processes: int, metrics_port: int, grace: float) -> int:
             _look_at(place, metrics_port, lifeline, stopping=told > 0)
         time.sleep(_LOOK)
     return next((place.ended for place in places if place.ended), 0)
-
-
-class _StopRequest:
-    """Counts how often this process was asked to stop."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def ask(self, number: int, frame: object) -> None:
-        """Note a signal."""
-        del number, frame
-        self.asked += 1
 
 
 def _look_at(place: _Place, metrics_port: int, lifeline: int, *, stopping: bool) -> None:
@@ -104,14 +92,11 @@ def _look_at(place: _Place, metrics_port: int, lifeline: int, *, stopping: bool)
 
 
 def _start(number: int, metrics_port: int, lifeline: int) -> "subprocess.Popen[bytes]":
-    environment = dict(os.environ)
-    environment["PREFACTOR_PROCESSES"] = "1"
     port = metrics_port + number if metrics_port else 0
     # The same arguments; the last of an option that is given twice is the one that counts.
     arguments = [*sys.argv[1:], "--processes", "1", "--metrics-port", str(port), "--lifeline", str(lifeline)]
     return subprocess.Popen(  # noqa: S603 -- this very program
         [sys.executable, "-m", "prefactor_worker", *arguments],
-        env=environment,
         start_new_session=True,
         pass_fds=(lifeline,),
     )

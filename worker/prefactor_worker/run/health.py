@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from prefactor_worker.run.meter import Meter
 
@@ -13,26 +12,15 @@ _FROZEN: Final = 15.0
 """Seconds without a turn of the event loop that are too many."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """An answer to a probe.
-
-    Attributes:
-        good: Whether all is well.
-        words: Why, or why not.
-    """
+class Verdict(NamedTuple):
+    """An answer to a probe: whether all is well, and why, or why not."""
 
     good: bool
     words: str
 
 
 class Health:
-    """Answers probes, from any thread.
-
-    Args:
-        held: Returns how many operations the worker holds.
-        meter: What it has done.
-    """
+    """Answers probes, from any thread; ``held`` returns how many operations the worker holds."""
 
     def __init__(self, held: Callable[[], int], meter: Meter) -> None:
         self._held = held

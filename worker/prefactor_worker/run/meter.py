@@ -1,9 +1,10 @@
-"""What a worker has done, counted while it does it; ``metrics`` shows it, ``health`` judges it."""
+"""What a worker has done, counted while it does it; ``health`` judges it."""
 
 import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client import Counter as Total
@@ -21,45 +22,32 @@ _SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
 
 
 class Meter:
-    """Counts what passes, for one worker.
-
-    Args:
-        registry: Where the counts are shown.
-    """
+    """Counts what passes, for one worker; the registry shows it."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.settled = Total(
-            "prefactor_operations_settled",
-            "Operations whose effect has happened.",
-            ["type"],
-            registry=registry,
+        total, histogram = partial(Total, registry=registry), partial(Histogram, registry=registry)
+        self.settled = total(
+            "prefactor_operations_settled", "Operations whose effect has happened.", ["type"]
         )
-        self.retried = Total(
+        self.retried = total(
             "prefactor_operations_retried",
             "How often operations went back since something went wrong.",
             ["type"],
-            registry=registry,
         )
-        self.dead = Total(
-            "prefactor_operations_dead_lettered",
-            "Operations that were dead-lettered.",
-            ["type"],
-            registry=registry,
+        self.dead = total(
+            "prefactor_operations_dead_lettered", "Operations that were dead-lettered.", ["type"]
         )
-        self.requests = Total(
-            "prefactor_api_requests", "Requests to the API, by HTTP status.", ["status"], registry=registry
+        self.requests = total("prefactor_api_requests", "Requests to the API, by HTTP status.", ["status"])
+        self.request_seconds = histogram(
+            "prefactor_api_request_seconds", "How long the API took.", buckets=_SECONDS
         )
-        self.request_seconds = Histogram(
-            "prefactor_api_request_seconds", "How long the API took.", buckets=_SECONDS, registry=registry
+        self.batch_operations = histogram(
+            "prefactor_batch_operations", "Operations in one batch.", buckets=_SIZES
         )
-        self.batch_operations = Histogram(
-            "prefactor_batch_operations", "Operations in one batch.", buckets=_SIZES, registry=registry
-        )
-        self.delivery_seconds = Histogram(
+        self.delivery_seconds = histogram(
             "prefactor_delivery_seconds",
             "From the call in the agent to the effect at the API.",
             buckets=_SECONDS,
-            registry=registry,
         )
         self.progressed_at = time.monotonic()
         """When something was last done: a reply came, or a delivery was disposed of."""
@@ -96,12 +84,7 @@ class Meter:
 
 
 class MeteredApi:
-    """An HTTP client whose requests are counted.
-
-    Args:
-        api: The client.
-        meter: Where they are counted.
-    """
+    """An HTTP client whose requests are counted."""
 
     def __init__(self, api: Api, meter: Meter) -> None:
         self._api = api
@@ -125,12 +108,7 @@ class MeteredApi:
 
 
 class MeteredDelivery:
-    """A delivery whose batches are counted.
-
-    Args:
-        delivery: The delivery.
-        meter: Where they are counted.
-    """
+    """A delivery whose batches are counted."""
 
     def __init__(self, delivery: ApiDelivery, meter: Meter) -> None:
         self._delivery = delivery

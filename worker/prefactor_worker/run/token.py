@@ -1,9 +1,13 @@
 """Where the API's token comes from: a variable, or a file that may be mended while the worker runs."""
 
 import logging
+import os
 from pathlib import Path
+from typing import Final, TypeAlias
 
 logger = logging.getLogger("prefactor_worker")
+
+TOKEN_VARIABLE: Final = "PREFACTOR_API_TOKEN"  # noqa: S105 -- a variable's name
 
 
 class TokenError(Exception):
@@ -11,18 +15,14 @@ class TokenError(Exception):
 
 
 class FixedToken:
-    """A token that never changes.
-
-    Args:
-        token: The token.
-        source: What it was taken from, for messages.
+    """A token that never changes; messages name its source.
 
     Raises:
         TokenError: It cannot be sent as a header.
     """
 
     def __init__(self, token: str, source: str) -> None:
-        self._token = checked(token, source)
+        self._token = _checked(token, source)
 
     def current(self) -> str:
         """Return the token."""
@@ -36,9 +36,6 @@ class FileToken:
     """A token in a file, read again whenever the file has changed.
 
     A file that is gone, or holds no token, is logged once, and the last token stays in use.
-
-    Args:
-        path: The file: the token, with blanks around it or not.
 
     Raises:
         TokenError: It cannot be read, or holds no token.
@@ -72,12 +69,23 @@ class FileToken:
             logger.info("there is a new token in %s", self._path)
 
 
-def checked(token: str, source: str) -> str:
-    """Return a token without the blanks around it.
+TokenSource: TypeAlias = FixedToken | FileToken
+
+
+def find_token(file: Path | None) -> TokenSource | None:
+    """Return the token in a file, without one that of the variable; ``None`` if neither is given.
 
     Raises:
-        TokenError: It is empty, or cannot be sent as a header.
+        TokenError: It cannot be read, or cannot be sent as a header.
     """
+    if file is not None:
+        return FileToken(file)
+    given = os.environ.get(TOKEN_VARIABLE, "")
+    return FixedToken(given, TOKEN_VARIABLE) if given else None
+
+
+def _checked(token: str, source: str) -> str:
+    """Return a token without the blanks around it."""
     token = token.strip()
     if not token:
         raise TokenError(f"{source} holds no token")
@@ -100,4 +108,4 @@ def _read(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         problem = error.strerror if isinstance(error, OSError) else "is not text"
         raise TokenError(f"the token file {path}: {problem}") from None
-    return checked(text, f"the token file {path}")
+    return _checked(text, f"the token file {path}")

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
@@ -19,23 +20,20 @@ from prefactor_core.client import CORE_SDK_HEADER_ENTRY
 from prefactor_core.exceptions import BrokerError, TransportError
 from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.plugins import create_queue
-from prefactor_worker.run.aside import keep_aside
 from prefactor_worker.run.health import Health
 from prefactor_worker.run.meter import Meter, MeteredApi, MeteredDelivery
+from prefactor_worker.run.server import serving
 from prefactor_worker.run.settings import RunSettings
 from prefactor_worker.run.watch import Watch
 
 logger = logging.getLogger("prefactor_worker")
 
-_DRAINED: Final = 0.5
-"""Seconds between two looks at whether everything is done."""
+_LOOK: Final = 0.5
+"""Seconds between two looks at whether the token is refused, or everything is done."""
 
 
 class Worker:
     """Takes operations from a broker and posts them, until it is told to stop.
-
-    Args:
-        settings: What it was told.
 
     Raises:
         TransportError: The transport's URL cannot be served, or it needs no workers.
@@ -51,13 +49,11 @@ class Worker:
             api_url=settings.api_url,
             api_token=settings.token.current(),
             request_timeout=settings.request_timeout,
-            max_retry_delay=settings.max_retry_delay,
         )
-        retry = RetryPolicy(settings.max_retries, settings.retry_delay_base, cap=settings.max_retry_delay)
         self.pipeline = Pipeline(
             self.queue,
             http,
-            retry,
+            RetryPolicy(settings.max_retries),
             settings.concurrency,
             lambda: CORE_SDK_HEADER_ENTRY,
             latch=False,
@@ -100,15 +96,18 @@ class Worker:
             self._settings.concurrency,
         )
         try:
-            with self._watch.serving(self._settings.metrics_host, self._settings.metrics_port):
+            host, port = self._settings.metrics_host, self._settings.metrics_port
+            with serving(host, port, self.registry, self.health) if port else nullcontext():
                 self.executor.start()
                 beside = [
                     asyncio.create_task(self._watch.run(), name="watch"),
                     asyncio.create_task(self.breaker.check(), name="check-token"),
-                    asyncio.create_task(keep_aside(self.queue.consumer, self.breaker), name="aside"),
+                    asyncio.create_task(self._keep_aside(), name="aside"),
                 ]
+                if self._settings.drain:
+                    beside.append(asyncio.create_task(self._stop_once_drained(), name="drain"))
                 try:
-                    await self._wait_for_the_end()
+                    await self._stop.wait()
                     return await self._end()
                 finally:
                     for task in beside:
@@ -122,16 +121,15 @@ class Worker:
             self._settings.token.reread()
         return await self.pipeline.http.ping()
 
-    async def _wait_for_the_end(self) -> None:
-        ends: list[asyncio.Task[object]] = [asyncio.create_task(self._stop.wait(), name="stop")]
-        if self._settings.drain:
-            ends.append(asyncio.create_task(self._wait_until_drained(), name="drain"))
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in ends:
-                task.cancel()
-            await asyncio.gather(*ends, return_exceptions=True)
+    async def _keep_aside(self) -> None:
+        """Leave the partitions to workers with a good token for as long as the API refuses this one's."""
+        while True:
+            if self.breaker.state.token_refused:
+                self.queue.consumer.stand_aside("its API token is refused")
+                # Without partitions there is nothing to send, so nobody else may be there to probe.
+                await self.breaker.wait()
+                self.queue.consumer.rejoin()
+            await asyncio.sleep(_LOOK)
 
     async def _end(self) -> bool:
         """Finish what is in flight, give back the rest and every partition."""
@@ -156,17 +154,20 @@ class Worker:
         )
         return True
 
-    async def _wait_until_drained(self) -> None:
+    async def _stop_once_drained(self) -> None:
         empty = 0
-        while empty < 2:  # one look may fall between two of the broker's own steps
-            await asyncio.sleep(_DRAINED)
-            try:
-                left = await self.queue.depth()
-            except BrokerError:
-                empty = 0
-                continue
-            empty = empty + 1 if left == 0 and self.executor.held == 0 and self.queue.size() == 0 else 0
-        logger.info("everything is settled or dead-lettered")
+        try:
+            while empty < 2:  # one look may fall between two of the broker's own steps
+                await asyncio.sleep(_LOOK)
+                try:
+                    left = await self.queue.depth()
+                except BrokerError:
+                    empty = 0
+                    continue
+                empty = empty + 1 if left == 0 and self.executor.held == 0 and self.queue.size() == 0 else 0
+            logger.info("everything is settled or dead-lettered")
+        finally:
+            self.stop()
 
 
 def broker_queue(url: str) -> BrokerQueue:
