@@ -6,13 +6,22 @@ import signal
 import time
 from collections.abc import Iterable
 
-from prefactor_core import Operation, OperationType
+from prefactor_core import Operation, OperationType, PrefactorCoreClient, PrefactorCoreConfig, SchemaRegistry
 from prefactor_core.broker.buffer import BufferBounds
 from prefactor_core.broker.dead_letters import StoredDeadLetter
 from prefactor_core.broker.queue import BrokerQueue
+from prefactor_core.queue.base import Queue
 from prefactor_emulator import verify
 from prefactor_emulator.verify_files import read_effects
+from tests.support.brokers.rabbitmq_server import RabbitServer
+from tests.support.brokers.redis_server import RedisServer
 from tests.support.fleet import Child, Figures, Fleet, until
+from tests.worker.commands import open_queue
+
+
+def url_at(server: RedisServer | RabbitServer, prefix: str = "test") -> str:
+    """Return a transport URL at a server of the test's own, whose owners are missed within a few seconds."""
+    return f"{server.url}?prefix={prefix}&{'lease=3' if isinstance(server, RedisServer) else 'heartbeat=2'}"
 
 
 async def stop(*workers: Child, within: float = 180.0) -> None:
@@ -52,11 +61,8 @@ async def nothing_waits(fleet: Fleet) -> bool:
 
 async def backlog(fleet: Fleet) -> int:
     """Return how many operations wait at the broker."""
-    queue = fleet.queue()
-    try:
+    async with open_queue(fleet.url) as queue:
         return await queue.depth()
-    finally:
-        await queue.disconnect()
 
 
 def effect_instances(fleet: Fleet, first: int = 0) -> list[str]:
@@ -71,6 +77,8 @@ async def effect_keys(fleet: Fleet) -> set[str]:
 
 
 # -- operations that the test itself puts
+
+VERSION = {"name": "fleet", "external_identifier": "1"}
 
 
 class Notes(BrokerQueue):
@@ -110,6 +118,14 @@ class Notes(BrokerQueue):
             for one in self.operations
         ]
         return verify.compare(puts, read_effects(str(fleet.emulator.database)))
+
+
+def client_of(fleet: Fleet, queue: Queue[Operation] | None, *schemas: str) -> PrefactorCoreClient:
+    """Return a client for spans of these schemas, which puts into ``queue`` or one of its own."""
+    registry = SchemaRegistry()
+    for name in schemas:
+        registry.register(name, {"type": "object"})
+    return PrefactorCoreClient(PrefactorCoreConfig(transport_url=fleet.url, schema_registry=registry), queue)
 
 
 def keys_of(operations: Iterable[Operation]) -> set[str]:

@@ -18,7 +18,6 @@ from tests.support.watching import (
     FULL,
     Probed,
     dead_letters,
-    on_both_in_full,
     on_redis,
     probed_worker,
     set_faults,
@@ -91,40 +90,21 @@ async def fleet_with_a_token(url: str, folder: Path) -> AsyncIterator[tuple[Flee
         yield fleet, file
 
 
-@on_both_in_full
-async def test_the_token_refused_for_a_while(transport_url: str, tmp_path: Path) -> None:
-    async with fleet_with_a_token(transport_url, tmp_path) as (fleet, file):
-        agent = await start_agent(fleet)
-        probed = await probed_worker(fleet, "--api-token-file", str(file), PREFACTOR_API_TOKEN="")
-        await takes_effect(fleet, 500)
-        await until(lambda: probed.answers("/readyz", 200), 180, "it is ready")
-        file.write_text("revoked-token\n")
-        await until(lambda: probed.answers("/readyz", 503), 180, "it notices")
-        assert await probed.ask("/readyz") == (503, "the API refuses the token; this worker stands aside\n")
-        assert await probed.metric("prefactor_api_token_refused") == 1
-        await wait(fleet, probed)
-        assert await probed.metric("prefactor_api_token_refused") == 1
-        file.write_text(f"{TOKEN}\n")
-        await until(lambda: probed.answers("/readyz", 200), 180, "it goes on by itself")
-        assert await probed.metric("prefactor_api_token_refused") == 0
-        await check_all(fleet, await published(fleet, agent, OUTAGE_SECONDS + 60), probed)
-        assert (lines(probed, "refuses the token"), lines(probed, "the API is back")) == (1, 1)
-        assert "revoked-token" not in probed.child.log
-        assert TOKEN not in probed.child.log
-
-
 @on_redis
 async def test_a_token_that_is_bad_from_the_start(transport_url: str, tmp_path: Path) -> None:
     async with fleet_with_a_token(transport_url, tmp_path) as (fleet, file):
+        puts = await published(fleet, await fleet.agent("--instances", "5", "--spans", "4"))
         file.write_text("mistyped\n")
         probed = await probed_worker(fleet, "--api-token-file", str(file), PREFACTOR_API_TOKEN="")
         await until(
             lambda: probed.answers("/readyz", 503), 180, "it says so before there is anything to send"
         )
         await until(lambda: probed.metric_is("prefactor_api_token_refused", lambda refused: refused == 1))
+        unowned = "prefactor_partitions_unowned"
+        await until(lambda: probed.metric_is(unowned, lambda number: number == 16), 180, "nobody owns any")
         file.write_text(f"{TOKEN}\n")
-        puts = await published(fleet, await fleet.agent("--instances", "5", "--spans", "4"))
         await takes_effect(fleet, puts)
+        await until(lambda: probed.metric_is(unowned, lambda number: number == 0), 180, "it owns all")
         await until(lambda: probed.answers("/readyz", 200), 180, "it goes on by itself")
         check(fleet, puts)
 

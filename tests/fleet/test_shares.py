@@ -67,15 +67,20 @@ async def test_a_worker_whose_token_is_refused_stands_aside(transport_url: str, 
         found = await total(fleet)
         assert (found["standing_aside"], found["owned"]) == (1, PARTITIONS)
         assert await probed.ask("/readyz") == (503, "the API refuses the token; this worker stands aside\n")
+        assert await probed.answers("/healthz", 200)
+        assert await probed.metric("prefactor_api_token_refused") == 1
         await takes_effect(fleet, await published(fleet, agent))
         assert [owned(refused), owned(good)] == [0, PARTITIONS]
 
         file.write_text(TOKEN)
         await share(refused, good, partitions=[8, 8])
         await until(lambda: probed.answers("/readyz", 200), 180, "it is ready")
+        assert await probed.metric("prefactor_api_token_refused") == 0
         assert (await total(fleet))["standing_aside"] == 0
         assert refused.log.count("standing aside from") == 1
-        assert refused.log.count("the API refuses the token") == 1
+        assert refused.log.count("refuses the token") == refused.log.count("the API is back") == 1
+        assert "revoked-token" not in refused.log
+        assert TOKEN not in refused.log
         await published(fleet, await fleet.agent("--instances", "20", "--spans", "5"))
         await takes_effect(fleet, fleet.puts())
         await stop(refused, good)

@@ -1,11 +1,8 @@
 """`check`: what is wrong with the broker, the API or the token, in plain words."""
 
 import asyncio
-import http.server
 import ssl
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 
@@ -18,7 +15,7 @@ from tests.emulator.driver import EmulatorProcess
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.operations import life
 from tests.support.ports import free_port
-from tests.worker.commands import PARTITIONS, Done, command, dead_letter, open_queue, publish
+from tests.worker.commands import PARTITIONS, Done, command, dead_letter, open_queue, publish, web_page
 
 TOKEN = "the-token-of-the-test"
 
@@ -28,29 +25,6 @@ def emulator() -> Iterator[str]:
     """The API, which takes one token only."""
     with EmulatorProcess("--token", TOKEN) as process:
         yield process.url
-
-
-@contextmanager
-def _something_else(status: HTTPStatus) -> Iterator[str]:
-    """Serve a page to every client."""
-
-    class Page(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(b"<html>hello</html>")
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def _said(done: Done, about: str) -> list[tuple[str, str]]:
@@ -196,7 +170,8 @@ async def test_settings_that_lose_operations(make_redis_server: Callable[..., Re
 
 
 async def test_something_else_answers(emulator: str) -> None:
-    with _something_else(HTTPStatus.OK) as url:
+    with web_page(HTTPStatus.OK) as port:
+        url = f"http://127.0.0.1:{port}"
         tls = emulator.replace("http:", "https:")
         done, secure = await asyncio.gather(
             _check("--api-url", url, PREFACTOR_API_TOKEN=TOKEN),
@@ -208,25 +183,6 @@ async def test_something_else_answers(emulator: str) -> None:
     assert f"something else answers at {url}: HTTP 200 without the API's JSON" in text
     ((_, text),) = _said(secure, "api")
     assert "speaks no TLS" in text
-
-
-MISTAKES = {
-    (): "nothing to check: give --transport, or --api-url, or both",
-    ("--transport", "redis://here/?lease=secret"): "Invalid value for --transport: ",
-    ("--api-url", "secret"): "Invalid value for --api-url: ",
-    ("--strict", "--api-url", "http://h"): "--strict is about a broker: give --transport",
-    ("--transport", "redis://h", "--max-age", "5"): "--max-age and --max-backlog are for --strict",
-    ("--transport", "redis://h", "--max-backlog", "5"): "--max-age and --max-backlog are for --strict",
-}
-
-
-async def test_a_mistake_is_told_in_one_line() -> None:
-    done = await asyncio.gather(*(command("check", *arguments) for arguments in MISTAKES))
-    for one, (arguments, words) in zip(done, MISTAKES.items(), strict=True):
-        assert (one.status, one.output) == (2, ""), arguments
-        assert words in one.errors, arguments
-        assert one.errors.count("\n") == 1, arguments
-        assert "secret" not in one.errors, arguments
 
 
 # -- every reply has its words

@@ -73,11 +73,6 @@ async def test_a_backlog_without_an_age_is_judged_by_its_length(rabbitmq_transpo
     assert f"5 of at most {DEFAULT_MAX_BACKLOG:,}" in said
 
 
-async def test_a_broker_that_is_not_there_is_a_problem() -> None:
-    done = await _check("redis://no-such-host.invalid", "--strict")
-    assert done.status == 1
-
-
 def _judged(limits: Limits, *rows: tuple[int, float | None], owner: str | None = "") -> list[Level]:
     findings = Findings("broker")
     looked = [

@@ -1,10 +1,11 @@
 """What is wrong between a URL and a broker is said in words, and in one line."""
 
 import asyncio
-import http.server
+import os
+import re
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.support.brokers.rabbitmq_server import RabbitServer
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.brokers.tls import make_certificate, rabbitmq_lines, redis_lines
 from tests.support.ports import free_port
-from tests.worker.commands import command
+from tests.worker.commands import AWAY, RUN, command, web_page
 
 Case = tuple[str, str | None, Mapping[str, str]]
 """A URL, words that are expected (``None`` if all is well), and variables."""
@@ -27,37 +28,94 @@ _NOT_RUNNING = "is it running, and are host and port right?"
 @pytest.fixture
 def web_port() -> Iterator[int]:
     """A port at which something speaks HTTP."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
+    with web_page(HTTPStatus.OK) as port:
+        yield port
 
 
-async def _told(cases: Sequence[Case]) -> None:
+OUTAGES = {
+    f"status --transport {AWAY}": "127.0.0.1",
+    f"status --transport {AWAY.replace('redis:', 'amqp:')}": "127.0.0.1",
+    f"dead-letters list --json --transport {AWAY}": "cannot be reached",
+    f"dead-letters show an-id --transport {AWAY}": "cannot be reached",
+}
+MISTAKES = {
+    "status": "PREFACTOR_TRANSPORT_URL",
+    "status --transport memory://": "is no broker",
+    f"dead-letters replay --transport {AWAY}": "which ones? Name operations, or --instance ID, or --all",
+    f"dead-letters purge an-id --all --yes --transport {AWAY}": "one of them",
+    "check": "nothing to check: give --transport, or --api-url, or both",
+    "check --transport redis://here/?lease=secret": "Invalid value for --transport: ",
+    "check --api-url secret": "Invalid value for --api-url: ",
+    "check --strict --api-url http://h": "--strict is about a broker: give --transport",
+    "check --transport redis://h --max-age 5": "--max-age and --max-backlog are for --strict",
+    "check --transport redis://h --max-backlog 5": "--max-age and --max-backlog are for --strict",
+}
+MISTAKES_OF_RUN = {
+    "--transport kafka://localhost": "no transport for kafka://",
+    "--transport memory://": "never leave the agent's process",
+    f"--transport {AWAY}?colour=red": "option colour",
+    f"--transport {AWAY}?lease=soon": "option lease",
+    "--transport amqp://localhost?heartbeat=never": "option heartbeat",
+    "--transport kafka: --processes 3": "no transport for kafka://",
+    "--api-token-file /nowhere/token": "No such file",
+    f"--api-token-file {os.devnull}": "holds no token",
+    "--concurrency 0": "--concurrency",
+    "--api-url localhost": "api_url",
+    "--tranport redis://localhost": "--tranport",
+}
+WRONG_VARIABLES = {
+    ("PREFACTOR_TRANSPORT_URL", ""): "--transport",
+    ("PREFACTOR_TRANSPORT_URL", "kafka://localhost"): "no transport for kafka://",
+    ("PREFACTOR_API_TOKEN", ""): "PREFACTOR_API_TOKEN",
+    ("PREFACTOR_API_TOKEN", "a\nb"): "PREFACTOR_API_TOKEN",
+    ("PREFACTOR_CONCURRENCY", "many"): "PREFACTOR_CONCURRENCY",
+    ("PREFACTOR_BATCH", "100000"): "PREFACTOR_BATCH",
+    ("PREFACTOR_GRACE", "-1"): "PREFACTOR_GRACE",
+    ("PREFACTOR_LOG_FORMAT", "xml"): "PREFACTOR_LOG_FORMAT",
+    ("PREFACTOR_DRAIN", "perhaps"): "PREFACTOR_DRAIN",
+}
+
+
+@pytest.mark.timeout(600)  # many processes, each of which takes a second to start
+async def test_a_mistake_or_an_outage_is_told_in_one_line() -> None:
+    cases = [
+        *((line, {}, 1, words) for line, words in OUTAGES.items()),
+        *((line, {}, 2, words) for line, words in MISTAKES.items()),
+        *((f"run {line}", RUN, 2, words) for line, words in MISTAKES_OF_RUN.items()),
+        *(("run", RUN | {name: value}, 2, words) for (name, value), words in WRONG_VARIABLES.items()),
+    ]
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def check(line: str, variables: dict[str, str], status: int, words: str) -> None:
+        async with slots:
+            done = await command(*line.split(), **variables)
+        assert (done.status, done.output) == (status, ""), (line, variables)
+        assert re.fullmatch(r"prefactor-worker: [^\n]+\n", done.errors), (line, variables, done.errors)
+        assert words in done.errors, (line, variables)
+        assert "secret" not in done.errors, (line, variables)
+
+    await asyncio.gather(*(check(*case) for case in cases))
+
+
+async def _check(cases: Sequence[Case]) -> None:
     """Look at each URL, and hold what is printed against what is expected."""
     slots = asyncio.Semaphore(_AT_ONCE)
 
-    async def told(case: Case) -> str | None:
-        url, words, variables = case
+    async def check(url: str, words: str | None, variables: Mapping[str, str]) -> None:
         async with slots:
             done = await command("status", "--transport", url, **variables)
         if words is None:
-            return None if done.status == 0 else f"{url}: {done.errors}"
-        scheme = url.partition("://")[0]
-        right = (
-            done.status == 1
-            and words in done.errors
-            and (_NOT_RUNNING in words or _NOT_RUNNING not in done.errors)
-            and (scheme not in {"amqps", "rediss"} or f"{scheme}://" in done.errors)
-            and done.errors.count("\n") == 1
-            and not any(one in done.errors for one in ("secret", " object at 0x"))
-        )
-        return None if right else f"{url}: {done.status} {done.errors}"
+            assert done.status == 0, (url, done)
+            return
+        assert done.status == 1, (url, done)
+        assert words in done.errors, (url, done)
+        assert _NOT_RUNNING in words or _NOT_RUNNING not in done.errors, (url, done)
+        if (scheme := url.partition("://")[0]) in {"amqps", "rediss"}:
+            assert f"{scheme}://" in done.errors, (url, done)
+        assert done.errors.count("\n") == 1, (url, done)
+        assert not any(one in done.errors for one in ("secret", " object at 0x")), (url, done)
 
-    wrong = [one for one in await asyncio.gather(*map(told, cases)) if one is not None]
-    assert wrong == [], "\n".join(wrong)
+    await asyncio.gather(*(check(*case) for case in cases))
 
 
 async def test_rabbitmq(
@@ -71,7 +129,7 @@ async def test_rabbitmq(
     server = await asyncio.to_thread(make_rabbit_server, *rabbitmq_lines(certificate, tls))
     await asyncio.to_thread(server.ctl, "add_user", "stranger", "pw")
     here, trusted = "127.0.0.1", {"SSL_CERT_FILE": str(certificate.file)}
-    await _told(
+    await _check(
         [
             (server.url, None, {}),
             (f"amqp://{here}:{free_port()}/", _NOT_RUNNING, {}),
@@ -101,7 +159,7 @@ async def test_redis(
     tls = free_port()
     server = await asyncio.to_thread(make_redis_server, *redis_lines(certificate, tls))
     here, trusted = "127.0.0.1", {"SSL_CERT_FILE": str(certificate.file)}
-    await _told(
+    await _check(
         [
             (server.url, None, {}),
             (f"redis://{here}:{free_port()}/", _NOT_RUNNING, {}),
@@ -152,7 +210,7 @@ except MissingDriverError as error:
 async def test_a_missing_driver() -> None:
     slots = asyncio.Semaphore(_AT_ONCE)
 
-    async def told(url: str, drivers: set[str], extra: str, words: list[str] | None) -> str | None:
+    async def check(url: str, drivers: set[str], extra: str, words: list[str] | None) -> None:
         rest = _AGENT.format(url=url) if words is None else _COMMAND.format(url=url, words=words)
         async with slots:
             process = await asyncio.create_subprocess_exec(
@@ -163,13 +221,10 @@ async def test_a_missing_driver() -> None:
             )
             _, output = await process.communicate()
         errors = output.decode()
-        right = (
-            f"is not installed: pip install 'prefactor-core[{extra}]'" in errors
-            and errors.count("\n") == 1
-            and process.returncode == (1 if words is None else 2)
-            and errors.startswith("MissingDriverError" if words is None else "prefactor-worker: ")
-        )
-        return None if right else f"{url} {words}: {process.returncode} {errors}"
+        assert process.returncode == (1 if words is None else 2), (url, words, errors)
+        begin = "MissingDriverError" if words is None else "prefactor-worker"
+        line = rf"{begin}: .*is not installed: pip install 'prefactor-core\[{extra}\]'\n"
+        assert re.fullmatch(line, errors), (url, words, errors)
 
     drivers_of = {
         "redis://h": ({"redis", "hiredis"}, "redis"),
@@ -178,8 +233,6 @@ async def test_a_missing_driver() -> None:
         "amqps://h": ({"aiormq"}, "rabbitmq"),
     }
     commands = (["run"], ["check"], ["status"], ["dead-letters", "list"], None)
-    found = await asyncio.gather(
-        *(told(url, *missing, words) for url, missing in drivers_of.items() for words in commands)
+    await asyncio.gather(
+        *(check(url, *missing, words) for url, missing in drivers_of.items() for words in commands)
     )
-    wrong = [one for one in found if one is not None]
-    assert wrong == [], "\n".join(wrong)
