@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -52,12 +52,16 @@ def http(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
     return f"HTTP/1.1 {status}\r\n{head}\r\n".encode("latin-1") + body
 
 
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
 @asynccontextmanager
-async def asking(api: RawApi, *, timeout: float = 60.0) -> AsyncIterator[HttpApi]:
-    server = await asyncio.start_server(api.serve, "127.0.0.1", 0)
+async def asking(serve: Serve, *, timeout: float = 60.0, connect: float = 5.0) -> AsyncIterator[HttpApi]:
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
     config = HttpClientConfig(
-        api_url=f"http://127.0.0.1:{port}", api_token="S3CRET", request_timeout=timeout, connect_timeout=5
+        api_url=url, api_token="S3CRET", request_timeout=timeout, connect_timeout=connect
     )
     client = HttpApi(config, lambda: "test@1", connections=2)
     try:
@@ -68,13 +72,13 @@ async def asking(api: RawApi, *, timeout: float = 60.0) -> AsyncIterator[HttpApi
 
 
 async def answer(reply: bytes, path: str = "/api/v1/agent_spans") -> Reply:
-    async with asking(RawApi(reply)) as client:
+    async with asking(RawApi(reply).serve) as client:
         return await client.post(path, b"{}")
 
 
 async def test_gzip_is_asked_for_and_read() -> None:
     api = RawApi(http(gzip.compress(DONE), "Content-Encoding: gzip"))
-    async with asking(api) as client:
+    async with asking(api.serve) as client:
         reply = await client.ping()
     assert reply == Reply(200, {"status": "success", "details": {"status": "active"}})
     offered = [line for line in api.heads[0].lower().split(b"\r\n") if line.startswith(b"accept-encoding")]
@@ -120,7 +124,7 @@ async def test_bounds_of_a_reply() -> None:
 async def test_a_body_that_trickles_in_ends_with_the_whole_timeout() -> None:
     api = RawApi(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", trickle=True)
     began = time.monotonic()
-    async with asking(api, timeout=1.0) as client:
+    async with asking(api.serve, timeout=1.0) as client:
         found = await client.post(BULK_PATH, b"{}")
     assert found == Reply(None, failure="TimeoutError")
     assert time.monotonic() - began < 30  # it would go on for a day
@@ -164,7 +168,7 @@ async def test_a_token_that_cannot_be_sent_is_not_quoted(caplog: pytest.LogCaptu
 async def test_a_path_that_is_too_long_is_a_request_that_cannot_be_made(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with asking(RawApi(http(DONE))) as client:
+    async with asking(RawApi(http(DONE)).serve) as client:
         found = await client.get("/api/v1/agent_instance/" + "x" * 100_000)
     assert (found.status, found.reached) == (None, False)
     assert caplog.records == []
@@ -172,7 +176,7 @@ async def test_a_path_that_is_too_long_is_a_request_that_cannot_be_made(
 
 async def test_cookies_are_not_kept() -> None:
     api = RawApi(http(DONE, *(f"Set-Cookie: a{number}=b; Path=/" for number in range(100))))
-    async with asking(api) as client:
+    async with asking(api.serve) as client:
         for _ in range(3):
             assert (await client.ping()).status == 200
     assert len({len(head) for head in api.heads}) == 1
@@ -185,7 +189,7 @@ async def test_what_was_not_foreseen_is_said_once_until_a_request_works(
     def fails(*_: object, **__: object) -> None:
         raise RuntimeError("nobody\nthought of this")
 
-    async with asking(RawApi(http(DONE))) as client:
+    async with asking(RawApi(http(DONE)).serve) as client:
         for _ in range(2):
             with monkeypatch.context() as patch:
                 patch.setattr(httpx.AsyncClient, "stream", fails)
@@ -216,19 +220,10 @@ async def test_a_large_reply_that_waits_for_another_keeps_its_time() -> None:
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    config = HttpClientConfig(
-        api_url=f"http://127.0.0.1:{port}", api_token="t", request_timeout=whole - 1, connect_timeout=1
-    )
-    client = HttpApi(config, lambda: "test@1", connections=2)
-    first = asyncio.create_task(client.post(BULK_PATH, b"{}"))
-    second = asyncio.create_task(client.post(BULK_PATH, b"{}"))
-    await asyncio.sleep(whole * 0.6)
-    rest[0].set()
-    await asyncio.sleep(whole * 0.6)
-    rest[1].set()
-    replies = await asyncio.gather(first, second)
-    await client.close()
-    server.close()
+    async with asking(serve, timeout=whole - 1, connect=1) as client:
+        both = [asyncio.create_task(client.post(BULK_PATH, b"{}")) for _ in range(2)]
+        for event in rest:
+            await asyncio.sleep(whole * 0.6)
+            event.set()
+        replies = await asyncio.gather(*both)
     assert [reply.status for reply in replies] == [200, 200]

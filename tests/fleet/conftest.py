@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.brokers.rabbitmq_server import RabbitServer
+from tests.support.brokers.redis_server import RedisServer
 from tests.support.fleet import Fleet, running_fleet
 
 
@@ -16,6 +18,14 @@ def transport_url(request: pytest.FixtureRequest) -> str:
         return f"{url}?prefix={request.getfixturevalue('redis_prefix')}&lease=3"
     prefix = request.getfixturevalue("amqp_prefix")
     return f"{request.getfixturevalue('amqp_url')}?prefix={prefix}&heartbeat=2"
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def server(request: pytest.FixtureRequest) -> RedisServer | RabbitServer:
+    """A broker of the test's own."""
+    found = request.getfixturevalue("redis_server" if request.param == "redis" else "rabbit_server")
+    assert isinstance(found, RedisServer | RabbitServer)
+    return found
 
 
 @pytest.fixture

@@ -113,9 +113,8 @@ async def test_a_leader_killed_under_load(cluster: Cluster, tmp_path: Path, work
     """With nothing drained before the kill, whatever was confirmed must be on the other nodes."""
     async with running_fleet(cluster.url, tmp_path) as fleet:
         if cluster.url.startswith("amqp"):  # all queues are there before anything of it is killed
-            end = RabbitBroker(fleet.url).publishing()
-            assert await end.partitions() == cluster.partitions
-            await end.disconnect()
+            async with RabbitBroker(fleet.url).publishing() as end:
+                assert await end.partitions() == cluster.partitions
         enough = tmp_path / "enough"  # a busy machine must not end the load before the kill
         agent = await fleet.agent(*LOAD, "--until", str(enough))
         worker = await fleet.worker() if working else None
@@ -150,8 +149,7 @@ async def test_a_master_that_lost_its_replica(redis_cluster: RedisCluster, redis
     key = stream_of(redis_prefix, 0)
     master = await asyncio.to_thread(redis_cluster.master_of, key)
     replica = await asyncio.to_thread(redis_cluster.replica_of, master)
-    end = RedisBroker(redis_url_of(redis_cluster, redis_prefix)).publishing()
-    try:
+    async with RedisBroker(redis_url_of(redis_cluster, redis_prefix)).publishing() as end:
         await end.publish(0, [b"1"])
         replica.kill()
         for _ in range(5):
@@ -169,5 +167,3 @@ async def test_a_master_that_lost_its_replica(redis_cluster: RedisCluster, redis
 
         await until(is_published, 180)
         assert await asyncio.to_thread(master.command, "XLEN", key) == 3
-    finally:
-        await end.disconnect()

@@ -12,6 +12,7 @@ from tests.fleet.scenario import published
 from tests.support.fleet import Fleet
 from tests.support.operations import finish_span
 from tests.support.watching import dead_letters
+from tests.worker.commands import open_queue
 
 FORGED: Final = "FORGED"
 LINE: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (DEBUG|INFO|WARNING|ERROR|CRITICAL) .*\[\d+\]")
@@ -51,17 +52,12 @@ def hostile(instance: str, number: int, change: dict[str, Any]) -> bytes:
 async def test_good_operations_are_delivered_beside_hostile_ones(fleet: Fleet) -> None:
     ids = PfidFactory()
     puts = await published(fleet, await fleet.agent("--instances", "6", "--tasks", "6", "--spans", "6"))
-    queue = fleet.queue()
-    end = queue.broker.publishing()
-    try:
+    async with open_queue(fleet.url) as queue, queue.broker.publishing() as end:
         partitions = await end.partitions()
         for number, change in enumerate(HOSTILE.values()):
             instance = ids.new()
             data = hostile(instance, number, change)
             await end.publish(partition_of(instance, partitions), [data])
-    finally:
-        await end.disconnect()
-        await queue.disconnect()
     log = (await fleet.drain()).log
     assert [line for line in log.splitlines() if not LINE.fullmatch(line)] == []
     assert FORGED not in log

@@ -17,7 +17,7 @@ import pytest
 
 from prefactor_emulator.model import OperationType
 from prefactor_emulator.verify_files import read_puts
-from tests.fleet.scenario import check, nothing_waits, published, stop
+from tests.fleet.scenario import check, nothing_waits, published, stop, url_at
 from tests.fleet.test_poison import check_killed, short, supervised
 from tests.support.brokers.rabbitmq_server import RabbitServer
 from tests.support.brokers.redis_server import RedisServer
@@ -145,6 +145,14 @@ async def lost_everything(worker: Probed) -> None:
     await until(lambda: owned(worker, lambda number: number == 0), 180, "it notices")
 
 
+async def restarted(server: RedisServer | RabbitServer, longer: float, worker: Probed) -> None:
+    """Kill a broker, and start it so much later than the worker has noticed."""
+    await asyncio.to_thread(server.kill)
+    await lost_everything(worker)
+    await asyncio.sleep(longer)
+    await asyncio.to_thread(server.start)
+
+
 @pytest.mark.parametrize("outage", ["frozen", "restarted", "frozen worker"])
 async def test_redis_or_its_worker_gone_longer_than_the_lease(
     redis_server: RedisServer, tmp_path: Path, partitions: int, outage: str
@@ -155,12 +163,6 @@ async def test_redis_or_its_worker_gone_longer_than_the_lease(
         await asyncio.sleep(LEASE_SECONDS)
         redis_server.thaw()
 
-    async def restarted(worker: Probed) -> None:
-        await asyncio.to_thread(redis_server.kill)
-        await lost_everything(worker)
-        await asyncio.sleep(LEASE_SECONDS)
-        await asyncio.to_thread(redis_server.start)
-
     async def frozen_worker(worker: Probed) -> None:
         worker.child.signal(signal.SIGSTOP)
         await asyncio.sleep(2 * LEASE_SECONDS)
@@ -168,22 +170,15 @@ async def test_redis_or_its_worker_gone_longer_than_the_lease(
 
     outages: dict[str, Outage] = {
         "frozen": frozen,
-        "restarted": restarted,
+        "restarted": partial(restarted, redis_server, LEASE_SECONDS),
         "frozen worker": frozen_worker,
     }
-    prefix = f"innocents-{uuid.uuid4().hex[:8]}"
-    url = f"{redis_server.url}?prefix={prefix}&lease={LEASE_SECONDS:.0f}&partitions={partitions}"
-    async with running_fleet(url, tmp_path) as fleet:
+    url = short(url_at(redis_server, f"innocents-{uuid.uuid4().hex[:8]}"))
+    async with running_fleet(f"{url}&partitions={partitions}", tmp_path) as fleet:
         await survives(fleet, outages[outage])
 
 
 async def test_rabbitmq_restarted(rabbit_server: RabbitServer, tmp_path: Path, partitions: int) -> None:
-    async def restarted(worker: Probed) -> None:
-        await asyncio.to_thread(rabbit_server.kill)
-        await lost_everything(worker)
-        await asyncio.to_thread(rabbit_server.start)
-
-    prefix = f"innocents-{uuid.uuid4().hex[:8]}"
-    url = f"{rabbit_server.url}?prefix={prefix}&heartbeat=2&partitions={partitions}"
-    async with running_fleet(url, tmp_path) as fleet:
-        await survives(fleet, restarted, RESTARTS)
+    url = url_at(rabbit_server, f"innocents-{uuid.uuid4().hex[:8]}")
+    async with running_fleet(f"{url}&partitions={partitions}", tmp_path) as fleet:
+        await survives(fleet, partial(restarted, rabbit_server, 0.0), RESTARTS)

@@ -6,17 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from prefactor_core import Operation, PrefactorCoreClient, PrefactorCoreConfig, SchemaRegistry
+from prefactor_core import Operation
 from prefactor_core.broker.dead_letters import Selection, StoredDeadLetter
 from prefactor_core.identifiers import PfidFactory
 from prefactor_core.operations import OperationType as Kind
-from prefactor_emulator.model import OperationType
-from prefactor_emulator.verify_files import read_puts
-from tests.fleet.scenario import Notes, key_of, keys_of, published, stop, takes_effect
+from tests.fleet.scenario import VERSION, Notes, client_of, key_of, keys_of, stop, takes_effect
 from tests.support.fleet import TOKEN, Figures, Fleet, running_fleet, until
 from tests.support.poisoned_worker import DEATH
 from tests.support.ports import free_port
 from tests.support.watching import Probed, dead_letters, fault_hits, set_faults
+from tests.worker.commands import open_queue
 
 CRASHES = 3
 """Until a partition is handled one operation at a time."""
@@ -26,7 +25,6 @@ KILLED = "its workers crashed each time they handled it"
 FOLLOWS = f"follows a lost operation: {KILLED}"
 NEIGHBOURS = 8
 SPANS = 6
-VERSION = {"name": "poison", "external_identifier": "1"}
 
 
 def short(url: str) -> str:
@@ -82,33 +80,9 @@ def reasons(records: list[StoredDeadLetter]) -> dict[str, tuple[str, int, str | 
     return {key_of(record): (record.reason, record.attempts, record.reply) for record in records}
 
 
-async def test_a_poison_is_dead_lettered_and_its_neighbours_are_delivered(
-    transport_url: str, tmp_path: Path
-) -> None:
-    async with running_fleet(short(transport_url), tmp_path) as fleet, asyncio.timeout(300):
-        agent = await fleet.agent("--instances", "24", "--tasks", "24", "--spans", "24")
-        operations = 24 * (3 + 2 * 24)
-        await published(fleet, agent)
-        # The end of a span: nothing depends on it.
-        puts = list(read_puts(str(fleet._puts[0])))
-        poison = next(put for put in puts[100:] if put.type is OperationType.FINISH_SPAN)
-        worker, deaths = await supervised(fleet, poison.key, operations)
-        await stop(worker.child)
-        await check_killed(fleet, poison.key, operations)
-    # A crash with progress since the last one does not count.
-    assert CRASHES + ATTEMPTS <= len(deaths) <= CRASHES + ATTEMPTS + 3, deaths
-
-
-# -- what depends on a poison
-
-
 async def work(fleet: Fleet, notes: Notes, lost: str) -> None:
     """Run instances whose spans nobody ends, and one with spans below each other, which is not finished."""
-    schemas = SchemaRegistry()
-    for name in ("leaf", "top", "below"):
-        schemas.register(name, {"type": "object"})
-    config = PrefactorCoreConfig(transport_url=fleet.url, schema_registry=schemas)
-    async with PrefactorCoreClient(config, notes) as client:
+    async with client_of(fleet, notes, "leaf", "top", "below") as client:
 
         async def run(instance_id: str | None) -> None:
             instance = await client.create_agent_instance(agent_version=VERSION, instance_id=instance_id)
@@ -154,6 +128,7 @@ async def test_what_depends_on_a_poison_is_set_aside_unsent_and_can_be_replayed(
         letters = reasons(await dead_letters(fleet))
         assert letters.pop(poison.idempotency_key or "") == (KILLED, ATTEMPTS, None)
         assert letters == dict.fromkeys(keys_of(followers), (FOLLOWS, 0, None))
+        # A crash with progress since the last one does not count.
         assert CRASHES + ATTEMPTS <= len(deaths) <= CRASHES + ATTEMPTS + 3, deaths
         assert await fault_hits(fleet.emulator) == [0] * len(counters)
         found = notes.compared(fleet)
@@ -168,10 +143,9 @@ async def test_what_depends_on_a_poison_is_set_aside_unsent_and_can_be_replayed(
 
         # Mended, they are replayed, and the worker that has dead_lettered them carries them out.
         (fleet.folder / "poison").write_text("")
-        queue = fleet.queue()
-        replay = await queue.dead_letters.replay(Selection())
+        async with open_queue(fleet.url) as queue:
+            replay = await queue.dead_letters.replay(Selection())
         assert (replay.replayed, replay.unreadable) == (len(doomed), 0)
-        await queue.disconnect()
         await takes_effect(fleet, len(notes.operations))
         assert all(hits > 0 for hits in await fault_hits(fleet.emulator))
         await stop(worker.child)

@@ -12,8 +12,7 @@ import aio_pika
 import pytest
 import redis
 
-from prefactor_core import PrefactorCoreClient, PrefactorCoreConfig, SchemaRegistry
-from tests.fleet.scenario import backlog, check, published, stop, takes_effect
+from tests.fleet.scenario import VERSION, backlog, check, client_of, published, stop, takes_effect, url_at
 from tests.support.brokers.proxy import Proxy
 from tests.support.brokers.rabbitmq_server import RabbitServer
 from tests.support.brokers.redis_server import RedisServer
@@ -29,11 +28,6 @@ class Site:
     broker: RedisServer | RabbitServer
     fleet: Fleet
     prefix: str
-
-    async def restart(self) -> None:
-        """Kill the broker, and start it again."""
-        await asyncio.to_thread(self.broker.kill)
-        await asyncio.to_thread(self.broker.start)
 
     async def delete_all(self) -> None:
         """Delete every stream or queue of ours."""
@@ -65,19 +59,12 @@ class Site:
             return int(found["used_memory"])
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
-async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
-    broker: RedisServer | RabbitServer
+@pytest.fixture
+async def site(server: RedisServer | RabbitServer, tmp_path: Path) -> AsyncIterator[Site]:
     # Of each test its own: what one leaves behind in a server is not the next one's fault.
     prefix = f"test-{uuid.uuid4().hex[:12]}"
-    if request.param == "redis":
-        broker = request.getfixturevalue("redis_server")
-        url = f"{broker.url}?prefix={prefix}&lease=3"
-    else:
-        broker = request.getfixturevalue("rabbit_server")
-        url = f"{broker.url}?prefix={prefix}&heartbeat=2"
-    async with running_fleet(url, tmp_path) as fleet:
-        yield Site(broker, fleet, prefix)
+    async with running_fleet(url_at(server, prefix), tmp_path) as fleet:
+        yield Site(server, fleet, prefix)
 
 
 async def drained(fleet: Fleet, puts: int) -> None:
@@ -98,16 +85,6 @@ async def working(fleet: Fleet) -> AsyncIterator[None]:
     await until(lambda: "gained" in worker.log)
     yield
     await stop(worker)
-
-
-async def test_a_broker_restarted_under_load(site: Site) -> None:
-    async with working(site.fleet):
-        agent = await site.fleet.agent(*PACED, "--pace", "0.6")  # it goes on for longer than a restart takes
-        await takes_effect(site.fleet, 200)
-        await site.restart()
-        await more_effects(site.fleet, 200)
-        puts = await published(site.fleet, agent)
-    await drained(site.fleet, puts)
 
 
 async def test_connections_reset_swallowed_and_refused(site: Site) -> None:
@@ -148,16 +125,12 @@ async def waiting(fleet: Fleet, number: int) -> bool:
 
 async def test_streams_and_queues_deleted(site: Site) -> None:
     """What had been delivered stays so, and what is put afterwards goes through, through both ends."""
-    schemas = SchemaRegistry()
-    schemas.register("a", {"type": "object"})
-    config = PrefactorCoreConfig(transport_url=site.fleet.url, schema_registry=schemas)
-    version = {"name": "deleted", "external_identifier": "1"}
     worker = await site.fleet.worker()
-    async with PrefactorCoreClient(config) as client:
+    async with client_of(site.fleet, None, "a") as client:
         for round_ in range(3):
             for _ in range(20):
                 async with (
-                    client.create_agent_instance(agent_version=version) as instance,
+                    client.create_agent_instance(agent_version=VERSION) as instance,
                     instance.span("a"),
                 ):
                     pass

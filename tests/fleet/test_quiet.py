@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.scenario import check, published, stop, takes_effect
+from tests.fleet.scenario import check, published, stop, takes_effect, url_at
 from tests.support.brokers.rabbitmq_server import RabbitServer
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.fleet import Child, Fleet, running_fleet, until
@@ -20,14 +20,6 @@ UNDER_WAY = 1_000
 """Operations; those of two or three seconds."""
 
 pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(params=["redis", "rabbitmq"])
-def server(request: pytest.FixtureRequest) -> RedisServer | RabbitServer:
-    """A broker of this test's own."""
-    found = request.getfixturevalue(f"{'redis' if request.param == 'redis' else 'rabbit'}_server")
-    assert isinstance(found, RedisServer | RabbitServer)
-    return found
 
 
 def kinds(log: str) -> Counter[str]:
@@ -55,9 +47,8 @@ async def restart(server: RedisServer | RabbitServer, fleet: Fleet, agent: Child
 
 
 async def test_five_restarts_make_a_few_lines(server: RedisServer | RabbitServer, tmp_path: Path) -> None:
-    options = "prefix=quiet&lease=3" if isinstance(server, RedisServer) else "prefix=quiet&heartbeat=2"
     enough = tmp_path / "enough"
-    async with running_fleet(f"{server.url}?{options}", tmp_path) as fleet:
+    async with running_fleet(url_at(server), tmp_path) as fleet:
         workers = [await fleet.worker(), await fleet.worker()]
         agent = await fleet.agent(
             *("--instances", "24", "--tasks", "24", "--spans", "4", "--pace", "0.5", "--bytes", "300"),

@@ -1,21 +1,15 @@
 """One schema and one registration that the API never takes, among 50 instances: who suffers, who does not."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import datetime
 
-from prefactor_core import (
-    AgentInstanceHandle,
-    OperationType,
-    PrefactorCoreClient,
-    PrefactorCoreConfig,
-    SchemaRegistry,
-)
+from prefactor_core import AgentInstanceHandle, OperationType, PrefactorCoreClient
 from prefactor_core.broker.dead_letters import StoredDeadLetter
 from prefactor_core.identifiers import PfidFactory
 from tests.fleet.scenario import (
+    VERSION,
     Notes,
+    client_of,
     key_of,
     keys_of,
     operation_of,
@@ -32,18 +26,6 @@ TURNS = 10
 PACE = 0.2
 DELAY_SECONDS = 1.0 if FULL else 10.0
 """How much later others may be: what was promised, or where other work slows everything, what waits show."""
-VERSION = {"name": "rejections", "external_identifier": "1"}
-
-
-@asynccontextmanager
-async def agent(fleet: Fleet, notes: Notes) -> AsyncIterator[PrefactorCoreClient]:
-    schemas = SchemaRegistry()
-    for name in ("good", "bad"):
-        schemas.register(name, {"type": "object"})
-    async with PrefactorCoreClient(
-        PrefactorCoreConfig(transport_url=fleet.url, schema_registry=schemas), notes
-    ) as client:
-        yield client
 
 
 async def turns(instance: AgentInstanceHandle, number: int) -> None:
@@ -99,7 +81,7 @@ async def test_only_what_is_rejected_and_what_depends_on_it_suffers(fleet: Fleet
     notes = Notes(fleet)
     refused = PfidFactory().new()
     probed = await probed_worker(fleet)
-    async with agent(fleet, notes) as client:
+    async with client_of(fleet, notes, "good", "bad") as client:
         await work(client)  # makes streams and queues, and warms everything up
         await until(lambda: probed.answers("/readyz", 200), 180, "it is ready")
         # How long it takes where nothing is wrong.

@@ -10,7 +10,9 @@ from functools import partial
 from prefactor_core import AgentInstanceHandle, OperationType
 from prefactor_core.broker.dead_letters import StoredDeadLetter
 from tests.fleet.scenario import (
+    VERSION,
     Notes,
+    client_of,
     effect_keys,
     key_of,
     keys_of,
@@ -20,7 +22,7 @@ from tests.fleet.scenario import (
     stop,
     takes_effect,
 )
-from tests.fleet.test_rejections import VERSION, agent, replay_all, until_letters
+from tests.fleet.test_rejections import replay_all, until_letters
 from tests.support.fleet import Fleet, until
 from tests.support.watching import FULL, dead_letters, set_faults
 
@@ -33,7 +35,7 @@ async def test_what_the_api_refuses_again_stays_a_dead_letter(fleet: Fleet) -> N
     notes = Notes(fleet)
     await fleet.worker()
     await set_faults(fleet.emulator, REFUSED)
-    async with agent(fleet, notes) as client:
+    async with client_of(fleet, notes, "good", "bad") as client:
         instance = await client.create_agent_instance(agent_version=VERSION)
         await instance.start()
         for _ in range(3):
@@ -70,7 +72,7 @@ def says_why_now(after: StoredDeadLetter, before: StoredDeadLetter) -> bool:
 
 async def refused_spans(fleet: Fleet, notes: Notes) -> list[AgentInstanceHandle]:
     """Run instances whose last spans are refused; none of them is finished."""
-    async with agent(fleet, notes) as client:
+    async with client_of(fleet, notes, "good", "bad") as client:
 
         async def run() -> AgentInstanceHandle:
             instance = await client.create_agent_instance(agent_version=VERSION)
