@@ -21,7 +21,29 @@ import pytest
 # Before they are imported: their asserts say what they saw, as those of tests do.
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 
-from prefactor_core.testing.contract import QueueContract, TransportContract  # noqa: E402
+from prefactor_core.testing.agents import BufferContract, PublishingContract  # noqa: E402
+from prefactor_core.testing.crashes import CrashContract  # noqa: E402
+from prefactor_core.testing.dead_letters import DeadLetterContract  # noqa: E402
+from prefactor_core.testing.delivery import DeliveryContract  # noqa: E402
+from prefactor_core.testing.drivers import DriverContract  # noqa: E402
+from prefactor_core.testing.fleets import FleetContract  # noqa: E402
+from prefactor_core.testing.leases import LeaseContract  # noqa: E402
 from prefactor_core.testing.transport import Transport  # noqa: E402
 
 __all__ = ["QueueContract", "Transport", "TransportContract"]
+
+
+class QueueContract(DeliveryContract, BufferContract):
+    """What every queue holds, also one that ends in this process."""
+
+
+class TransportContract(
+    QueueContract,
+    PublishingContract,
+    FleetContract,
+    CrashContract,
+    DeadLetterContract,
+    DriverContract,
+    LeaseContract,
+):
+    """What a transport holds that several processes share."""

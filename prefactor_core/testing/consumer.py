@@ -1,12 +1,11 @@
 """A consumer in a process of its own, for tests that kill it or freeze it.
 
-    python -m prefactor_core.testing.consumer URL [--handle N] [--die-on KEY] [--reject KEY] [--workers N]
+    python -m prefactor_core.testing.consumer URL '{"handle": 5, "die_on": [], "reject": [KEY], "workers": 1}'
 
 It says what it does in lines of JSON, ``{"event": "handling", "key": ..., "maybe_sent": ...}`` first of all
 for each operation, and obeys two words on its standard input: ``go`` and ``stop``.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -14,15 +13,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
-from prefactor_core.config import PrefactorCoreConfig
 from prefactor_core.execution.handler import ONE_ITEM, BatchLimits
 from prefactor_core.execution.outcome import SETTLED, Dead, Outcome
-from prefactor_core.operations import Operation
 from prefactor_core.plugins import create_queue
-from prefactor_core.queue.base import Delivery
 from prefactor_core.queue.executor import TaskExecutor
-from prefactor_core.testing.operations import REJECTED
+from prefactor_core.testing.operations import REJECTED, key_of
+from prefactor_core.transport import Delivery, Operation, PrefactorCoreConfig
 
 
 def say(event: str, **more: object) -> None:
@@ -32,40 +30,34 @@ def say(event: str, **more: object) -> None:
 
 
 class Handler:
-    """Handles operations as it was told on the command line.
-
-    Args:
-        handle: How many to handle; those after them wait for ``go``. ``None`` handles all.
-        die_on: Keys of operations that kill the process that handles them.
-        reject: Keys of operations that are dead-lettered.
-    """
+    """Handles operations as it was told; ``processes.worker`` says how."""
 
     limits: BatchLimits = ONE_ITEM
 
     def __init__(self, handle: int | None, die_on: Sequence[str], reject: Sequence[str]) -> None:
         self._left = handle
-        self._die_on = frozenset(die_on)
-        self._reject = frozenset(reject)
+        self._die_on = die_on
+        self._reject = reject
         self.gate = asyncio.Event()
 
     async def handle(self, deliveries: Sequence[Delivery[Operation]]) -> list[Outcome]:
         """Handle one operation, or wait with it for ``go``."""
         (delivery,) = deliveries
-        key = delivery.item.idempotency_key or ""
+        key = key_of(delivery.item)
         say("handling", key=key, maybe_sent=delivery.maybe_sent)
         if key in self._die_on:
             os.kill(os.getpid(), signal.SIGKILL)
-        if self._left is not None:
-            if self._left == 0:
-                await self.gate.wait()
-            else:
-                self._left -= 1
+        if self._left == 0:
+            await self.gate.wait()
+        elif self._left is not None:
+            self._left -= 1
         say("handled", key=key)
         return [Dead(REJECTED) if key in self._reject else SETTLED]
 
 
-async def consume(url: str, handler: Handler, workers: int) -> None:
+async def consume(url: str, *, workers: int, **told: Any) -> None:
     """Consume until ``stop`` or the end of the input."""
+    handler = Handler(**told)
     queue = create_queue(url, PrefactorCoreConfig())
     executor = TaskExecutor(queue, handler, num_workers=workers)
     executor.start()
@@ -83,21 +75,5 @@ async def consume(url: str, handler: Handler, workers: int) -> None:
     say("ended", **asdict(executor.account), held=executor.held)
 
 
-def main() -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("url")
-    parser.add_argument("--handle", type=int)
-    parser.add_argument("--die-on", action="append", default=[])
-    parser.add_argument("--reject", action="append", default=[])
-    parser.add_argument("--workers", type=int, default=1)
-    options = parser.parse_args()
-
-    async def run() -> None:
-        await consume(options.url, Handler(options.handle, options.die_on, options.reject), options.workers)
-
-    asyncio.run(run())
-
-
 if __name__ == "__main__":
-    main()
+    asyncio.run(consume(sys.argv[1], **json.loads(sys.argv[2])))

@@ -1,30 +1,33 @@
-"""The contract, part 8: looking after dead letters."""
+"""What becomes of dead letters, and of messages that nobody can read: kept, shown, never in the way."""
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
 from prefactor_core.broker.dead_letters import Selection, StoredDeadLetter
-from prefactor_core.broker.queue import BrokerQueue
-from prefactor_core.operations import Operation
-from prefactor_core.queue.base import DeadLetter
-from prefactor_core.testing.base import Contract
-from prefactor_core.testing.operations import by_instance, interleaved, keys_of, notes
-from prefactor_core.testing.receiving import eventually, handle, items, receive
-from prefactor_core.testing.transport import Transport
+from prefactor_core.broker.envelope import Envelope, encode
+from prefactor_core.testing.operations import by_instance, instances_in, interleaved, keys_of, note, notes
+from prefactor_core.testing.receiving import drained, eventually, handle, items, receive
+from prefactor_core.testing.transport import PARTITIONS, Contract, Transport
+from prefactor_core.transport import BrokerQueue, DeadLetter, Operation
 
 _ALL = Selection()
 _REASON = "rejected: naïve"
 
 
-async def dead_letter_all(queue: BrokerQueue, put: list[Operation], within: float) -> None:
-    """Put operations and give all of them up."""
-    for operation in put:
-        await queue.put(operation)
-    deliveries = await receive(queue, len(put), within)
-    letters = [(one, DeadLetter(one.item, _REASON, attempts=4, reply='{"code": 422}')) for one in deliveries]
-    assert not await queue.dead_letter(letters)
-    await eventually(queue.depth, lambda depth: depth == 0, within)
+@asynccontextmanager
+async def dead_lettered(transport: Transport, put: list[Operation]) -> AsyncIterator[BrokerQueue]:
+    """Yield a queue with operations that were put and dead-lettered."""
+    async with transport.shared(*put) as queue:
+        deliveries = await receive(queue, len(put), transport.patience)
+        letter = partial(DeadLetter, reason=_REASON, attempts=4, reply='{"code": 422}')
+        assert not await queue.dead_letter([(one, letter(one.item)) for one in deliveries])
+        await drained(queue, transport.patience)
+        yield queue
 
 
 async def listed(queue: BrokerQueue, selection: Selection = _ALL) -> list[StoredDeadLetter]:
@@ -38,27 +41,52 @@ def operations_of(records: list[StoredDeadLetter]) -> list[Operation]:
     return [envelope.operation for envelope in envelopes if envelope is not None]
 
 
+def altered(**changes: object) -> bytes:
+    """Return an envelope with other values; ``None`` removes a name."""
+    fields = json.loads(encode(Envelope("an-id", 1, note("instance", 1)))) | changes
+    return json.dumps({name: value for name, value in fields.items() if value is not None}).encode()
+
+
+NEWER = altered(v=2, more={"of": "it"})
+GARBAGE = [
+    b"",
+    b"\x80\x04garbage\xff\xfe\x00",
+    b"[]",
+    b'{"v":1',
+    NEWER,
+    altered(v="1"),
+    altered(id=None),
+    altered(type="drop_everything"),
+    altered(at="yesterday"),
+    altered(body=None),
+    altered(instance="another"),
+]
+
+
 class DeadLetterContract(Contract):
-    """Put, list, show, replay, purge."""
+    """Put, list, show, replay, purge; what this release cannot read is kept, too."""
 
     async def test_a_dead_letter_says_everything(self, transport: Transport) -> None:
-        """Given a dead letter, when it is shown, then the operation is as it was, with the reason."""
-        put = notes("instance", 1)
-        async with transport.shared() as queue:
-            await dead_letter_all(queue, put, transport.patience)
-            (record,) = await listed(queue)
-        envelope = record.read()
-        assert envelope is not None
-        assert (envelope.operation.type, envelope.operation.timestamp) == (put[0].type, put[0].timestamp)
-        assert keys_of([envelope.operation]) == keys_of(put)
-        assert (record.reason, record.attempts, record.reply) == (_REASON, 4, '{"code": 422}')
-        assert record.id == envelope.id
+        """Given dead letters, when all have ended, then a later process finds each as it was, with why."""
+        put = notes("instance", 250)
+        async with dead_lettered(transport, put):
+            pass
+        async with transport.shared() as later:
+            records = await listed(later)
+            assert await later.dead_letters.purge(_ALL) == 250
+        operations = operations_of(records)
+        assert keys_of(operations) == keys_of(put)
+        assert [(one.type, one.timestamp) for one in operations] == [(one.type, one.timestamp) for one in put]
+        for record in records:
+            assert (record.reason, record.attempts, record.reply) == (_REASON, 4, '{"code": 422}')
+            envelope = record.read()
+            assert envelope is not None
+            assert record.id == envelope.id
 
-    async def test_listing(self, transport: Transport) -> None:
-        """Given dead letters of several instances, when some are asked for, then those come, in order."""
+    async def test_listing_and_purging(self, transport: Transport) -> None:
+        """Given dead letters, when some are listed, then those come, in order; purged, they are gone."""
         put = interleaved([notes(f"instance{number}", 4) for number in range(5)])
-        async with transport.shared() as queue:
-            await dead_letter_all(queue, put, transport.patience)
+        async with dead_lettered(transport, put) as queue:
             records = await listed(queue)
             assert by_instance(operations_of(records)) == by_instance(put)
             of_two = await listed(queue, Selection(instance="instance2"))
@@ -68,11 +96,16 @@ class DeadLetterContract(Contract):
             assert len(await listed(queue)) == len(put), "looking takes nothing away"
             async with queue.broker.dead_letters() as end:
                 assert await end.count() == len(put)
+            assert await queue.dead_letters.purge(Selection(ids={of_two[0].id})) == 1
+            assert len(await listed(queue)) == len(put) - 1
+            assert await queue.dead_letters.purge(_ALL) == len(put) - 1
+            assert await queue.dead_letters.purge(_ALL) == 0
+            assert await listed(queue) == []
+            assert await queue.depth() == 0, "none is delivered"
 
     async def test_clearing(self, transport: Transport) -> None:
         """Given operations and dead letters that nobody wants, when all is cleared, then nothing is left."""
-        async with transport.shared() as queue:
-            await dead_letter_all(queue, notes("given-up", 3), transport.patience)
+        async with dead_lettered(transport, notes("given-up", 3)) as queue:
             for operation in notes("waiting", 3):
                 await queue.put(operation)
             assert await queue.flush(transport.patience)
@@ -80,33 +113,26 @@ class DeadLetterContract(Contract):
         assert transport.leftovers is not None
         assert not list(await transport.leftovers())
 
-    async def test_replaying_an_instance(self, transport: Transport) -> None:
-        """Given dead letters, when an instance is replayed, then it comes in sequence, as maybe sent."""
-        put = interleaved([notes("one", 5), notes("two", 5)])
-        async with transport.shared() as queue:
-            await dead_letter_all(queue, put, transport.patience)
-            assert (await queue.dead_letters.replay(Selection(instance="one"))).replayed == 5
+    async def test_replaying(self, transport: Transport) -> None:
+        """Given dead letters, when an instance is replayed and then all, then they come in sequence."""
+        first, *others = [notes(f"instance{number}", 5) for number in range(6)]
+        async with dead_lettered(transport, interleaved([first, *others])) as queue:
+            assert (await queue.dead_letters.replay(Selection(instance="instance0"))).replayed == 5
             again = await receive(queue, 5, transport.patience)
-            assert keys_of(items(again)) == keys_of(notes("one", 5))
+            assert keys_of(items(again)) == keys_of(first)
             assert all(one.maybe_sent for one in again), "the API is asked whether it has them"
             assert not await queue.settle(again)
-            assert keys_of(operations_of(await listed(queue))) == keys_of(notes("two", 5))
-
-    async def test_replaying_everything(self, transport: Transport) -> None:
-        """Given dead letters of many instances, when all are replayed, then each comes in its sequence."""
-        put = interleaved([notes(f"instance{number}", 5) for number in range(6)])
-        async with transport.shared() as queue:
-            await dead_letter_all(queue, put, transport.patience)
-            assert (await queue.dead_letters.replay(Selection())).replayed == 30
-            assert by_instance(await handle(queue, 30, transport.patience)) == by_instance(put)
+            rest = by_instance(interleaved(others))
+            assert by_instance(operations_of(await listed(queue))) == rest
+            assert (await queue.dead_letters.replay(_ALL)).replayed == 25
+            assert by_instance(await handle(queue, 25, transport.patience)) == rest
             assert await listed(queue) == []
 
     async def test_replaying_with_a_new_key(self, transport: Transport) -> None:
         """Given a dead letter, when it is replayed with a new key, then it comes as new work."""
         put = notes("instance", 2)
-        async with transport.shared() as queue:
-            await dead_letter_all(queue, put, transport.patience)
-            assert (await queue.dead_letters.replay(Selection(), new_key=True)).replayed == 2
+        async with dead_lettered(transport, put) as queue:
+            assert (await queue.dead_letters.replay(_ALL, new_key=True)).replayed == 2
             again = await receive(queue, 2, transport.patience)
             assert not set(keys_of(items(again))) & set(keys_of(put))
             assert [one.item.payload["payload"]["value"] for one in again] == [0, 1]
@@ -116,11 +142,10 @@ class DeadLetterContract(Contract):
     async def test_a_replay_is_answered(self, transport: Transport) -> None:
         """Given dead letters that are replayed, when some are refused again, then the replay says which."""
         put = notes("instance", 3)
-        async with transport.shared() as queue, transport.shared() as operator:
+        async with transport.shared() as operator, dead_lettered(transport, put) as queue:
             async with operator.broker.dead_letters() as end:
                 if await end.open_answers() is None:
                     pytest.skip("this transport has no way back to the command that replays")
-            await dead_letter_all(queue, put, transport.patience)
             replaying = asyncio.create_task(operator.dead_letters.replay(_ALL, wait=transport.patience))
             again = await receive(queue, 3, transport.patience)
             assert not await queue.settle(again[:1])
@@ -136,34 +161,43 @@ class DeadLetterContract(Contract):
         async with transport.shared() as queue:
             async with queue.broker.dead_letters() as end:
                 address = await end.open_answers()
-            consuming = queue.broker.consuming()
-            try:
+            async with queue.broker.consuming() as worker:
                 for nobody in (address or "none", "written by anybody"):
-                    await consuming.answer(nobody, [b"{}"])
-            finally:
-                await consuming.disconnect()
-        assert transport.leftovers is not None
-        await eventually(
-            transport.leftovers, lambda names: set(names) <= set(transport.keeps), transport.patience
-        )
+                    await worker.answer(nobody, [b"{}"])
+        await transport.leaves_nothing()
 
-    async def test_purging(self, transport: Transport) -> None:
-        """Given dead letters, when some are purged and then all, then those are gone, and not delivered."""
-        put = interleaved([notes("one", 3), notes("two", 3)])
-        async with transport.shared() as queue:
-            await dead_letter_all(queue, put, transport.patience)
-            first = (await listed(queue, Selection(instance="one")))[0]
-            assert await queue.dead_letters.purge(Selection(ids={first.id})) == 1
-            assert len(await listed(queue)) == 5
-            assert await queue.dead_letters.purge(Selection()) == 5
-            assert await queue.dead_letters.purge(Selection()) == 0
-            assert await listed(queue) == []
-            assert await queue.depth() == 0
+    async def test_garbage_is_quarantined(self, several: Transport) -> None:
+        """Given garbage among operations, when received, then it is kept as it is, and the rest goes on.
 
-    async def test_dead_letters_outlive_everybody(self, transport: Transport) -> None:
-        """Given dead letters, when all have ended, then a later process finds them."""
-        async with transport.shared() as queue:
-            await dead_letter_all(queue, notes("instance", 250), transport.patience)
-        async with transport.shared() as later:
-            assert keys_of(operations_of(await listed(later))) == keys_of(notes("instance", 250))
-            assert await later.dead_letters.purge(Selection()) == 250
+        Replayed, it stays: an envelope of a newer release waits for that.
+        """
+        (instance,) = instances_in(1, PARTITIONS, 1)
+        put = notes(instance, 4)
+        await several.put(*put[:2])
+        await several.put_raw(1, GARBAGE)
+        await several.put(*put[2:])
+        async with several.shared() as queue:
+            assert keys_of(await handle(queue, 4, several.patience)) == keys_of(put)
+            whole = len(GARBAGE)
+            records = await eventually(lambda: listed(queue), lambda it: len(it) >= whole, several.patience)
+            assert [record.envelope for record in records] == GARBAGE
+            assert all(record.reason and record.read() is None for record in records)
+            assert all(record.partition == 1 for record in records)
+            await drained(queue, several.patience)
+            newer = next(record for record in records if record.envelope == NEWER)
+            assert "version 2" in newer.reason
+            replay = await queue.dead_letters.replay(_ALL)
+            assert (replay.replayed, replay.unreadable, list(replay.gone)) == (0, whole, [])
+            assert [record.envelope for record in await listed(queue)] == GARBAGE
+            assert await queue.dead_letters.purge(Selection(ids={newer.id})) == 1
+
+    async def test_much_garbage_is_quarantined(self, several: Transport) -> None:
+        """Given a message larger than any operation, when received, then it, too, is kept, whole."""
+        (instance,) = instances_in(0, PARTITIONS, 1)
+        put = notes(instance, 1)
+        huge = b"x" * several.takes_garbage_of
+        await several.put_raw(0, [huge])
+        async with several.shared(*put) as queue:
+            assert keys_of(await handle(queue, 1, several.patience)) == keys_of(put)
+            (record,) = await eventually(lambda: listed(queue), bool, several.patience)
+            assert record.envelope == huge

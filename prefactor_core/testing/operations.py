@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from itertools import count
+from itertools import count, islice, zip_longest
 
 from prefactor_core.broker.envelope import partition_of
 from prefactor_core.operations import Operation, OperationType
@@ -13,54 +13,24 @@ REJECTED = "rejected by the test"
 _WHEN = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 
 
-def register(instance: str) -> Operation:
-    """Return the operation that opens an instance."""
-    version = {"name": "tester", "external_identifier": "v1"}
-    schemas = {"external_identifier": "s1", "span_schemas": {}}
-    return Operation(
-        OperationType.REGISTER_AGENT_INSTANCE,
-        {"instance_id": instance, "agent_version": version, "agent_schema_version": schemas},
-        _WHEN,
-        f"{instance}:register",
-    )
-
-
-def start(instance: str) -> Operation:
-    """Return the operation that starts an instance."""
-    payload = {"instance_id": instance}
-    return Operation(OperationType.START_AGENT_INSTANCE, payload, _WHEN, f"{instance}:start")
-
-
-def finish(instance: str) -> Operation:
-    """Return the operation that closes an instance."""
-    payload = {"instance_id": instance, "status": "complete"}
-    return Operation(OperationType.FINISH_AGENT_INSTANCE, payload, _WHEN, f"{instance}:finish")
-
-
 def create(instance: str, span: str, *, parent: str | None = None, text: str = "") -> Operation:
     """Return the operation that creates a span."""
-    fields: dict[str, object] = {
-        "instance_id": instance,
-        "span_id": span,
-        "schema_name": "step",
-        "status": "active",
-        "payload": {"text": text},
-    }
-    if parent is not None:
-        fields["parent_span_id"] = parent
-    return Operation(OperationType.CREATE_SPAN, fields, _WHEN, f"{span}:create")
+    mother = {} if parent is None else {"parent_span_id": parent}
+    fields = {"span_id": span, "schema_name": "step", "status": "active", "payload": {"text": text}}
+    return _operation(OperationType.CREATE_SPAN, f"{span}:create", instance, **fields, **mother)
 
 
 def finish_span(instance: str, span: str) -> Operation:
     """Return the operation that finishes a span."""
-    payload = {"instance_id": instance, "span_id": span, "status": "complete"}
-    return Operation(OperationType.FINISH_SPAN, payload, _WHEN, f"{span}:finish")
+    kind = OperationType.FINISH_SPAN
+    return _operation(kind, f"{span}:finish", instance, span_id=span, status="complete")
 
 
 def note(instance: str, number: int) -> Operation:
     """Return an operation that stands for itself, whatever became of others."""
-    payload = {"instance_id": instance, "name": "score", "payload": {"value": number}}
-    return Operation(OperationType.RECORD_QUALITY, payload, _WHEN, f"{instance}:note:{number:04}")
+    key = f"{instance}:note:{number:04}"
+    kind = OperationType.RECORD_QUALITY
+    return _operation(kind, key, instance, name="score", payload={"value": number})
 
 
 def notes(instance: str, how_many: int, *, first: int = 0) -> list[Operation]:
@@ -70,28 +40,31 @@ def notes(instance: str, how_many: int, *, first: int = 0) -> list[Operation]:
 
 def life(instance: str, spans: int = 1) -> list[Operation]:
     """Return a whole instance, from its registration to its finish."""
-    operations = [register(instance), start(instance)]
+    versions = {
+        "agent_version": {"name": "tester", "external_identifier": "v1"},
+        "agent_schema_version": {"external_identifier": "s1", "span_schemas": {}},
+    }
+    operations = [
+        _operation(OperationType.REGISTER_AGENT_INSTANCE, f"{instance}:register", instance, **versions),
+        _operation(OperationType.START_AGENT_INSTANCE, f"{instance}:start", instance),
+    ]
     for number in range(spans):
         span = f"{instance}-span{number}"
         operations += [create(instance, span), finish_span(instance, span)]
-    return [*operations, finish(instance)]
+    kind = OperationType.FINISH_AGENT_INSTANCE
+    return [*operations, _operation(kind, f"{instance}:finish", instance, status="complete")]
 
 
 def interleaved(lives: Sequence[Sequence[Operation]]) -> list[Operation]:
     """Return the operations of several instances, one of each in turn."""
-    longest = max(len(operations) for operations in lives)
-    return [life[turn] for turn in range(longest) for life in lives if turn < len(life)]
+    turns = zip_longest(*lives)
+    return [operation for turn in turns for operation in turn if operation is not None]
 
 
 def instances_in(partition: int, partitions: int, how_many: int) -> list[str]:
     """Return ids of instances that all belong to one partition."""
-    found: list[str] = []
-    for number in count():
-        if partition_of(f"instance{number}", partitions) == partition:
-            found.append(f"instance{number}")
-        if len(found) == how_many:
-            return found
-    raise AssertionError("counting never ends")
+    ids = (f"instance{number}" for number in count())
+    return list(islice((id_ for id_ in ids if partition_of(id_, partitions) == partition), how_many))
 
 
 def numbered(name: str, how_many: int) -> list[bytes]:
@@ -116,3 +89,7 @@ def by_instance(operations: Iterable[Operation]) -> dict[str, list[str]]:
     for operation in operations:
         found.setdefault(operation.instance_id or "", []).append(key_of(operation))
     return found
+
+
+def _operation(kind: OperationType, key: str, instance: str, **fields: object) -> Operation:
+    return Operation(kind, {"instance_id": instance, **fields}, _WHEN, key)

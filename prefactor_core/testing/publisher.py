@@ -6,20 +6,16 @@ It says ``ready`` in a line of JSON once all are connected, and begins at the ne
 At the moment at which the last batch is confirmed it says ``published`` and is killed.
 """
 
-import argparse
 import asyncio
 import os
 import signal
 import sys
 from typing import Final
 
-from prefactor_core.broker.driver import PublishingEnd
-from prefactor_core.broker.queue import BrokerQueue
-from prefactor_core.config import PrefactorCoreConfig
-from prefactor_core.exceptions import BrokerError
 from prefactor_core.plugins import create_queue
 from prefactor_core.testing.consumer import say
 from prefactor_core.testing.operations import numbered
+from prefactor_core.transport import BrokerError, BrokerQueue, PrefactorCoreConfig, PublishingEnd
 
 _LARGEST_BATCH: Final = 3
 _PAUSE: Final = 0.05
@@ -65,16 +61,5 @@ async def _publish(end: PublishingEnd, own: list[bytes]) -> None:
             size = size % _LARGEST_BATCH + 1
 
 
-def main() -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("url")
-    parser.add_argument("name")
-    parser.add_argument("ends", type=int)
-    parser.add_argument("messages", type=int)
-    options = parser.parse_args()
-    asyncio.run(publish(options.url, options.name, options.ends, options.messages))
-
-
 if __name__ == "__main__":
-    main()
+    asyncio.run(publish(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))

@@ -57,6 +57,11 @@ async def eventually(check: Callable[[], Awaitable[T]], wanted: Callable[[T], ob
     return answer
 
 
+async def drained(queue: Queue[Operation], within: float) -> None:
+    """Wait until everything is disposed of."""
+    await eventually(queue.depth, lambda depth: depth == 0, within)
+
+
 def returns_at_once(call: Coroutine[Any, Any, object]) -> bool:
     """Run a coroutine to its first suspension, and return whether it came to its end without one."""
     try:

@@ -1,17 +1,18 @@
-"""What the contract has to know of the transport that it is held against."""
+"""The transport that the contract is held against, and what all parts of the contract have in common."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from prefactor_core.broker.queue import BrokerQueue
-from prefactor_core.config import PrefactorCoreConfig
-from prefactor_core.operations import Operation
+import pytest
+
 from prefactor_core.plugins import create_queue
-from prefactor_core.queue.base import Queue
+from prefactor_core.testing.receiving import eventually
+from prefactor_core.transport import BrokerQueue, Operation, PrefactorCoreConfig, Queue
 
+PARTITIONS = 4
 _USUAL_PATIENCE = 15.0
 
 
@@ -51,48 +52,75 @@ class Transport:
         """A place from which nothing goes on by itself: unreachable, or emptied by nobody but the test."""
         return self.unreachable_url or self.url
 
-    def at(self, url: str | None = None, **options: object) -> str:
-        """Return ``url``, or that of this transport, with options set: ``at(partitions=1)``."""
-        parts = urlsplit(url or self.url)
+    def having(self, **options: object) -> Self:
+        """Return this transport with options set in its URL: ``having(partitions=1)``."""
+        parts = urlsplit(self.url)
         query = dict(parse_qsl(parts.query)) | {name: str(value) for name, value in options.items()}
-        return urlunsplit(parts._replace(query=urlencode(query)))
+        return replace(self, url=parts._replace(query=urlencode(query)).geturl())
 
     @asynccontextmanager
-    async def opened(self, url: str | None = None, **config: Any) -> AsyncIterator[Queue[Operation]]:
+    async def opened(
+        self, *put: Operation, url: str | None = None, **config: Any
+    ) -> AsyncIterator[Queue[Operation]]:
         """Yield a queue that is closed and disconnected in the end.
 
         Args:
+            *put: Operations that are put first.
             url: Where, if not at this transport's own.
             **config: Fields of ``PrefactorCoreConfig``.
         """
         queue = create_queue(url or self.url, PrefactorCoreConfig(**config))
         try:
+            for operation in put:
+                await queue.put(operation)
             yield queue
         finally:
             await queue.close()
             await queue.disconnect()
 
     @asynccontextmanager
-    async def shared(self, url: str | None = None, **config: Any) -> AsyncIterator[BrokerQueue]:
+    async def shared(
+        self, *put: Operation, url: str | None = None, **config: Any
+    ) -> AsyncIterator[BrokerQueue]:
         """As ``opened``, for transports on a broker."""
-        async with self.opened(url, **config) as queue:
+        async with self.opened(*put, url=url, **config) as queue:
             assert isinstance(queue, BrokerQueue), "a transport that others share is built on BrokerQueue"
             yield queue
 
-    async def put(self, *operations: Operation, url: str | None = None) -> None:
+    async def put(self, *operations: Operation) -> None:
         """Publish operations as an agent that ends when the broker has confirmed all of them."""
-        async with self.opened(url) as agent:
-            for operation in operations:
-                await agent.put(operation)
+        async with self.opened(*operations) as agent:
             assert await agent.flush(self.patience), "publishing took too long"
 
-    async def put_raw(self, partition: int, *data: bytes, url: str | None = None) -> None:
+    async def put_raw(self, partition: int, data: Iterable[bytes]) -> None:
         """Publish bytes that need not be envelopes."""
-        async with self.shared(url) as queue:
-            end = queue.broker.publishing()
-            try:
-                await end.partitions()
-                for one in data:
-                    await end.publish(partition, [one])
-            finally:
-                await end.disconnect()
+        async with self.shared() as queue, queue.broker.publishing() as end:
+            await end.partitions()
+            for one in data:
+                await end.publish(partition, [one])
+
+    async def leaves_nothing(self) -> None:
+        """Wait until only what may stay is left."""
+        assert self.leftovers is not None, "a transport says what it leaves on its broker"
+        await eventually(self.leftovers, lambda names: set(names) <= set(self.keeps), self.patience)
+
+
+class Contract:
+    """Tests that need a ``transport``, with ``single`` or ``several`` partitions or as many as it has."""
+
+    pytestmark: ClassVar[pytest.MarkDecorator] = pytest.mark.asyncio
+
+    @pytest.fixture
+    def transport(self) -> Transport:
+        """Return the transport under test, at a place of its own. Every subclass overrides it."""
+        raise NotImplementedError("override the fixture transport() in your subclass")
+
+    @pytest.fixture
+    def single(self, transport: Transport) -> Transport:
+        """Return the transport with one partition."""
+        return transport.having(partitions=1)
+
+    @pytest.fixture
+    def several(self, transport: Transport) -> Transport:
+        """Return the transport with ``PARTITIONS`` partitions."""
+        return transport.having(partitions=PARTITIONS)
