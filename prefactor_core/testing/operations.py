@@ -57,8 +57,7 @@ def life(instance: str, spans: int = 1) -> list[Operation]:
 
 def interleaved(lives: Sequence[Sequence[Operation]]) -> list[Operation]:
     """Return the operations of several instances, one of each in turn."""
-    turns = zip_longest(*lives)
-    return [operation for turn in turns for operation in turn if operation is not None]
+    return [operation for turn in zip_longest(*lives) for operation in turn if operation is not None]
 
 
 def instances_in(partition: int, partitions: int, how_many: int) -> list[str]:

@@ -11,11 +11,7 @@ from typing import Any, Self
 
 
 class Program:
-    """A module that runs as a program, to be killed, frozen, woken and stopped.
-
-    Args:
-        process: The process. It says what it does in lines of JSON with an ``event``.
-    """
+    """A module run as a program, to be killed, frozen, woken and stopped; it speaks as ``consumer`` does."""
 
     def __init__(self, process: Process) -> None:
         self.process = process

@@ -13,7 +13,6 @@ from prefactor_core.testing.receiving import eventually
 from prefactor_core.transport import BrokerQueue, Operation, PrefactorCoreConfig, Queue
 
 PARTITIONS = 4
-_USUAL_PATIENCE = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,7 @@ class Transport:
 
     def __post_init__(self) -> None:
         if not self.patience:
-            object.__setattr__(self, "patience", _USUAL_PATIENCE + 4 * self.dies_within)
+            object.__setattr__(self, "patience", 15.0 + 4 * self.dies_within)
 
     @property
     def stuck_url(self) -> str:

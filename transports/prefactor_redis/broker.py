@@ -4,8 +4,8 @@ Every call that needs a server raises ``BrokerError`` if the server is unavailab
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import aclosing
 
 from prefactor_core.transport import Broker, ConsumingEnd, DeadLetterEnd, PublishingEnd
 from prefactor_redis.checks import all_problems
@@ -14,7 +14,7 @@ from prefactor_redis.dead_letters import RedisDeadLetterEnd
 from prefactor_redis.fleet import recorded_keys
 from prefactor_redis.keys import Keys
 from prefactor_redis.publishing import RedisPublishingEnd
-from prefactor_redis.servers import Links, links_to
+from prefactor_redis.servers import links_to
 from prefactor_redis.target import read_target
 
 
@@ -49,22 +49,12 @@ class RedisBroker(Broker):
 
     async def check(self) -> list[str]:
         """Ask every server about itself, and whether the user may do what is needed."""
-        async with self._links() as links:
+        async with aclosing(links_to(self._target, 1)) as links:
             return await all_problems(links, self._target, self._keys)
 
     async def clear(self) -> None:
         """Delete every key under the prefix, but those of answers, which expire within an hour."""
-        async with self._links() as links:
+        async with aclosing(links_to(self._target, 1)) as links:
             for own in await recorded_keys(links, self._keys):
-                link = await links.of(own.operations)
-                await link.call("DEL", *own.owned, own.dead)
-            link = await links.of(self._keys.partitions)
-            await link.call("DEL", self._keys.partitions, self._keys.workers, self._keys.aside)
-
-    @asynccontextmanager
-    async def _links(self) -> AsyncIterator[Links]:
-        links = links_to(self._target, 1)
-        try:
-            yield links
-        finally:
-            await links.close()
+                await links.call("DEL", *own.owned, own.dead)
+            await links.call("DEL", self._keys.partitions, self._keys.workers, self._keys.aside)

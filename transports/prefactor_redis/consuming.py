@@ -16,18 +16,16 @@ from prefactor_core.transport import (
     PartitionState,
     process_name,
 )
-from prefactor_redis.answers import send
 from prefactor_redis.checks import losses
-from prefactor_redis.fleet import Membership, agreed_partitions, recorded_keys
-from prefactor_redis.keys import Keys, PartitionKeys
+from prefactor_redis.dead_letters import send_answers
+from prefactor_redis.fleet import ASIDE, JOIN, LEAVE, STAND_ASIDE, agreed_partitions, recorded_keys
+from prefactor_redis.keys import Keys
 from prefactor_redis.lease_scripts import ACQUIRE, CRASHES
-from prefactor_redis.link import Link
-from prefactor_redis.partition import RedisPartition
+from prefactor_redis.partition import RedisPartition, Releases
 from prefactor_redis.presence import Presence
 from prefactor_redis.reading import Cursor
-from prefactor_redis.release import Unreleased
 from prefactor_redis.renewal import RENEWALS, LeaseRenewal
-from prefactor_redis.replies import Reply, integer, items, maybe_data, order, text
+from prefactor_redis.replies import BEGINNING, Reply, integer, items, maybe_data, order, text
 from prefactor_redis.scripts import STATE
 from prefactor_redis.servers import Links, servers_of
 from prefactor_redis.target import Target
@@ -59,13 +57,14 @@ class RedisConsumingEnd(ConsumingEnd):
         )
         # A reader must see that it is not the owner any more before anybody else can be.
         self._block = min(_BLOCK_SECONDS, options.lease * (1 - SAFE_PART) / 2)
-        member = secrets.token_hex(16)
-        self._membership = Membership(self._links, self._keys, member, options.lease)
-        self._channel = self._keys.alive(member)
+        self._milliseconds = int(options.lease * 1_000)
+        self._member = secrets.token_hex(16)
+        self._joined = False
+        self._channel = self._keys.alive(self._member)
         self._presence = Presence(
             self._links, self._channel, min(_SIGN_SECONDS, options.lease / 2), options.timeout
         )
-        self._unreleased = Unreleased(self._links)
+        self._releases = Releases(self._links)
         self._partitions: int | None = None
         self._warned = False
         self._asked: dict[int, bytes] = {}
@@ -83,22 +82,27 @@ class RedisConsumingEnd(ConsumingEnd):
 
     async def fleet(self) -> Fleet:
         """Say that this consumer is there, for as long as a lease lasts, and count those that did."""
-        fleet = await self._membership.join(self._partitions)
+        self._joined = True  # even without an answer
+        keys = (self._keys.workers, self._keys.aside, self._keys.partitions)
+        args = (self._member, self._milliseconds, self._partitions or "")
+        size, rank = items(await self._links.run(JOIN, keys, args))
         await self._catch_up()
-        return fleet
+        return Fleet(integer(size), integer(rank))
 
     async def stand_aside(self) -> None:
         """Say that this consumer stands aside, for as long as a lease lasts."""
-        await self._membership.stand_aside()
+        self._joined = True
+        keys = (self._keys.aside, self._keys.workers)
+        await self._links.run(STAND_ASIDE, keys, (self._member, self._milliseconds))
         await self._catch_up()
 
     async def standing_aside(self) -> int:
         """Count those that stand aside."""
-        return await self._membership.standing_aside()
+        return integer(await self._links.run(ASIDE, [self._keys.aside]))
 
     async def answer(self, address: str, answers: Sequence[bytes]) -> None:
         """Add answers to the list of a reader that has opened one, as long as that is not full."""
-        await send(self._links, self._keys, address, answers)
+        await send_answers(self._links, self._keys, address, answers)
 
     async def acquire(self, partition: int, max_items: int) -> Partition | None:  # noqa: ARG002 -- reads say it
         """Take the partition's lease, unless there is one."""
@@ -109,51 +113,44 @@ class RedisConsumingEnd(ConsumingEnd):
         # The server tells the living from the dead by it: without it an innocent owner is blamed.
         channel = self._channel if await self._presence.ensure(link.address) else ""
         asked_at = self._clock()
-        args = (token, int(self._options.lease * 1_000), process_name(), channel, CRASHES)
+        args = (token, self._milliseconds, process_name(), channel, CRASHES)
         taken, *state = items(await link.run(ACQUIRE, keys.owned, args))
         del self._asked[partition]
         if not integer(taken):
             return None
         seen, isolated_until = map(maybe_data, state)
+        name = f"{self._name} partition {partition}"
         owned = RedisPartition(
-            partition,
-            f"{self._name} partition {partition}",
-            keys,
-            token,
-            Lease(self._options.lease, asked_at, self._clock),
-            self._links,
-            Cursor(keys.operations, self._links, self._block, self._options.timeout),
-            seen=seen,
-            isolated=isolated_until is not None,
-            unreleased=self._unreleased,
-            on_release=self._owned.discard,
+            number=partition,
+            name=name,
+            keys=keys,
+            token=token,
+            lease=Lease(self._options.lease, asked_at, self._clock),
+            links=self._links,
+            cursor=Cursor(keys.operations, self._links, self._block, self._options.timeout),
+            seen=seen or BEGINNING,
+            suspect=isolated_until is not None,
+            releases=self._releases,
         )
-        if isolated_until is not None:
-            logger.warning(
-                "%s partition %d: %d owners crashed at the same place; it is handled one operation at a time",
-                self._name,
-                partition,
-                CRASHES,
-            )
+        if owned.suspect:
+            crashed = "%s: %d owners crashed at the same place; it is handled one operation at a time"
+            logger.warning(crashed, name, CRASHES)
         self._owned.add(owned)
         self._renewal.add(owned)
         return owned
 
     async def backlog(self) -> int:
         """Return the length of all streams: settled means deleted."""
-        total = 0
-        for link, keys in (await self._recorded()).items():
-            lengths = await link.call_each([("XLEN", one.operations) for _, one in keys])
-            total += sum(map(integer, lengths))
-        return total
+        return sum(state.backlog for state in await self.states())
 
     async def states(self) -> list[PartitionState]:
         """Return every partition's state; none where nobody has published yet."""
+        keys = await recorded_keys(self._links, self._keys)
+        groups = await self._links.grouped(enumerate(keys), lambda pair: pair[1].operations)
         found: list[PartitionState] = []
-        for link, keys in (await self._recorded()).items():
-            calls = [((one.lease, one.operations, one.owner, one.dead), ()) for _, one in keys]
-            replies = await link.run_each(STATE, calls)
-            found += [_state(number, reply) for (number, _), reply in zip(keys, replies, strict=True)]
+        for link, pairs in groups.items():
+            replies = await link.run_each(STATE, [((*own.owned, own.dead), ()) for _, own in pairs])
+            found += [_state(number, reply) for (number, _), reply in zip(pairs, replies, strict=True)]
         return sorted(found, key=lambda state: state.number)
 
     async def disconnect(self) -> None:
@@ -164,38 +161,42 @@ class RedisConsumingEnd(ConsumingEnd):
                 for partition in tuple(self._owned):
                     together.create_task(partition.release())
                 for number, token in self._asked.items():
-                    self._unreleased.add(self._keys.of(number), token)
-                together.create_task(self._unreleased.tell(_LEAVING_SECONDS))
-                together.create_task(self._membership.leave())
+                    self._releases.add(self._keys.of(number), token)
+                together.create_task(self._releases.catch_up(_LEAVING_SECONDS))
+                together.create_task(self._leave())
         except TimeoutError:
             logger.debug("%s did not answer at the end; the leases run out", self._name)
         finally:
             await self._presence.close()
-            await self._links.close()
+            await self._links.aclose()
 
     async def _catch_up(self) -> None:
         """Tell what could not be told when it happened."""
+        self._owned = {partition for partition in self._owned if not partition.released}
         for partition in self._owned:
             if not partition.held:
-                self._unreleased.add(partition.keys, partition.token)
+                self._releases.add(partition.keys, partition.token)
         # Bounded: the next call has to come before the fleet forgets this worker.
-        await asyncio.gather(self._unreleased.tell(self._patience), self._be_present())
+        await asyncio.gather(self._releases.catch_up(self._patience), self._be_present())
 
     async def _be_present(self) -> None:
         """Be subscribed where partitions are now: a lease can outlive the server that gave it."""
         held = [partition for partition in self._owned if partition.held]
         try:
             async with asyncio.timeout(self._patience):
-                for link in await self._links.grouped((one.number, one.keys.lease) for one in held):
+                for link in await self._links.grouped(held, lambda one: one.keys.lease):
                     await self._presence.ensure(link.address)
         except (BrokerError, TimeoutError) as error:
             logger.debug("%s: not all servers can see that this worker lives: %s", self._name, error)
 
-    async def _recorded(self) -> dict[Link, list[tuple[int, PartitionKeys]]]:
-        """Return all partitions, by the link to the server that has them."""
-        keys = await recorded_keys(self._links, self._keys)
-        groups = await self._links.grouped((number, one.operations) for number, one in enumerate(keys))
-        return {link: [(number, keys[number]) for number in numbers] for link, numbers in groups.items()}
+    async def _leave(self) -> None:
+        """Be counted in the fleet no longer; if the broker is unavailable, that expires."""
+        if self._joined:
+            self._joined = False
+            try:
+                await self._links.run(LEAVE, (self._keys.workers, self._keys.aside), [self._member])
+            except BrokerError as error:
+                logger.debug("the fleet was not told of a worker that left: %s", error)
 
 
 def _state(number: int, reply: Reply) -> PartitionState:

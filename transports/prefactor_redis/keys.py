@@ -38,19 +38,6 @@ class PartitionKeys:
         return (self.lease, self.operations, self.attempts, self.owner, self.blame)
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerKeys:
-    """The keys of the way back to one reader of answers. They expire when it reads no longer.
-
-    Attributes:
-        taken: Number of answers that the reader has taken. Nobody adds answers where it is missing.
-        answers: List of those that it has not taken.
-    """
-
-    taken: bytes
-    answers: bytes
-
-
 class Keys:
     """The keys under a prefix."""
 
@@ -69,10 +56,14 @@ class Keys:
         names = ("operations", "lease", "owner", "attempts", "blame", "dead")
         return PartitionKeys(*(f"{tag}:{name}".encode() for name in names))
 
-    def answers(self, address: str) -> AnswerKeys:
-        """Return the keys of the way back to the reader with this address."""
+    def answers(self, address: str) -> tuple[bytes, bytes]:
+        """Return the keys of the way back to one reader of answers, which expire when it reads no longer.
+
+        They are the number of answers that it has taken, without which nobody adds any, and the list of those
+        that it has not taken.
+        """
         tag = f"{{{self._prefix}:answers:{address}}}"
-        return AnswerKeys(f"{tag}:taken".encode(), f"{tag}:answers".encode())
+        return f"{tag}:taken".encode(), f"{tag}:answers".encode()
 
     def alive(self, member: str) -> str:
         """Return the channel that a consumer subscribes to as long as it lives; no key."""

@@ -8,12 +8,12 @@ over from another one: it cannot know who is alive, and nobody is blamed.
 
 from typing import Final
 
-from prefactor_redis.scripts import ALWAYS, ATTEMPTS, FENCED, IDS, OWNED, Script
+from prefactor_redis.scripts import Script, fenced, owned
 
 CRASHES: Final = 3
 """Owners that have to crash at the same place before the next one handles one operation at a time."""
 
-_PRESENCE: Final = """
+_CRASHES: Final = """
 local function run_id()
   local info = redis.pcall('INFO', 'server')
   return type(info) == 'string' and string.match(info, 'run_id:(%w+)')
@@ -22,10 +22,8 @@ local function subscribed(channel)
   local found = channel and redis.pcall('PUBSUB', 'NUMSUB', channel)
   return found and not found.err and found[2] > 0
 end
-"""
-# A crash loop must not fill the server. Beyond the limit no crash is recorded, and the attempt that it ended
-# cannot be taken back.
-_BLAME: Final = """
+-- A crash loop must not fill the server. Beyond the limit no crash is recorded, and the attempt that it ended
+-- cannot be taken back.
 local MOST = 64
 local function accuse(token, id, head)
   redis.call('HSET', owner, 'head', head)
@@ -43,29 +41,24 @@ local function forgive(token, limit)
 end
 """
 
-ACQUIRE: Final = Script(
-    ALWAYS
-    + OWNED
-    + IDS
-    + ATTEMPTS
-    + _PRESENCE
-    + _BLAME
-    + """
+
+def _counting(text: str) -> Script:
+    return owned(_CRASHES + text)
+
+
+ACQUIRE: Final = _counting("""
 local milliseconds, name, channel, limit = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local holder = redis.call('GET', lease)
 if holder and holder ~= token then return {0} end
 redis.call('SET', lease, token, 'PX', milliseconds)
 forgive(token, limit)
-local first = first_id(stream)
+local first = first_id()
 local head = redis.call('HGET', owner, 'head')
 if head and head ~= first then
   redis.call('HDEL', owner, 'head')
   redis.call('DEL', blame)
 end
-if not first then
-  redis.call('HDEL', owner, 'isolated_until')
-  redis.call('DEL', attempts)
-end
+if not first then redis.call('DEL', attempts) end
 local here = run_id()
 local before = redis.call('HGET', owner, 'token')
 if first and before and before ~= token then
@@ -75,30 +68,22 @@ if first and before and before ~= token then
   if restarted or subscribed(redis.call('HGET', owner, 'channel')) then
     take_back(begun)
   elseif accuse(before, begun, first) >= limit then
-    redis.call('HSET', owner, 'isolated_until', redis.call('HGET', owner, 'seen') or last_id(stream))
+    redis.call('HSET', owner, 'isolated_until', redis.call('HGET', owner, 'seen') or last_id())
   end
 end
 redis.call('HDEL', owner, 'begun', 'channel', 'run_id')
 redis.call('HSET', owner, 'token', token, 'name', name, 'since', redis.call('TIME')[1])
 if channel ~= '' then redis.call('HSET', owner, 'channel', channel) end
 if here then redis.call('HSET', owner, 'run_id', here) end
-local isolated_until = redis.call('HGET', owner, 'isolated_until')
-if isolated_until and less(isolated_until, first) then
-  redis.call('HDEL', owner, 'isolated_until', 'head')
-  redis.call('DEL', blame)
-  isolated_until = false
-end
-return {1, redis.call('HGET', owner, 'seen'), isolated_until}
-"""
-)
+return {1, redis.call('HGET', owner, 'seen'), isolated_until()}
+""")
 """``KEYS``: owned. ``ARGV``: token, lease in milliseconds, name, channel or '', crashes.
 
 Returns ``{0}`` where it is somebody else's, else ``{1, seen or nothing, isolated until or nothing}``.
 """
 
-RENEW: Final = Script(
-    FENCED
-    + _PRESENCE
+RENEW: Final = fenced(
+    _CRASHES
     + """
 redis.call('PEXPIRE', lease, ARGV[2])
 -- After a restart that the lease has outlived, its owner's death counts again from when it could be noticed.
@@ -106,17 +91,12 @@ if subscribed(redis.call('HGET', owner, 'channel')) then
   local here = run_id()
   if here and here ~= redis.call('HGET', owner, 'run_id') then redis.call('HSET', owner, 'run_id', here) end
 end
-return {1, last_id(stream)}
+return {1, last_id()}
 """
 )
 """``KEYS``: owned. ``ARGV``: token, lease in milliseconds."""
 
-RELEASE: Final = Script(
-    ALWAYS
-    + OWNED
-    + ATTEMPTS
-    + _BLAME
-    + """
+RELEASE: Final = _counting("""
 if redis.call('GET', lease) == token then redis.call('DEL', lease) end
 if redis.call('HGET', owner, 'token') == token then
   take_back(redis.call('HGET', owner, 'begun'))
@@ -128,18 +108,14 @@ if redis.call('HGET', owner, 'token') == token then
 end
 forgive(token, tonumber(ARGV[2]))
 return {1}
-"""
-)
+""")
 """Says that an owner did not crash, whether it owns the partition still or somebody else does.
 
 Takes back the attempt at what it had begun and not ended. Repeating it is harmless.
 
 ``KEYS``: owned. ``ARGV``: token, crashes."""
 
-BEGIN: Final = Script(
-    FENCED
-    + ATTEMPTS
-    + """
+BEGIN: Final = fenced("""
 local id = ARGV[2]
 local begun = redis.call('HGET', owner, 'begun')
 if begun == id then
@@ -150,19 +126,14 @@ else
 end
 redis.call('HSET', owner, 'begun', id)
 return {1, redis.call('HINCRBY', attempts, id, 1)}
-"""
-)
+""")
 """Records an attempt, once however often it is repeated. ``KEYS``: owned. ``ARGV``: token, id."""
 
-WITHDRAW: Final = Script(
-    FENCED
-    + ATTEMPTS
-    + """
+WITHDRAW: Final = fenced("""
 if redis.call('HGET', owner, 'begun') == ARGV[2] then
   take_back(ARGV[2])
   redis.call('HDEL', owner, 'begun')
 end
 return {1}
-"""
-)
+""")
 """Takes the owner's own attempt back. ``KEYS``: owned. ``ARGV``: token, id."""

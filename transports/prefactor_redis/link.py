@@ -37,9 +37,7 @@ class Wire:
     async def call(self, *command: Word) -> Reply:
         """Send one command and return its reply."""
         (reply,) = await self.exchange([command])
-        if isinstance(reply, ResponseError):
-            raise reply
-        return reply
+        return _reply(reply)
 
     async def exchange(self, commands: Sequence[Sequence[Word]]) -> list[Reply | ResponseError]:
         """Send commands together and return the reply to each; one that is refused stops no other."""
@@ -118,11 +116,6 @@ class Link:
         async with self.wire() as wire:
             return await wire.run(script, keys, args)
 
-    async def call_each(self, commands: Sequence[Sequence[Word]]) -> list[Reply]:
-        """Send commands together and return the reply to each."""
-        async with self.wire() as wire:
-            return [_reply(reply) for reply in await wire.exchange(commands)]
-
     async def run_each(self, script: Script, calls: Sequence[ScriptCall]) -> list[Reply]:
         """Run a script once for each call, sent together, and return the replies."""
         commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls]
@@ -158,7 +151,7 @@ class Link:
         """Return a new connection that is none of the few and not yet made; the caller disconnects it."""
         return cast("AbstractConnection", self._pool.make_connection())  # type: ignore[no-untyped-call]
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close all connections; those in use fail."""
         self._closed = True
         with suppress(*DRIVER_ERRORS):

@@ -1,225 +1,197 @@
-"""A partition that this process owns: read, settle, and the fence around both."""
+"""A partition that this process owns: read, settle, the fence around both, and its release."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import Final
 
 from prefactor_core.transport import MAX_ATTEMPTS, BrokerError, Lease, Loss, Message, Partition
 from prefactor_redis.keys import PartitionKeys
-from prefactor_redis.lease_scripts import BEGIN, WITHDRAW
+from prefactor_redis.lease_scripts import BEGIN, CRASHES, RELEASE, WITHDRAW
 from prefactor_redis.link import ScriptCall
 from prefactor_redis.reading import Cursor, Entry
-from prefactor_redis.release import Unreleased, release
 from prefactor_redis.replies import BEGINNING, Reply, Word, data, integer, items, maybe_data, order
-from prefactor_redis.scripts import DEAD_LETTER, SEE, SETTLE, Script, chunks
+from prefactor_redis.scripts import DEAD_LETTER, IDS_AT_ONCE, SEE, SETTLE, Script, chunks
 from prefactor_redis.servers import Links
 
 logger = logging.getLogger("prefactor_redis")
 
-_IDS_AT_ONCE: Final = 500
+_UNRELEASED: Final = 2_048
+"""Losses that are remembered; beyond, the oldest stand as crashes."""
+_NOT_RENEWED: Final = Loss("its lease could not be renewed in time")
+_LEASE_LOST: Final = Loss("its lease ran out, and others may own it")
+_STREAM_LOST: Final = Loss(
+    "the broker has lost its stream, or a part of it: it was emptied, or a replica took over that did not "
+    "have everything. Operations that were published and not settled may be gone; reading starts again from "
+    "the first that is there",
+    serious=True,
+)
 
 
-class Renewal(NamedTuple):
-    """One renewal of a lease: when it was asked for, how far the stream was read then, and the call."""
+class Releases:
+    """Releases partitions, and remembers those whose release has not reached the broker.
 
-    asked_at: float
-    position: bytes
-    call: ScriptCall
+    To their next owners it looks as if this one had crashed. As it lives, it says so once it can.
+    """
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self._untold: dict[bytes, PartitionKeys] = {}
+
+    def add(self, keys: PartitionKeys, token: bytes) -> None:
+        """Remember a partition and the token by which it was owned."""
+        self._untold[token] = keys
+        while len(self._untold) > _UNRELEASED:
+            del self._untold[next(iter(self._untold))]
+
+    async def release(self, keys: PartitionKeys, token: bytes) -> None:
+        """Say, now or later, that the owner with this token has not crashed, and owns it no longer."""
+        try:
+            await self._links.run(RELEASE, keys.owned, (token, CRASHES))
+        except BrokerError as error:
+            logger.debug("a partition was not released yet, and will run out: %s", error)
+            self.add(keys, token)
+        else:
+            self._untold.pop(token, None)
+
+    async def catch_up(self, seconds: float) -> None:
+        """Release all that are remembered; what does not work in that time is for the next call."""
+        try:
+            async with asyncio.timeout(seconds), asyncio.TaskGroup() as together:
+                for token, keys in self._untold.items():
+                    together.create_task(self.release(keys, token))
+        except TimeoutError:
+            logger.debug("%d partitions are not released yet", len(self._untold))
 
 
+@dataclass(eq=False, kw_only=True)
 class RedisPartition(Partition):
     """A partition of Redis.
 
-    Args:
-        number: Which one.
+    Attributes:
         name: What logs call it.
-        keys: Its keys.
         token: What tells its owner from others.
-        lease: For how long it is owned.
         links: Connections for all but reading.
-        cursor: What reads.
-        seen: Everything up to this id may have been handled before; ``None`` if nothing was handed out.
-        isolated: Whether one operation at a time is to be handled.
-        unreleased: Remembers it if its release does not reach the broker.
-        on_release: Called once it is released.
+        seen: Everything up to this id may have been handled before.
+        suspect: Whether owners crashed here, and what they were handed is not all settled yet.
+        begun: The id of the operation that this owner recorded an attempt at, until that has ended.
+        released: Whether nothing is left to be done for its release.
     """
 
-    def __init__(
-        self,
-        number: int,
-        name: str,
-        keys: PartitionKeys,
-        token: bytes,
-        lease: Lease,
-        links: Links,
-        cursor: Cursor,
-        *,
-        seen: bytes | None,
-        isolated: bool,
-        unreleased: Unreleased,
-        on_release: Callable[["RedisPartition"], None],
-    ) -> None:
-        self.number = number
-        self.keys = keys
-        self.token = token
-        self._name = name
-        self._lease = lease
-        self._links = links
-        self._cursor = cursor
-        self._seen = order(seen or BEGINNING)
-        self._isolated = isolated
-        self._begun = b""
-        """The id of the operation that this owner recorded an attempt at, until that has ended."""
-        self._unreleased = unreleased
-        self._on_release = on_release
-        self._loss: Loss | None = None
-        self._ending = False
-        self._released = False
+    number: int
+    name: str
+    keys: PartitionKeys
+    token: bytes
+    lease: Lease
+    links: Links
+    cursor: Cursor
+    seen: bytes
+    suspect: bool
+    releases: Releases
+    begun: bytes = field(default=b"", init=False)
+    released: bool = field(default=False, init=False)
+    _loss: Loss | None = field(default=None, init=False)
 
     @property
     def held(self) -> bool:
         """Whether the lease cannot have run out yet; nobody is asked."""
-        return self._lease.held
+        return self.lease.held
 
     @property
     def loss(self) -> Loss:
         """Why it is not held any more."""
-        return self._loss or Loss("its lease could not be renewed in time")
+        return self._loss or _NOT_RENEWED
 
     @property
     def isolated(self) -> bool:
-        """Whether owners crashed here, and what they were handed is not all settled yet."""
-        return self._isolated
+        """Whether one operation at a time is to be handled."""
+        return self.suspect
 
     async def read(self, max_items: int, max_bytes: int) -> list[Message]:
         """Return the next messages, once the broker has said after reading them that they are ours."""
         self._require_held()
-        if not self._cursor.has_surplus:
+        if not self.cursor.surplus:
             try:
-                found = await self._cursor.fetch(max_items, max_bytes)
+                found = await self.cursor.fetch(max_items, max_bytes)
             except BrokerError as error:
-                raise BrokerError(f"{self._name}: {error}") from error
+                raise BrokerError(f"{self.name}: {error}") from error
             self._require_held()
             if found:
                 await self._accept(found)
+        seen = order(self.seen)
         return [
-            Message(value, number, redelivered=order(number) <= self._seen)
-            for number, value in self._cursor.take(max_items, max_bytes)
+            Message(value, number, redelivered=order(number) <= seen)
+            for number, value in self.cursor.take(max_items, max_bytes)
         ]
 
     async def attempts(self, message: Message) -> int:
         """Return how many attempts of earlier owners stand."""
         self._require_held()
         id_ = _id_of(message)
-        link = await self._links.of(self.keys.attempts)
-        questions: list[list[Word]] = [
-            ["HGET", self.keys.attempts, id_],
-            ["HGET", self.keys.owner, "begun"],
-        ]
-        reply, begun = map(maybe_data, await link.call_each(questions))
-        recorded = 0 if reply is None else int(reply)
-        return recorded - 1 if recorded and self._begun == id_ == begun else recorded
+        recorded = int(maybe_data(await self.links.call("HGET", self.keys.attempts, id_)) or 0)
+        begun = maybe_data(await self.links.call("HGET", self.keys.owner, "begun"))
+        return recorded - 1 if recorded and self.begun == id_ == begun else recorded
 
     async def begin(self, message: Message) -> bool:
         """Record an attempt, while isolated; return whether it is one of the first three."""
-        if not self._isolated:
+        if not self.suspect:
             return True
         self._require_held()
-        self._begun = _id_of(message)
-        (recorded,) = await self._run_as_owner(BEGIN, (self._begun,))
+        self.begun = _id_of(message)
+        (recorded,) = await self._run_as_owner(BEGIN, (self.begun,))
         return integer(recorded) <= MAX_ATTEMPTS
 
     async def withdraw(self, message: Message) -> None:
         """Take this owner's attempt back, if it has not ended; a release does that, too."""
-        if self._begun == _id_of(message):
-            await self._run_as_owner(WITHDRAW, (self._begun,))
-            self._begun = b""
+        if self.begun == _id_of(message):
+            await self._run_as_owner(WITHDRAW, (self.begun,))
+            self.begun = b""
 
     async def settle(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Delete messages from the stream; return those left because the partition is lost."""
-        refused = list(messages)
-        for chunk in chunks(messages, _IDS_AT_ONCE):
-            ids = [_id_of(message) for message in chunk]
-            if not await self._dispose(ids, SETTLE, ids):
-                break
-            del refused[: len(chunk)]
-        return refused
+        return await self._dispose(SETTLE, [(message, ()) for message in messages])
 
     async def dead_letter(self, dead: Sequence[tuple[Message, bytes]]) -> Sequence[Message]:
         """Move messages to the dead letters, each in one step; return those left as the partition is lost."""
-        refused = [message for message, _ in dead]
-        for chunk in chunks(dead, _IDS_AT_ONCE, lambda one: len(one[1])):
-            ids = [_id_of(message) for message, _ in chunk]
-            args = [word for id_, (_, stored) in zip(ids, chunk, strict=True) for word in (id_, stored)]
-            if not await self._dispose(ids, DEAD_LETTER, args, self.keys.dead):
-                break
-            del refused[: len(chunk)]
-        return refused
+        return await self._dispose(DEAD_LETTER, [(one, (record,)) for one, record in dead], self.keys.dead)
 
     async def release(self) -> None:
         """End a read under way, and delete the lease, and all keys of a partition that is empty."""
-        self._lease.end()
-        if self._released:
-            return
-        self._ending = True
-        await self._cursor.close()
-        try:
-            await release(self._links, self.keys, self.token)
-        except BrokerError as error:
-            logger.debug("%s was not released, and will run out: %s", self._name, error)
-            self._unreleased.add(self.keys, self.token)
-        self._released = True
-        self._on_release(self)
+        self.lease.end()
+        if not self.released:
+            await self.cursor.close()
+            await self.releases.release(self.keys, self.token)
+            self.released = True
 
     # -- the lease
 
-    def renewal(self) -> Renewal:
-        """Return a renewal to be sent at once."""
-        args = (self.token, int(self._lease.seconds * 1_000))
-        return Renewal(self._lease.clock(), self._cursor.position, (self.keys.owned, args))
+    def renewal(self) -> tuple[ScriptCall, Callable[[Reply], None]]:
+        """Return a renewal to be sent at once, and what takes the reply to it."""
+        asked_at, position = self.lease.clock(), self.cursor.position
 
-    def renewed(self, renewal: Renewal, reply: Reply) -> bool:
-        """Take the reply to a renewal; return whether the lease, if it is still ours, may be kept."""
-        done, last = items(reply)
-        if not integer(done):
-            self._refused(data(last), renewal.position)
-            return True
-        if _went_back(data(last), renewal.position):
-            self._lose_stream()
-            return False
-        self._lease.renewed(renewal.asked_at)
-        return True
+        def take(reply: Reply) -> None:
+            done, last = items(reply)
+            if integer(done) and not _went_back(data(last), position):
+                self.lease.renewed(asked_at)
+            else:
+                self._lose(data(last), position)
 
-    def expired(self) -> None:
-        """Stop reading: the lease is held no longer."""
-        if not (self._ending or self._loss):
-            self._stop()
+        return (self.keys.owned, (self.token, int(self.lease.seconds * 1_000))), take
+
+    def stop(self) -> None:
+        """Read no more: the lease is held no longer."""
+        self.lease.end()
+        self.cursor.stop()
 
     async def _fenced(self, script: Script, args: Sequence[Word], *further: bytes) -> list[Reply] | None:
         """Run a script as the owner; ``None`` means that we are not, and that the partition is lost."""
-        position = self._cursor.position
-        link = await self._links.of(self.keys.operations)
-        done, *rest = items(await link.run(script, (*self.keys.owned, *further), (self.token, *args)))
+        position = self.cursor.position
+        done, *rest = items(await self.links.run(script, (*self.keys.owned, *further), (self.token, *args)))
         if integer(done):
             return rest
-        self._refused(data(rest[0]), position)
+        self._lose(data(rest[0]), position)
         return None
-
-    async def _dispose(
-        self, ids: Sequence[bytes], script: Script, args: Sequence[Word], *further: bytes
-    ) -> bool:
-        """Run a script that removes messages; return whether it did, and the partition is not lost."""
-        if not self.held:
-            return False
-        reply = await self._fenced(script, args, *further)
-        if reply is None:
-            return False
-        if self._begun in ids:
-            self._begun = b""
-        if self._isolated and not integer(reply[0]):
-            self._isolated = False
-            logger.info("%s: what crashed its owners is behind; full speed again", self._name)
-        return True
 
     async def _run_as_owner(self, script: Script, args: Sequence[Word]) -> list[Reply]:
         reply = await self._fenced(script, args)
@@ -227,41 +199,43 @@ class RedisPartition(Partition):
             raise self._not_held()
         return reply
 
+    async def _dispose(
+        self, script: Script, whole: Sequence[tuple[Message, tuple[bytes, ...]]], *further: bytes
+    ) -> list[Message]:
+        """Run a script that removes messages, each with its arguments; return those that were refused."""
+        refused = [message for message, _ in whole]
+        for chunk in chunks(whole, IDS_AT_ONCE, lambda one: sum(map(len, one[1]))):
+            ids = [_id_of(message) for message, _ in chunk]
+            args = [word for id_, (_, more) in zip(ids, chunk, strict=True) for word in (id_, *more)]
+            reply = await self._fenced(script, args, *further) if self.held else None
+            if reply is None:
+                break
+            del refused[: len(chunk)]
+            if self.begun in ids:
+                self.begun = b""
+            if self.suspect and not integer(reply[0]):
+                self.suspect = False
+                logger.info("%s: what crashed its owners is behind; full speed again", self.name)
+        return refused
+
     async def _accept(self, found: Sequence[Entry]) -> None:
         # An owner that was frozen inside its read is served before it can know that it owns nothing any more.
         # What it got must not be handed out before the broker has said that it is the owner still.
         await self._run_as_owner(SEE, (found[-1][0],))
         self._require_held()
-        self._cursor.accept(found)
+        self.cursor.accept(found)
 
-    def _refused(self, last: bytes, position: bytes) -> None:
-        if self._loss or self._ending:
-            return
-        if _went_back(last, position):
-            self._lose_stream()
-            return
-        self._loss = Loss("its lease ran out, and others may own it")
-        self._stop()
-
-    def _lose_stream(self) -> None:
-        self._loss = Loss(
-            "the broker has lost its stream, or a part of it: it was emptied, or a replica took over that "
-            "did not have everything. Operations that were published and not settled may be gone; reading "
-            "starts again from the first that is there",
-            serious=True,
-        )
-        self._stop()
-
-    def _stop(self) -> None:
-        self._lease.end()
-        self._cursor.stop()
+    def _lose(self, last: bytes, position: bytes) -> None:
+        """Stop, as the stream, whose last id is ``last``, or the lease on it is lost."""
+        self._loss = self._loss or (_STREAM_LOST if _went_back(last, position) else _LEASE_LOST)
+        self.stop()
 
     def _require_held(self) -> None:
         if not self.held:
             raise self._not_held()
 
     def _not_held(self) -> BrokerError:
-        return BrokerError(f"{self._name} is not owned by this process any more")
+        return BrokerError(f"{self.name} is not owned by this process any more")
 
 
 def _id_of(message: Message) -> bytes:

@@ -149,19 +149,17 @@ class _Subscription:
         clock = asyncio.get_running_loop().time
         failures, since = 0, clock()
         while clock() - since < _ABANDONED_SECONDS:
+            began = clock()
             try:
                 if not await self.ensure():
                     return
-                subscribed = clock()
                 await self._listen()
                 since = clock()
-                # At once, unless the server ends whatever is subscribed.
-                failures = failures + 1 if since - subscribed < self._interval else 0
-                if failures > 1:
-                    await asyncio.sleep(_RETRY.delay(failures))
             except BrokerError as error:
                 logger.debug("not subscribed to %s: %s", self._channel, error)
-                failures += 1
+            # At once, unless the server stays away, or ends whatever is subscribed.
+            failures = 0 if since - began > self._interval else failures + 1
+            if failures > 1:
                 await asyncio.sleep(_RETRY.delay(failures))
 
     async def _listen(self) -> None:

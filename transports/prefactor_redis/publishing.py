@@ -52,7 +52,7 @@ class RedisPublishingEnd(PublishingEnd):
 
     async def disconnect(self) -> None:
         """Close all connections."""
-        await self._links.close()
+        await self._links.aclose()
 
     async def _publish(self, partition: int, envelopes: Sequence[bytes]) -> None:
         key = self._keys.of(partition).operations

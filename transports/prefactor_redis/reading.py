@@ -3,12 +3,14 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prefactor_core.transport import BrokerError
-from prefactor_redis.link import Link
 from prefactor_redis.replies import BEGINNING, Reply, entries, items
 from prefactor_redis.servers import Links
+
+if TYPE_CHECKING:
+    from prefactor_redis.link import Link
 
 Entry = tuple[bytes, bytes]
 """An id and what it is the id of."""
@@ -31,21 +33,21 @@ class Cursor:
         self._asking: asyncio.Task[Reply] | None = None
         self._closed = False
         self._mean: float | None = None
-        self._surplus: deque[Entry] = deque()
+        self.surplus: deque[Entry] = deque()
+        """Entries that ``take`` returns."""
         self.position = BEGINNING
         """The id up to which entries were taken."""
 
-    @property
-    def has_surplus(self) -> bool:
-        """Whether ``take`` has entries already."""
-        return bool(self._surplus)
-
     async def fetch(self, max_items: int, max_bytes: int) -> list[Entry]:
         """Return what follows the position, about as much as wanted; nothing after a wait without any."""
-        link = await self._connected()
+        self._require_open()
+        if self._link is None:
+            link = await self._links.single(self._key, self._patience)
+            self._require_open()  # nothing is connected yet, so that nothing is left open
+            self._link = link
         count = min(max_items, self._fitting(max_bytes))
         command = ("XREAD", "COUNT", count, "BLOCK", self._block, "STREAMS", self._key, self.position)
-        asking = self._asking = asyncio.create_task(link.call(*command))
+        asking = self._asking = asyncio.create_task(self._link.call(*command))
         try:
             await asyncio.wait({asking})
         finally:
@@ -67,24 +69,24 @@ class Cursor:
     def accept(self, found: Sequence[Entry]) -> None:
         """Move on behind what was fetched, and have ``take`` return it."""
         self.position = found[-1][0]
-        self._surplus.extend(found)
+        self.surplus.extend(found)
 
     def take(self, max_items: int, max_bytes: int) -> list[Entry]:
         """Return accepted entries, at least one if there is any, up to about so many bytes."""
         taken: list[Entry] = []
         room = max_bytes
-        while self._surplus and len(taken) < max_items:
-            size = len(self._surplus[0][1])
+        while self.surplus and len(taken) < max_items:
+            size = len(self.surplus[0][1])
             if taken and size > room:
                 break
             room -= size
-            taken.append(self._surplus.popleft())
+            taken.append(self.surplus.popleft())
         return taken
 
     def stop(self) -> None:
         """End a ``fetch`` under way, and all later ones."""
         self._closed = True
-        self._surplus.clear()
+        self.surplus.clear()
         if self._asking is not None:
             self._asking.cancel()
 
@@ -93,15 +95,6 @@ class Cursor:
         self.stop()
         await self._disconnect()
 
-    async def _connected(self) -> Link:
-        self._require_open()
-        link = self._link
-        if link is None:
-            link = await self._links.single(self._key, self._patience)
-            self._require_open()  # nothing is connected yet, so that nothing is left open
-            self._link = link
-        return link
-
     def _require_open(self) -> None:
         if self._closed:
             raise BrokerError("reading was stopped: the partition was released or lost")
@@ -109,7 +102,7 @@ class Cursor:
     async def _disconnect(self) -> None:
         link, self._link = self._link, None
         if link is not None:
-            await link.close()
+            await link.aclose()
 
     def _fitting(self, max_bytes: int) -> int:
         if self._mean is None:

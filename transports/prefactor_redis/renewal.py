@@ -10,7 +10,6 @@ from prefactor_core.transport import BrokerError
 from prefactor_redis.lease_scripts import RENEW
 from prefactor_redis.link import Link
 from prefactor_redis.partition import RedisPartition
-from prefactor_redis.release import release
 from prefactor_redis.servers import Links
 
 logger = logging.getLogger("prefactor_redis")
@@ -42,38 +41,36 @@ class LeaseRenewal:
             self._task.cancel()
             await asyncio.wait({self._task})
         self._partitions = []
-        await self._links.close()
+        await self._links.aclose()
 
     async def _renew_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._interval)
             for partition in self._partitions:
                 if not partition.held:
-                    partition.expired()
+                    partition.stop()
             self._partitions = [partition for partition in self._partitions if partition.held]
-            await self._renew_all(self._partitions)
+            await self._renew_all()
             self._outage.worked(self)
 
-    async def _renew_all(self, partitions: Sequence[RedisPartition]) -> None:
-        keys = [(number, one.keys.lease) for number, one in enumerate(partitions)]
+    async def _renew_all(self) -> None:
         try:
             async with asyncio.timeout(self._interval):
-                groups = await self._links.grouped(keys)
+                groups = await self._links.grouped(self._partitions, lambda one: one.keys.lease)
         except (BrokerError, TimeoutError) as error:
             logger.debug("leases were not renewed: %s", error)
             return
         # A server that hangs must not hold up the leases on the others.
         async with asyncio.TaskGroup() as together:
-            for link, numbers in groups.items():
-                together.create_task(self._renew(link, [partitions[number] for number in numbers]))
+            for link, own in groups.items():
+                together.create_task(self._renew(link, own))
 
     async def _renew(self, link: Link, partitions: Sequence[RedisPartition]) -> None:
         renewals = [partition.renewal() for partition in partitions]
         try:
-            replies = await link.run_each(RENEW, [renewal.call for renewal in renewals])
-            for partition, renewal, reply in zip(partitions, renewals, replies, strict=True):
-                if not partition.renewed(renewal, reply):
-                    await release(self._links, partition.keys, partition.token)
+            replies = await link.run_each(RENEW, [call for call, _ in renewals])
+            for (_, take), reply in zip(renewals, replies, strict=True):
+                take(reply)
         except BrokerError as error:
             logger.debug("leases were not renewed: %s", error)
 

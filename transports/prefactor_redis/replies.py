@@ -1,9 +1,10 @@
 """Replies of a server: what they can be, the checks that give them types, and the ids of stream entries."""
 
-from typing import Final, TypeAlias, Union
+from typing import Final, TypeAlias, TypeVar, Union
 
 from prefactor_core.transport import BrokerError
 
+T = TypeVar("T")
 Word: TypeAlias = bytes | str | int
 """A part of a command."""
 Reply: TypeAlias = Union[bytes, int, "list[Reply]", None]
@@ -15,16 +16,12 @@ BEGINNING: Final = b"0-0"
 
 def integer(reply: Reply) -> int:
     """Return a reply that is a whole number."""
-    if not isinstance(reply, int):
-        raise _unexpected("a number", reply)
-    return reply
+    return _is(int, reply)
 
 
 def data(reply: Reply) -> bytes:
     """Return a reply that is a string."""
-    if not isinstance(reply, bytes):
-        raise _unexpected("a string", reply)
-    return reply
+    return _is(bytes, reply)
 
 
 def maybe_data(reply: Reply) -> bytes | None:
@@ -39,9 +36,7 @@ def text(reply: Reply) -> str:
 
 def items(reply: Reply) -> list[Reply]:
     """Return a reply that is a list."""
-    if not isinstance(reply, list):
-        raise _unexpected("a list", reply)
-    return reply
+    return _is(list, reply)
 
 
 def entries(reply: Reply, field: bytes) -> list[tuple[bytes, bytes]]:
@@ -65,5 +60,7 @@ def order(stream_id: bytes) -> tuple[int, int]:
     return int(milliseconds), int(sequence or 0)
 
 
-def _unexpected(expected: str, reply: Reply) -> BrokerError:
-    return BrokerError(f"Redis answered {type(reply).__name__} where {expected} was expected")
+def _is(kind: type[T], reply: Reply) -> T:
+    if not isinstance(reply, kind):
+        raise BrokerError(f"Redis answered {type(reply).__name__} where {kind.__name__} was expected")
+    return reply

@@ -7,8 +7,9 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing, suppress
+from typing import Final, TypeVar
 
 from redis.crc import key_slot
 from redis.exceptions import AuthenticationError
@@ -16,9 +17,11 @@ from redis.exceptions import AuthenticationError
 from prefactor_core.transport import BrokerError
 from prefactor_redis.link import Link
 from prefactor_redis.replies import Reply, Word, data, integer, items, text
+from prefactor_redis.scripts import Script
 from prefactor_redis.target import Access, Address, Target
 
 logger = logging.getLogger("prefactor_redis")
+T = TypeVar("T")
 
 _ASKING_SECONDS: Final = 2.0
 """At most for one sentinel or node that is asked who is where: there are others."""
@@ -28,15 +31,14 @@ class Servers(ABC):
     """Finds the server of a key."""
 
     @abstractmethod
-    async def address(self, key: bytes) -> Address:
-        """Return where the key is."""
-
-    @abstractmethod
     async def all(self) -> list[Address]:
         """Return all servers that hold data, without replicas."""
 
-    @abstractmethod
-    def doubt(self) -> None:
+    async def address(self, key: bytes) -> Address:  # noqa: ARG002 -- it has all of them
+        """Return where the key is: at the only server, where there are no others."""
+        return (await self.all())[0]
+
+    def doubt(self) -> None:  # noqa: B027 -- there may be no other
         """Ask again before the next use: a server failed, or said that it is not the right one."""
 
 
@@ -46,14 +48,8 @@ class _OneServer(Servers):
     def __init__(self, address: Address) -> None:
         self._address = address
 
-    async def address(self, key: bytes) -> Address:  # noqa: ARG002 -- it has all of them
-        return self._address
-
     async def all(self) -> list[Address]:
         return [self._address]
-
-    def doubt(self) -> None:
-        pass  # there is no other
 
 
 class _Discovered(Servers):
@@ -76,7 +72,7 @@ class _Discovered(Servers):
 
     async def _discover(self) -> None:
         last: BrokerError | None = None
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(self._patience):
                 for _ in range(len(self._asked)):
                     address = self._asked[0]
@@ -87,8 +83,6 @@ class _Discovered(Servers):
                     except BrokerError as error:
                         last = error
                         logger.debug("%s", error)
-        except TimeoutError:
-            pass
         raise BrokerError(f"nobody of {len(self._asked)} knows where the data is; last answer: {last}")
 
     @abstractmethod
@@ -103,16 +97,11 @@ class _Sentinels(_Discovered):
         super().__init__(target.addresses, target.options.timeout)
         self._service = target.service
         self._access = target.access
-        self._master: Address | None = None
-
-    async def address(self, key: bytes) -> Address:  # noqa: ARG002 -- it has all of them
-        return (await self.all())[0]
+        self._masters: list[Address] = []
 
     async def all(self) -> list[Address]:
         await self._make_known()
-        if self._master is None:
-            raise BrokerError("sentinels name no master")
-        return [self._master]
+        return self._masters
 
     async def _ask(self, address: Address) -> None:
         question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
@@ -121,12 +110,12 @@ class _Sentinels(_Discovered):
         except BrokerError as error:
             if not isinstance(error.__cause__, AuthenticationError):
                 raise
-            # _Sentinels mostly ask for no password, and refuse one that they have no use for.
+            # Sentinels mostly ask for no password, and refuse one that they have no use for.
             reply = await _asked(address, Access(self._access.user, self._access.password), question)
         if reply is None:
             raise BrokerError(f"the sentinel at {address} knows no master by the name in the URL")
         host, port = items(reply)
-        self._master = Address(text(host), int(data(port)))
+        self._masters = [Address(text(host), int(data(port)))]
 
 
 class _ClusterNodes(_Discovered):
@@ -189,28 +178,37 @@ class Links:
         """Return the link to the server that has a key."""
         return self.to(await self.servers.address(key))
 
+    async def call(self, name: str, key: bytes, *args: Word) -> Reply:
+        """Send a command to the server that has its key, and return its reply."""
+        link = await self.of(key)
+        return await link.call(name, key, *args)
+
+    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[Word] = ()) -> Reply:
+        """Run a script at the server that has its keys, and return its reply."""
+        link = await self.of(keys[0])
+        return await link.run(script, keys, args)
+
     def to(self, address: Address) -> Link:
         """Return the link to a server."""
-        link = self._links.get(address)
-        if link is None:
-            link = self._links[address] = self._make(address, self._size, self._patience)
-        return link
+        if address not in self._links:
+            self._links[address] = self._make(address, self._size, self._patience)
+        return self._links[address]
 
     async def single(self, key: bytes, patience: float) -> Link:
         """Return a new link with one connection to the server that has a key; the caller closes it."""
         return self._make(await self.servers.address(key), 1, patience)
 
-    async def grouped(self, keys: Iterable[tuple[int, bytes]]) -> dict[Link, list[int]]:
-        """Return numbers by the link to the server that has their key."""
-        groups: dict[Link, list[int]] = {}
-        for number, key in keys:
-            groups.setdefault(await self.of(key), []).append(number)
+    async def grouped(self, whole: Iterable[T], key: Callable[[T], bytes]) -> dict[Link, list[T]]:
+        """Return what is given by the link to the server that has its key."""
+        groups: dict[Link, list[T]] = {}
+        for one in whole:
+            groups.setdefault(await self.of(key(one)), []).append(one)
         return groups
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close all connections but those of single links; a later use makes new ones."""
         links, self._links = self._links, {}
-        await asyncio.gather(*(link.close() for link in links.values()))
+        await asyncio.gather(*(link.aclose() for link in links.values()))
 
     def _make(self, address: Address, size: int, patience: float) -> Link:
         return Link(address, self._access, size=size, patience=patience, on_failure=self.servers.doubt)
@@ -229,8 +227,5 @@ def _node_address(node: Reply, asked: Address) -> Address:
 
 
 async def _asked(address: Address, access: Access, question: tuple[Word, ...]) -> Reply:
-    link = Link(address, access, size=1, patience=_ASKING_SECONDS)
-    try:
+    async with aclosing(Link(address, access, size=1, patience=_ASKING_SECONDS)) as link:
         return await link.call(*question)
-    finally:
-        await link.close()

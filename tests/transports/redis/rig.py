@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import redis.asyncio as redis
 
-from prefactor_core.broker.driver import ConsumingEnd
+from prefactor_core.transport import ConsumingEnd
 from prefactor_redis.broker import RedisBroker
 from tests.support.brokers.redis_server import RedisServer
 from tests.transports.rig import Clock, Rig

@@ -1,84 +1,39 @@
 """Crashes are told from what only looks like one: outages are nobody's, and are forgiven afterwards."""
 
 import asyncio
-import json
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 
 import pytest
 
-from prefactor_core.broker.driver import ConsumingEnd, Partition
+from prefactor_core.testing.processes import Program
+from prefactor_core.transport import ConsumingEnd, Partition
 from tests.support.brokers.proxy import Proxy
 from tests.support.brokers.redis_cluster import RedisCluster
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.brokers.sentinel import RedisSentinel
+from tests.transports.redis import worker_process
 from tests.transports.redis.rig import RedisRig, command
 from tests.transports.rig import eventually, is_isolated, names, own, persistently, read
 
+Change = Callable[[RedisServer], object]
 MakeRig = Callable[[str], RedisRig]
-Outage = Callable[[RedisServer], AbstractAsyncContextManager[None]]
 OPTIONS = "lease=1&timeout=0.5"
 OUTAGES = 9
-_ROOT = Path(__file__).parents[3]
 
 
-class Child:
-    """A ``worker_process`` that runs."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-
-    async def says(self, word: str) -> bool:
-        """Wait for a word, and return what comes with it: whether the operation may be handled."""
-        assert self.process.stdout is not None
-        async with asyncio.timeout(60):
-            said, allowed = json.loads(await self.process.stdout.readline())
-        assert said == word
-        return bool(allowed)
-
-    async def goes_on(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(b"\n")
-        await self.process.stdin.drain()
-
-
-@asynccontextmanager
-async def child(rig: RedisRig, lease: int) -> AsyncIterator[Child]:
+def child(rig: RedisRig, lease: int) -> AbstractAsyncContextManager[Program]:
     """Start an owner of partition 0 in a process of its own, and kill it."""
-    url = f"{rig.url}?prefix={rig.prefix}&lease={lease}"
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.transports.redis.worker_process", url),
-        cwd=_ROOT,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield Child(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+    return Program.running(worker_process.__name__, f"{rig.url}?prefix={rig.prefix}&lease={lease}")
 
 
-@asynccontextmanager
-async def frozen(server: RedisServer) -> AsyncIterator[None]:
-    server.freeze()
-    try:
-        yield
-    finally:
-        server.thaw()
-
-
-@asynccontextmanager
-async def stopped(server: RedisServer) -> AsyncIterator[None]:
-    await asyncio.to_thread(server.kill)
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(server.start)
+async def says(worker: Program, word: str) -> bool:
+    """Wait for a word; return whether the operation may be handled, where it says that."""
+    await worker.until(lambda it: it.events, 60)
+    said = worker.events.pop(0)
+    assert said["event"] == word
+    return bool(said.get("allowed"))
 
 
 async def begun(partition: Partition) -> bool:
@@ -94,9 +49,27 @@ async def blamed(rig: RedisRig, times: int) -> None:
         await rig.crash()
 
 
-@pytest.mark.parametrize("outage", [frozen, stopped])
+@asynccontextmanager
+async def behind_a_proxy(rig: RedisRig) -> AsyncIterator[tuple[Proxy, ConsumingEnd]]:
+    async with (
+        Proxy.before(rig.url) as proxy,
+        rig.broker(OPTIONS, url=proxy.url(rig.url)).consuming() as worker,
+    ):
+        yield proxy, worker
+
+
+async def cut_off(rig: RedisRig, proxy: Proxy) -> Partition:
+    """Cut the owner behind the proxy off, and succeed it."""
+    proxy.refuse()
+    await proxy.reset()
+    return await own(rig.consuming(OPTIONS))
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"), [(RedisServer.freeze, RedisServer.thaw), (RedisServer.kill, RedisServer.start)]
+)
 async def test_outages_of_the_server_longer_than_a_lease_are_nobodys_crash(
-    own_redis: RedisRig, redis_server: RedisServer, outage: Outage
+    own_redis: RedisRig, redis_server: RedisServer, begin: Change, end: Change
 ) -> None:
     await own_redis.publish("1")
     workers = [own_redis.consuming(OPTIONS) for _ in range(2)]
@@ -104,11 +77,12 @@ async def test_outages_of_the_server_longer_than_a_lease_are_nobodys_crash(
     partition = await own(workers[0])
     assert await begun(partition)
     for number in range(1, OUTAGES + 1):
-        async with outage(redis_server):
-            over = clock() + 1.1
-            await eventually(lambda partition=partition: not partition.held, "the lease is over")  # type: ignore[misc]
-            await partition.release()  # which cannot be told
-            await asyncio.sleep(max(0.0, over - clock()))  # the broker ends it later than its owner
+        await asyncio.to_thread(begin, redis_server)
+        over = clock() + 1.1
+        await eventually(lambda partition=partition: not partition.held, "the lease is over")  # type: ignore[misc]
+        await partition.release()  # which cannot be told
+        await asyncio.sleep(max(0.0, over - clock()))  # the broker ends it later than its owner
+        await asyncio.to_thread(end, redis_server)
         await persistently(workers[number % 2].fleet)
         partition = await own(workers[number % 2])
         assert await begun(partition), f"dead-lettered after {number} outages"
@@ -123,70 +97,55 @@ async def test_outages_of_a_worker_are_not_held_against_what_it_handled(own_redi
     successor = own_redis.consuming(OPTIONS)
     async with child(own_redis, lease=1) as worker:
         for number in range(OUTAGES):
-            assert await worker.says("begun"), f"dead-lettered after {number} outages"
+            assert await says(worker, "begun"), f"dead-lettered after {number} outages"
             worker.process.send_signal(signal.SIGSTOP)
             partition = await own(successor)
             assert await begun(partition), f"dead-lettered after {number} outages"
             worker.process.send_signal(signal.SIGCONT)
-            await worker.says("back")
+            await says(worker, "back")
             await partition.release()
             assert await own_redis.held_against() == ({}, {})
-            await worker.goes_on()
-        await worker.says("begun")
+            worker.tell("go")
+        await says(worker, "begun")
 
 
 async def test_an_owner_that_is_cut_off_is_forgiven_when_it_returns(own_redis: RedisRig) -> None:
     await own_redis.publish("1")
     await blamed(own_redis, 3)
-    async with Proxy.before(own_redis.url) as proxy:
-        worker = own_redis.broker(OPTIONS, url=proxy.url(own_redis.url)).consuming()
-        try:
-            partition = await own(worker)
-            (message,) = await read(partition, 1)
-            assert await partition.begin(message)
-            successor = await _cut_off(own_redis, proxy)
-            assert await successor.attempts(message) == 1
-            assert len((await own_redis.held_against())[1]) == 4
-            await eventually(lambda: not partition.held, "the lease is over")
-            await partition.release()  # which cannot be told
-            await proxy.normal()
-            await persistently(worker.fleet)
-            assert await successor.attempts(message) == 0
-            attempts, blame = await own_redis.held_against()
-            assert (attempts, len(blame)) == ({}, 3)
-            assert is_isolated(successor)  # for the other three
-        finally:
-            await worker.disconnect()
+    async with behind_a_proxy(own_redis) as (proxy, worker):
+        partition = await own(worker)
+        (message,) = await read(partition, 1)
+        assert await partition.begin(message)
+        successor = await cut_off(own_redis, proxy)
+        assert await successor.attempts(message) == 1
+        assert len((await own_redis.held_against())[1]) == 4
+        await eventually(lambda: not partition.held, "the lease is over")
+        await partition.release()  # which cannot be told
+        await proxy.normal()
+        await persistently(worker.fleet)
+        assert await successor.attempts(message) == 0
+        attempts, blame = await own_redis.held_against()
+        assert (attempts, len(blame)) == ({}, 3)
+        assert is_isolated(successor)  # for the other three
 
 
 async def test_isolation_ends_with_the_blame_that_began_it(own_redis: RedisRig) -> None:
     await own_redis.publish("12")
     await blamed(own_redis, 2)
-    async with Proxy.before(own_redis.url) as proxy:
-        worker = own_redis.broker(OPTIONS, url=proxy.url(own_redis.url)).consuming()
-        try:
-            await read(await own(worker), 2)
-            successor = await _cut_off(own_redis, proxy)
-            assert is_isolated(successor)
-            await proxy.normal()
-            await persistently(worker.fleet)
-            await successor.settle(await read(successor, 1))
-            assert not is_isolated(successor)
-        finally:
-            await worker.disconnect()
-
-
-async def _cut_off(rig: RedisRig, proxy: Proxy) -> Partition:
-    """Cut the owner behind the proxy off, and succeed it."""
-    proxy.refuse()
-    await proxy.reset()
-    return await own(rig.consuming(OPTIONS))
+    async with behind_a_proxy(own_redis) as (proxy, worker):
+        await read(await own(worker), 2)
+        successor = await cut_off(own_redis, proxy)
+        assert is_isolated(successor)
+        await proxy.normal()
+        await persistently(worker.fleet)
+        await successor.settle(await read(successor, 1))
+        assert not is_isolated(successor)
 
 
 async def test_a_restart_that_a_lease_outlives(own_redis: RedisRig, redis_server: RedisServer) -> None:
     await own_redis.publish("1")
     async with child(own_redis, lease=2) as worker:
-        assert await worker.says("begun")
+        assert await says(worker, "begun")
         await asyncio.to_thread(redis_server.kill)
         await asyncio.to_thread(redis_server.start)
         await _renewed(redis_server, own_redis)

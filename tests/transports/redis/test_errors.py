@@ -5,7 +5,7 @@ import inspect
 import pytest
 from redis import exceptions as driver
 
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import BrokerError
 from prefactor_redis.errors import DRIVER_ERRORS, mapped, meaning
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import BrokerError
 from tests.support.brokers.redis_server import RedisServer
 from tests.transports.redis.rig import RedisRig, command
 from tests.transports.rig import eventually, names, own, read, until
@@ -123,45 +123,9 @@ async def test_a_stream_that_went_back_while_the_lease_stayed(
     await command(redis_server, "XADD", stream, "1-1", "e", "from long ago")
     await eventually(lambda: not partition.held, "the owner knows")
     assert "has lost its stream" in partition.loss.reason
-    # It was given back: nobody waits for it to run out.
+    await partition.release()  # so that nobody waits for it to run out
     again = await until(lambda: consumer.acquire(0, 100), "the partition", 5)
     assert names(await read(again, 1)) == ["from long ago"]
-
-
-async def test_a_restart_under_load(own_redis: RedisRig, redis_server: RedisServer) -> None:
-    publisher = own_redis.publishing("timeout=2")
-    published: list[bytes] = []
-    failures = 0
-    enough = asyncio.Event()
-
-    async def publish_all() -> None:
-        nonlocal failures
-        while not enough.is_set():
-            batch = [b"%d" % number for number in range(len(published), len(published) + 20)]
-            try:
-                await publisher.publish(0, batch)
-            except BrokerError:
-                failures += 1
-                await asyncio.sleep(0.02)
-            else:
-                published.extend(batch)
-
-    load = asyncio.create_task(publish_all())
-    await eventually(lambda: len(published) > 200, "some are published")
-    await asyncio.to_thread(redis_server.kill)
-    await eventually(lambda: failures > 0, "publishing fails")
-    before = len(published)
-    await asyncio.to_thread(redis_server.start)
-    await eventually(lambda: len(published) > before + 200, "publishing works again")
-    enough.set()
-    await load
-
-    partition = await own(own_redis.consuming())
-    found: list[bytes] = []
-    while some := await partition.read(1_000, 1_000_000):
-        found += [message.data for message in some]
-    first = list(dict.fromkeys(found))  # what was sent again counts where it came first
-    assert first == published
 
 
 async def test_connections_that_are_cut(own_redis: RedisRig, redis_server: RedisServer) -> None:
@@ -219,7 +183,7 @@ async def test_a_server_that_hangs(own_redis: RedisRig, redis_server: RedisServe
 
 
 async def test_replicas_that_are_missing(own_redis: RedisRig) -> None:
-    publisher = own_redis.publishing("replicas=1&timeout=0.3")
+    publisher = own_redis.publishing("replicas=1&timeout=5")
     with pytest.raises(BrokerError, match="0 replicas of 1") as raised:
         await publisher.publish(0, [b"1"])
     assert raised.value.confirmed == 0

@@ -4,10 +4,8 @@ import asyncio
 
 import pytest
 
-from prefactor_core.broker.driver import Partition
-from prefactor_core.broker.ownership import Lease
-from prefactor_core.exceptions import BrokerError
-from prefactor_redis import answers
+from prefactor_core.transport import BrokerError, Lease, Partition
+from prefactor_redis import dead_letters
 from tests.transports.redis.rig import RedisRig
 from tests.transports.rig import eventually, is_held, is_isolated, names, own, read
 
@@ -32,16 +30,6 @@ def test_a_lease_is_over_before_the_broker_ends_it() -> None:
         clock.now = now
         held.append(lease.held)
     assert held == [True, True, True, False, False], "it is over at 13.0, and never again held"
-
-
-async def test_a_lease_is_renewed(rig: RedisRig) -> None:
-    first, second = rig.consuming("lease=1"), rig.consuming("lease=1")
-    partition = await own(first)
-    until = asyncio.get_running_loop().time() + 2.5
-    while asyncio.get_running_loop().time() < until:
-        assert partition.held
-        assert await second.acquire(0, 10) is None
-        await asyncio.sleep(0.1)
 
 
 async def test_an_owner_whose_time_is_up_does_nothing_more(rig: RedisRig) -> None:
@@ -254,7 +242,7 @@ async def test_clearing_a_prefix(rig: RedisRig) -> None:
 async def test_answers_that_nobody_takes_are_bounded_and_expire(
     rig: RedisRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "_AT_ONCE", 5_000)
+    monkeypatch.setattr(dead_letters, "_ANSWERS_AT_ONCE", 5_000)
     dead, worker = rig.dead_letters(), rig.consuming()
     address = await dead.open_answers()
     assert address is not None
@@ -276,5 +264,5 @@ async def test_an_answer_whose_reply_was_lost_comes_again(rig: RedisRig) -> None
     keys = [f"{{{rig.prefix}:answers:{address}}}:{name}" for name in ("taken", "answers")]
     async with rig.raw() as raw:
         for _ in range(2):  # what the reader asked, as far as the server can know
-            assert await raw.eval(answers.TAKE.text, 2, *keys, "0") == ["1"]
+            assert await raw.eval(dead_letters.TAKE.text, 2, *keys, "0") == ["1"]
     assert await dead.answers() == [b"1"]

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from prefactor_core.exceptions import BrokerError
+from prefactor_core.transport import BrokerError
 from prefactor_redis.presence import Presence
 from prefactor_redis.servers import Links, servers_of
 from prefactor_redis.target import Target, read_target
@@ -28,7 +28,7 @@ async def shown(url: str) -> AsyncIterator[tuple[Presence, Target]]:
         yield presence, target
     finally:
         await presence.close()
-        await links.close()
+        await links.aclose()
 
 
 def subscribers(server: RedisServer) -> int:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from prefactor_core.exceptions import TransportError
+from prefactor_core.transport import TransportError
 from prefactor_redis.broker import RedisBroker
 from prefactor_redis.target import Access, Address, read_target
 

@@ -5,16 +5,11 @@ broker, it says ``back`` and waits for a line.
 """
 
 import asyncio
-import json
 import sys
 
+from prefactor_core.testing.consumer import say
 from prefactor_redis.broker import RedisBroker
 from tests.transports.rig import own, until
-
-
-def say(word: str, *, allowed: bool = True) -> None:
-    sys.stdout.write(json.dumps([word, allowed]) + "\n")
-    sys.stdout.flush()
 
 
 async def main(url: str) -> None:
