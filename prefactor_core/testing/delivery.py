@@ -14,15 +14,12 @@ class DeliveryContract(Contract):
     """Order by instance, bounds on what is received, and releasing; what is disposed of stays so."""
 
     async def test_order_by_instance(self, transport: Transport) -> None:
-        """Given many instances put in turn, when all is settled in one call, then each came in order, new."""
+        """Given many instances put in turn, when all is received, then each is there once and in order."""
         put = interleaved([life(f"instance{number}", spans=5) for number in range(20)])
         async with transport.opened(*put) as queue:
-            deliveries = await receive(queue, len(put), transport.patience)
-            assert not await queue.settle(deliveries)
-            await drained(queue, transport.patience)
-        assert sorted(keys_of(items(deliveries))) == sorted(keys_of(put))
-        assert by_instance(items(deliveries)) == by_instance(put)
-        assert not any(one.maybe_sent for one in deliveries), "nobody has had them before"
+            got = await handle(queue, len(put), transport.patience)
+        assert sorted(keys_of(got)) == sorted(keys_of(put))
+        assert by_instance(got) == by_instance(put)
 
     async def test_operations_arrive_unchanged(self, transport: Transport) -> None:
         """Given an operation with odd text, when it arrives, then it does what it would have done here."""
@@ -158,3 +155,11 @@ class DeliveryContract(Contract):
             await queue.close()
             with pytest.raises(QueueClosedError):
                 await queue.get()
+
+    async def test_settling_across_instances(self, transport: Transport) -> None:
+        """Given new deliveries of many instances, when settled in one call, then all of them are."""
+        async with transport.opened(*(note(f"instance{number}", 1) for number in range(40))) as queue:
+            held = await receive(queue, 40, transport.patience)
+            assert not any(one.maybe_sent for one in held), "nobody has had them before"
+            assert not await queue.settle(held)
+            await drained(queue, transport.patience)

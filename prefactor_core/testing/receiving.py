@@ -11,7 +11,6 @@ from prefactor_core.testing.operations import keys_of
 T = TypeVar("T")
 
 PLENTY = 1 << 40
-_PAUSE = 0.05
 
 
 async def receive(queue: Queue[Operation], how_many: int, within: float) -> list[Delivery[Operation]]:
@@ -53,7 +52,7 @@ async def eventually(check: Callable[[], Awaitable[T]], wanted: Callable[[T], ob
     deadline = loop.time() + within
     while not wanted(answer := await check()):
         assert loop.time() < deadline, f"not within {within:.0f} s; the last answer was {answer!r}"
-        await asyncio.sleep(_PAUSE)
+        await asyncio.sleep(0.05)
     return answer
 
 

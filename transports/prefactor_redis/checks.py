@@ -6,8 +6,7 @@ from redis.exceptions import NoPermissionError
 
 from prefactor_core.transport import BrokerError
 from prefactor_redis.keys import Keys
-from prefactor_redis.link import Link
-from prefactor_redis.replies import integer, items, text
+from prefactor_redis.link import Link, integer, items, text
 from prefactor_redis.scripts import looking
 from prefactor_redis.servers import Links
 from prefactor_redis.target import Target

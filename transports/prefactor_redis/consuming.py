@@ -21,11 +21,11 @@ from prefactor_redis.dead_letters import send_answers
 from prefactor_redis.fleet import ASIDE, JOIN, LEAVE, STAND_ASIDE, agreed_partitions, recorded_keys
 from prefactor_redis.keys import Keys
 from prefactor_redis.lease_scripts import ACQUIRE, CRASHES
+from prefactor_redis.link import BEGINNING, Reply, integer, items, maybe_data, order, text
 from prefactor_redis.partition import RedisPartition, Releases
 from prefactor_redis.presence import Presence
 from prefactor_redis.reading import Cursor
 from prefactor_redis.renewal import RENEWALS, LeaseRenewal
-from prefactor_redis.replies import BEGINNING, Reply, integer, items, maybe_data, order, text
 from prefactor_redis.scripts import STATE
 from prefactor_redis.servers import Links, servers_of
 from prefactor_redis.target import Target

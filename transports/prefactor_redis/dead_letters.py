@@ -13,7 +13,7 @@ from typing import Final
 from prefactor_core.transport import BrokerError, DeadLetterEnd, DeadLetterMessage
 from prefactor_redis.fleet import recorded_keys
 from prefactor_redis.keys import Keys
-from prefactor_redis.replies import data, entries, integer, items
+from prefactor_redis.link import data, entries, integer, items
 from prefactor_redis.scripts import IDS_AT_ONCE, REMOVE_DEAD, always, chunks
 from prefactor_redis.servers import Links, links_to
 from prefactor_redis.target import Target

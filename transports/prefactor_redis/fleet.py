@@ -8,7 +8,7 @@ from typing import Final
 
 from prefactor_core.transport import MAX_PARTITIONS, BrokerError
 from prefactor_redis.keys import Keys, PartitionKeys
-from prefactor_redis.replies import maybe_data
+from prefactor_redis.link import maybe_data
 from prefactor_redis.scripts import always, looking
 from prefactor_redis.servers import Links
 

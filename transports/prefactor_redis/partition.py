@@ -9,9 +9,8 @@ from typing import Final
 from prefactor_core.transport import MAX_ATTEMPTS, BrokerError, Lease, Loss, Message, Partition
 from prefactor_redis.keys import PartitionKeys
 from prefactor_redis.lease_scripts import BEGIN, CRASHES, RELEASE, WITHDRAW
-from prefactor_redis.link import ScriptCall
+from prefactor_redis.link import BEGINNING, Reply, ScriptCall, Word, data, integer, items, maybe_data, order
 from prefactor_redis.reading import Cursor, Entry
-from prefactor_redis.replies import BEGINNING, Reply, Word, data, integer, items, maybe_data, order
 from prefactor_redis.scripts import DEAD_LETTER, IDS_AT_ONCE, SEE, SETTLE, Script, chunks
 from prefactor_redis.servers import Links
 

@@ -8,8 +8,7 @@ from redis.exceptions import NoPermissionError
 from prefactor_core.transport import BrokerError, PublishingEnd
 from prefactor_redis.fleet import agreed_partitions
 from prefactor_redis.keys import Keys
-from prefactor_redis.link import Wire
-from prefactor_redis.replies import integer, text
+from prefactor_redis.link import Wire, integer, text
 from prefactor_redis.scripts import PUBLISH, chunks
 from prefactor_redis.servers import links_to
 from prefactor_redis.target import Address, Target

@@ -3,14 +3,11 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from prefactor_core.transport import BrokerError
-from prefactor_redis.replies import BEGINNING, Reply, entries, items
+from prefactor_redis.link import BEGINNING, Link, Reply, entries, items
 from prefactor_redis.servers import Links
-
-if TYPE_CHECKING:
-    from prefactor_redis.link import Link
 
 Entry = tuple[bytes, bytes]
 """An id and what it is the id of."""

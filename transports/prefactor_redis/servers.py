@@ -15,8 +15,7 @@ from redis.crc import key_slot
 from redis.exceptions import AuthenticationError
 
 from prefactor_core.transport import BrokerError
-from prefactor_redis.link import Link
-from prefactor_redis.replies import Reply, Word, data, integer, items, text
+from prefactor_redis.link import Link, Reply, Word, data, integer, items, text
 from prefactor_redis.scripts import Script
 from prefactor_redis.target import Access, Address, Target
 

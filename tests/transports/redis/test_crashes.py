@@ -100,6 +100,7 @@ async def test_outages_of_a_worker_are_not_held_against_what_it_handled(own_redi
             assert await says(worker, "begun"), f"dead-lettered after {number} outages"
             worker.process.send_signal(signal.SIGSTOP)
             partition = await own(successor)
+            assert await own_redis.held_against() == ({}, {}), "a frozen owner lives"
             assert await begun(partition), f"dead-lettered after {number} outages"
             worker.process.send_signal(signal.SIGCONT)
             await says(worker, "back")

@@ -72,26 +72,6 @@ async def test_a_full_server_is_drained(own_redis: RedisRig, redis_server: Redis
     await publisher.publish(0, [b"fits"])
 
 
-async def test_scripts_that_the_server_has_forgotten(own_redis: RedisRig, redis_server: RedisServer) -> None:
-    publisher, consumer = own_redis.publishing(), own_redis.consuming("lease=1")
-    dead = own_redis.dead_letters()
-    await publisher.partitions()
-    partition = await own(consumer)
-    for _ in range(3):
-        await command(redis_server, "SCRIPT", "FLUSH")
-        await publisher.publish(0, [b"1", b"2"])
-        found = await read(partition, 2)
-        await command(redis_server, "SCRIPT", "FLUSH")
-        assert await partition.settle(found[:1]) == []
-        await command(redis_server, "SCRIPT", "FLUSH")
-        assert await partition.dead_letter([(found[1], b"record")]) == []
-        await command(redis_server, "SCRIPT", "FLUSH")
-        assert len(await consumer.states()) == 16
-        await command(redis_server, "SCRIPT", "FLUSH")
-        await dead.remove([letter async for letter in dead.read()])
-        assert partition.held
-
-
 async def test_an_emptied_server_is_noticed_loudly(own_redis: RedisRig, redis_server: RedisServer) -> None:
     publisher, consumer = own_redis.publishing("partitions=3"), own_redis.consuming("lease=2")
     await publisher.partitions()
@@ -126,6 +106,42 @@ async def test_a_stream_that_went_back_while_the_lease_stayed(
     await partition.release()  # so that nobody waits for it to run out
     again = await until(lambda: consumer.acquire(0, 100), "the partition", 5)
     assert names(await read(again, 1)) == ["from long ago"]
+
+
+async def test_a_restart_under_load(own_redis: RedisRig, redis_server: RedisServer) -> None:
+    publisher = own_redis.publishing("timeout=2")
+    published: list[bytes] = []
+    failures = 0
+    enough = asyncio.Event()
+
+    async def publish_all() -> None:
+        nonlocal failures
+        while not enough.is_set():
+            batch = [b"%d" % number for number in range(len(published), len(published) + 20)]
+            try:
+                await publisher.publish(0, batch)
+            except BrokerError:
+                failures += 1
+                await asyncio.sleep(0.02)
+            else:
+                published.extend(batch)
+
+    load = asyncio.create_task(publish_all())
+    await eventually(lambda: len(published) > 200, "some are published")
+    await asyncio.to_thread(redis_server.kill)
+    await eventually(lambda: failures > 0, "publishing fails")
+    before = len(published)
+    await asyncio.to_thread(redis_server.start)
+    await eventually(lambda: len(published) > before + 200, "publishing works again")
+    enough.set()
+    await load
+
+    partition = await own(own_redis.consuming())
+    found: list[bytes] = []
+    while some := await partition.read(1_000, 1_000_000):
+        found += [message.data for message in some]
+    first = list(dict.fromkeys(found))  # what was sent again counts where it came first
+    assert first == published
 
 
 async def test_connections_that_are_cut(own_redis: RedisRig, redis_server: RedisServer) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from prefactor_core.transport import BrokerError, Lease, Partition
+from prefactor_core.transport import BrokerError, Lease
 from prefactor_redis import dead_letters
 from tests.transports.redis.rig import RedisRig
 from tests.transports.rig import eventually, is_held, is_isolated, names, own, read
@@ -132,27 +132,21 @@ async def test_crashes_that_prove_nothing_are_not_counted(rig: RedisRig) -> None
     assert not (await own(rig.consuming())).isolated
 
 
-async def isolated_partition(rig: RedisRig, handed_out: int) -> Partition:
-    """Let three owners crash, and be the fourth."""
-    await rig.crash_often(3, handed_out)
-    partition = await own(rig.consuming())
-    assert is_isolated(partition)
-    return partition
-
-
 async def test_care_is_for_what_was_handed_out(rig: RedisRig, caplog: pytest.LogCaptureFixture) -> None:
     await rig.publish("12")
-    partition = await isolated_partition(rig, handed_out=0)
+    await rig.crash_often(3, 0)
+    _, partition, message = await rig.isolated()
     assert "crashed" in caplog.text
     await rig.publish("345")
-    assert await partition.settle(await read(partition, 2)) == []
+    assert await partition.settle([message, *await read(partition, 1)]) == []
     assert not is_isolated(partition), "with nothing handed out, what was there is suspect"
     await partition.release()
-    partition = await isolated_partition(rig, handed_out=2)
-    await partition.release()
-    partition = await own(rig.consuming())
-    assert is_isolated(partition), "care outlasts clean ends"
-    await partition.settle(await read(partition, 2))
+    await rig.crash_often(3, 2)
+    for _ in range(2):  # care outlasts clean ends
+        _, partition, message = await rig.isolated()
+        await partition.release()
+    _, partition, message = await rig.isolated()
+    await partition.settle([message, *await read(partition, 1)])
     assert not is_isolated(partition), "the last was never handed out"
     (last,) = await read(partition, 1)
     assert await partition.begin(last)
@@ -161,12 +155,11 @@ async def test_care_is_for_what_was_handed_out(rig: RedisRig, caplog: pytest.Log
 
 async def test_a_lost_partition_takes_back_its_own_attempt_alone(rig: RedisRig) -> None:
     await rig.publish("1")
-    partition = await isolated_partition(rig, handed_out=1)
-    (message,) = await read(partition, 1)
+    await rig.crash_often(3, 1)
+    _, partition, message = await rig.isolated()
     await partition.begin(message)
     await rig.crash()
-    successor = await own(rig.consuming())
-    await read(successor, 1)
+    _, successor, _ = await rig.isolated()
     await successor.begin(message)
     for stand in (2, 1, 1):
         assert list((await rig.held_against())[0].values()) == [str(stand)]
@@ -179,8 +172,8 @@ async def test_a_lost_partition_takes_back_its_own_attempt_alone(rig: RedisRig) 
 
 async def test_a_past_owner_begins_nothing(rig: RedisRig) -> None:
     await rig.publish("1")
-    partition = await isolated_partition(rig, handed_out=1)
-    (message,) = await read(partition, 1)
+    await rig.crash_often(3, 1)
+    _, partition, message = await rig.isolated()
     await rig.end_lease()
     with pytest.raises(BrokerError, match="not owned"):
         await partition.begin(message)
