@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from prefactor_core.operations import Operation
-from prefactor_core.queue.base import Delivery, Queue
 from prefactor_core.testing.operations import keys_of
+from prefactor_core.transport import Delivery, Operation, Queue
 
 T = TypeVar("T")
 

@@ -27,7 +27,7 @@ from prefactor_redis.presence import Presence
 from prefactor_redis.reading import Cursor
 from prefactor_redis.renewal import RENEWALS, LeaseRenewal
 from prefactor_redis.scripts import STATE
-from prefactor_redis.servers import Links, servers_of
+from prefactor_redis.servers import links_to
 from prefactor_redis.target import Target
 
 logger = logging.getLogger("prefactor_redis")
@@ -48,13 +48,10 @@ class RedisConsumingEnd(ConsumingEnd):
         self._name = target.name
         self._clock = clock
         self._keys = Keys(options.prefix)
-        servers = servers_of(target)
-        self._links = Links(servers, target.access, size=_CONNECTIONS, patience=options.timeout)
+        self._links = links_to(target, _CONNECTIONS)
         # What is due before the next renewal has to end before that.
         self._patience = min(options.timeout, options.lease / RENEWALS)
-        self._renewal = LeaseRenewal(
-            Links(servers, target.access, size=1, patience=self._patience), options.lease
-        )
+        self._renewal = LeaseRenewal(self._links.single(self._patience), options.lease)
         # A reader must see that it is not the owner any more before anybody else can be.
         self._block = min(_BLOCK_SECONDS, options.lease * (1 - SAFE_PART) / 2)
         self._milliseconds = int(options.lease * 1_000)

@@ -47,8 +47,6 @@ _MEANINGS: Final[tuple[tuple[type[Exception], str], ...]] = (
 # An unknown command is answered with its arguments, and these may be payloads.
 _ARGUMENTS: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
 _LONGEST: Final = 300
-_TO_CONNECT: Final = "connecting to"
-"""How the driver words that there was no socket."""
 
 
 @contextmanager
@@ -80,7 +78,8 @@ def why_not_connected(error: BaseException, *, tls: bool) -> str:
         return f"speaks no TLS on this port; is the port right, or is the scheme redis://? {text}"
     if not tls and isinstance(error, driver.InvalidResponse):
         return f"{_NO_REDIS}; is the port right, and does it speak TLS (rediss://)?"
-    if not tls and type(error) is driver.ConnectionError and _TO_CONNECT not in text:
+    # With the words "connecting to" the driver says that there was no socket.
+    if not tls and type(error) is driver.ConnectionError and "connecting to" not in text:
         return f"closed the connection at once; is the port right, and does it speak TLS (rediss://)? {text}"
     return meaning(error)
 

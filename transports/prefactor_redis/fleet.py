@@ -12,13 +12,9 @@ from prefactor_redis.link import maybe_data
 from prefactor_redis.scripts import always, looking
 from prefactor_redis.servers import Links
 
-_NOW: Final = """
+_FLEET: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-"""
-_ENTER: Final = (
-    _NOW
-    + """
 local function enter(set, other, token, milliseconds)
   redis.call('ZREM', other, token)
   redis.call('ZREMRANGEBYSCORE', set, '-inf', now)
@@ -26,10 +22,9 @@ local function enter(set, other, token, milliseconds)
   redis.call('PEXPIRE', set, milliseconds)
 end
 """
-)
 
 JOIN: Final = always(
-    _ENTER
+    _FLEET
     + """
 local workers, token = KEYS[1], ARGV[1]
 enter(workers, KEYS[2], token, tonumber(ARGV[2]))
@@ -47,10 +42,10 @@ end
 Returns the size of the fleet and one's place in it, from 0.
 """
 
-STAND_ASIDE: Final = always(_ENTER + "enter(KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]))\nreturn 1\n")
+STAND_ASIDE: Final = always(_FLEET + "enter(KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]))\nreturn 1\n")
 """``KEYS``: aside, workers. ``ARGV``: token, milliseconds."""
 
-ASIDE: Final = looking(_NOW + "return redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf')\n")
+ASIDE: Final = looking(_FLEET + "return redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf')\n")
 """``KEYS``: aside."""
 
 LEAVE: Final = always("return redis.call('ZREM', KEYS[1], ARGV[1]) + redis.call('ZREM', KEYS[2], ARGV[1])\n")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from prefactor_core.transport import BrokerError
-from prefactor_redis.link import BEGINNING, Link, Reply, entries, items
+from prefactor_redis.link import BEGINNING, Reply, entries, items
 from prefactor_redis.servers import Links
 
 Entry = tuple[bytes, bytes]
@@ -23,10 +23,8 @@ class Cursor:
 
     def __init__(self, key: bytes, links: Links, block: float, timeout: float) -> None:
         self._key = key
-        self._links = links
+        self._links = links.single(block + timeout)
         self._block = max(1, int(block * 1_000))
-        self._patience = block + timeout
-        self._link: Link | None = None
         self._asking: asyncio.Task[Reply] | None = None
         self._closed = False
         self._mean: float | None = None
@@ -37,14 +35,11 @@ class Cursor:
 
     async def fetch(self, max_items: int, max_bytes: int) -> list[Entry]:
         """Return what follows the position, about as much as wanted; nothing after a wait without any."""
-        self._require_open()
-        if self._link is None:
-            link = await self._links.single(self._key, self._patience)
-            self._require_open()  # nothing is connected yet, so that nothing is left open
-            self._link = link
+        link = await self._links.of(self._key)
+        self._require_open()  # nothing is connected yet, so that nothing is left open
         count = min(max_items, self._fitting(max_bytes))
         command = ("XREAD", "COUNT", count, "BLOCK", self._block, "STREAMS", self._key, self.position)
-        asking = self._asking = asyncio.create_task(self._link.call(*command))
+        asking = self._asking = asyncio.create_task(link.call(*command))
         try:
             await asyncio.wait({asking})
         finally:
@@ -55,7 +50,7 @@ class Cursor:
             failure = None if asking.cancelled() else asking.exception()
         self._require_open()
         if failure is not None:
-            await self._disconnect()  # the next one goes to where the stream is then
+            await self._links.aclose()  # the next one goes to where the stream is then
             raise failure
         reply = asking.result()
         if reply is None:
@@ -90,16 +85,11 @@ class Cursor:
     async def close(self) -> None:
         """Stop, and close the connection."""
         self.stop()
-        await self._disconnect()
+        await self._links.aclose()
 
     def _require_open(self) -> None:
         if self._closed:
             raise BrokerError("reading was stopped: the partition was released or lost")
-
-    async def _disconnect(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            await link.aclose()
 
     def _fitting(self, max_bytes: int) -> int:
         if self._mean is None:

@@ -190,12 +190,14 @@ class Links:
     def to(self, address: Address) -> Link:
         """Return the link to a server."""
         if address not in self._links:
-            self._links[address] = self._make(address, self._size, self._patience)
+            self._links[address] = Link(
+                address, self._access, size=self._size, patience=self._patience, on_failure=self.servers.doubt
+            )
         return self._links[address]
 
-    async def single(self, key: bytes, patience: float) -> Link:
-        """Return a new link with one connection to the server that has a key; the caller closes it."""
-        return self._make(await self.servers.address(key), 1, patience)
+    def single(self, patience: float) -> "Links":
+        """Return links of one connection each, apart from these; the caller closes them."""
+        return Links(self.servers, self._access, size=1, patience=patience)
 
     async def grouped(self, whole: Iterable[T], key: Callable[[T], bytes]) -> dict[Link, list[T]]:
         """Return what is given by the link to the server that has its key."""
@@ -205,12 +207,9 @@ class Links:
         return groups
 
     async def aclose(self) -> None:
-        """Close all connections but those of single links; a later use makes new ones."""
+        """Close all connections; a later use makes new ones."""
         links, self._links = self._links, {}
         await asyncio.gather(*(link.aclose() for link in links.values()))
-
-    def _make(self, address: Address, size: int, patience: float) -> Link:
-        return Link(address, self._access, size=size, patience=patience, on_failure=self.servers.doubt)
 
 
 def links_to(target: Target, size: int) -> Links:
