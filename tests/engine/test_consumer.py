@@ -14,10 +14,8 @@ from prefactor_core.broker import consumer as module
 from prefactor_core.broker.consumer import Consumer
 from prefactor_core.broker.dead_letters import StoredDeadLetter, decode_dead_letter
 from prefactor_core.exceptions import BrokerError, QueueClosedError
-from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter, Delivery
-from prefactor_core.queue.executor import TaskExecutor
 from tests.engine.setups import KILLED, fill, filled, keys, message, queue_on
 from tests.engine.virtual import each, virtual
 from tests.support.fake_broker import FakeBroker, FakeConsumingEnd, Fault, now
@@ -583,38 +581,6 @@ async def test_what_was_begun_too_often_is_set_aside(faults: list[Fault]) -> Non
     assert record.id == "id-p0:quality:1"
 
 
-@virtual
-async def test_an_operation_that_kills_its_workers_is_found_and_set_aside() -> None:
-    broker = filled(20)
-    poison, crashes, done = 7, 0, set[int]()
-    while broker.unsettled and crashes < 20:
-        end = broker.consuming()
-        one = Consumer(end, broker.name, dice(crashes))
-        while broker.unsettled:
-            try:
-                async with asyncio.timeout(60):
-                    held = await one.receive(10, MUCH)
-            except TimeoutError:
-                break
-            if held[0].dead_letter is not None:
-                assert len(held) == 1
-                assert await one.dead_letter([(held[0], held[0].dead_letter)]) == []
-                continue
-            if poison in numbers(held):
-                end.crash()
-                crashes += 1
-                break
-            assert await one.settle(held) == []
-            done |= {*numbers(held)}
-        await one.disconnect()
-        await asyncio.sleep(broker.lease_seconds)
-    assert crashes <= 3 + 3 + 1
-    assert done == {*range(20)} - {poison}
-    (letter,) = broker.letters
-    assert decode_dead_letter(letter.data, 9).id == f"id-p0:quality:{poison}"
-    assert broker.wrongs == []
-
-
 # -- settling
 
 
@@ -651,42 +617,6 @@ async def test_what_was_refused_is_returned_although_others_failed_meanwhile() -
         assert broker.calls["settle"] == 3
         assert len(broker.logs[0]) == 2
         assert broker.logs[1] == []
-
-
-@each("what", ["settle", "dead_letter"])
-async def test_the_executor_repeats_and_counts(what: str) -> None:
-    """received = settled + dead-lettered + given back + held, through refusals and failures."""
-    broker = filled(3, 3)
-    queue = queue_on(broker)
-    handled: list[str] = []
-
-    async def handler(operation: Operation) -> None:
-        handled.append(key_of(operation))
-        if what == "dead_letter":
-            raise ValueError("no")
-
-    executor = TaskExecutor(
-        queue, handler, 3, retry=RetryPolicy(0, rng=dice(1)), is_retryable=lambda _: False
-    )
-    faults = [Fault(), Fault(after=True), Fault(error=RuntimeError("driver"))]
-    broker.fail(what, *faults, *faults)
-    executor.start()
-    await asyncio.sleep(1.2)
-    broker.lose(0)
-    for _ in range(600):
-        await asyncio.sleep(0.1)
-        account = executor.account
-        ended = account.settled + account.dead_lettered + account.released
-        assert account.received == ended + executor.held
-    assert broker.unsettled == 0
-    assert await executor.stop(10)
-    await queue.disconnect()
-    account = executor.account
-    done = account.settled if what == "settle" else account.dead_lettered
-    assert done == account.received - account.released
-    assert set(handled) == {f"p{partition}:quality:{number}" for partition in (0, 1) for number in range(3)}
-    stored = {decode_dead_letter(letter.data, 9).id for letter in broker.letters}
-    assert len(stored) == (6 if what == "dead_letter" else 0)
 
 
 # -- the broker comes and goes

@@ -13,7 +13,7 @@ from prefactor_core.execution.outcome import NOT_REACHED, SETTLED, Apart, Dead, 
 from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Delivery
-from tests.engine.setups import WIDE, lane_of
+from tests.engine.setups import WIDE, Switch, lane_of, owned
 from tests.engine.virtual import each
 from tests.support.operations import create, dice, finish, finish_span, key_of, life, quality, register, start
 
@@ -230,11 +230,12 @@ def test_empty_out_keeps_the_order_of_each_lane() -> None:
 
 
 class LanesAgainstModel(RuleBasedStateMachine):
-    """Random deliveries, batches and outcomes; the model is a list for each lane."""
+    """Random deliveries, batches, outcomes and owners; the model is a list for each lane."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lanes = make(max_retries=1)
+        self.owner = Switch()
         self.model: dict[str, list[Delivery[Item]]] = defaultdict(list)
         self.out: list[list[Delivery[Item]]] = []
         self.time = 0.0
@@ -244,13 +245,23 @@ class LanesAgainstModel(RuleBasedStateMachine):
     @rule(lane=st.sampled_from("abcd-"), size=st.integers(1, 40))
     def add(self, lane: str, size: int) -> None:
         self.count += 1
-        delivery = Delivery(Item(f"{lane}{self.count}", size))
+        delivery = owned(Item(f"{lane}{self.count}", size), self.owner)
         self.lanes.add(delivery)
         self.model[delivery.item.name if lane == "-" else lane].append(delivery)
+
+    @rule()
+    def change_hands(self) -> None:
+        self.owner.current = False
+        self.owner = Switch()
 
     @rule(items=st.integers(1, 8), size=st.integers(1, 120), lanes=st.integers(1, 5))
     def take(self, items: int, size: int, lanes: int) -> None:
         batch = self.lanes.take(BatchLimits(items, size, lanes), self.time)
+        revoked, self.lanes.unsent.revoked = self.lanes.unsent.revoked, []
+        assert all(one.revoked for one in revoked)
+        assert not any(one.revoked for one in batch)
+        for one in revoked:
+            assert self.model[self._lane(one)].pop(0) is one
         if not batch:
             return
         assert len(batch) <= items

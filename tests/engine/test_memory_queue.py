@@ -44,15 +44,6 @@ def test_put_never_suspends_where_nothing_bounds_it_or_what_is_too_much_is_dropp
 
 
 @virtual
-async def test_get_waits_for_an_item() -> None:
-    queue: InMemoryQueue[int] = InMemoryQueue()
-    getters = [asyncio.create_task(queue.get()) for _ in range(10)]
-    await asyncio.sleep(1)
-    await put_all(queue, range(10))
-    assert sorted(await asyncio.gather(*getters)) == list(range(10))
-
-
-@virtual
 async def test_close_hands_out_what_is_left_then_raises() -> None:
     queue: InMemoryQueue[int] = InMemoryQueue()
     await put_all(queue, (1, 2))
@@ -67,43 +58,6 @@ async def test_close_hands_out_what_is_left_then_raises() -> None:
     for _ in range(3):
         with pytest.raises(QueueClosedError):
             await queue.get()
-
-
-@each("told", [0, 1, 5])
-async def test_close_wakes_every_waiter_whatever_it_is_told(told: int) -> None:
-    queue: InMemoryQueue[int] = InMemoryQueue()
-    getters = [asyncio.create_task(queue.get()) for _ in range(5)]
-    await asyncio.sleep(1)
-    await queue.close(told)
-    results = await asyncio.gather(*getters, return_exceptions=True)
-    assert all(isinstance(result, QueueClosedError) for result in results)
-
-
-@virtual
-async def test_receive_keeps_its_limits() -> None:
-    queue: InMemoryQueue[object] = InMemoryQueue()
-    await put_all(queue, range(10))
-    assert items(await queue.receive(3, 1 << 30)) == [0, 1, 2]
-    assert len(await queue.receive(100, 256 * 2)) == 2
-    assert len(await queue.receive(100, 1)) == 1
-    assert await queue.depth() == 10
-
-
-@virtual
-async def test_a_getter_that_is_cancelled_loses_no_wake_up() -> None:
-    queue: InMemoryQueue[int] = InMemoryQueue()
-    first, second = asyncio.create_task(queue.get()), asyncio.create_task(queue.get())
-    await asyncio.sleep(1)
-    await queue.put(1)  # wakes the first, which is cancelled before it can take it
-    first.cancel()
-    assert await second == 1
-    assert first.cancelled()
-    third = asyncio.create_task(queue.get())
-    await asyncio.sleep(1)
-    third.cancel()
-    await asyncio.sleep(1)
-    await queue.put(2)
-    assert await queue.get() == 2
 
 
 def test_many_getters_putters_and_cancellations_leave_nobody_asleep(seeds: Seeds) -> None:
@@ -314,20 +268,6 @@ async def test_block_and_what_is_given_back() -> None:
     assert [await queue.get(), await queue.get()] == [1, 2]
     await waiting
     assert await queue.get() == 3
-
-
-@virtual
-async def test_close_wakes_those_that_wait_for_room() -> None:
-    queue: InMemoryQueue[int] = InMemoryQueue(1, policy="block")
-    await queue.put(1)
-    waiting = [asyncio.create_task(queue.put(number)) for number in (2, 3)]
-    await asyncio.sleep(1)
-    await queue.close()
-    results = await asyncio.gather(*waiting, return_exceptions=True)
-    assert [type(result) for result in results] == [QueueClosedError] * 2
-    assert queue.accepted == 1
-    assert await queue.get() == 1
-    assert not queue._putters
 
 
 @virtual

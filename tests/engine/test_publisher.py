@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,7 +24,6 @@ from tests.support.operations import (
     dice,
     finish,
     key_of,
-    keys_of,
     life,
     quality,
     register,
@@ -301,26 +299,6 @@ async def test_a_broker_that_is_away_at_the_start(caplog: pytest.LogCaptureFixtu
 
 
 @virtual
-async def test_one_warning_for_each_outage(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING, LOGGER)
-    async with publishing(FakeBroker(8)) as (broker, publisher):
-        for outage in range(3):
-            for number in range(40):
-                put_at_once(publisher, quality(f"i{number}", outage))
-            assert await publisher.flush(60)
-            broker.unavailable = True
-            for number in range(40):
-                put_at_once(publisher, quality(f"i{number}", 10 + outage))
-                await asyncio.sleep(1)
-            broker.unavailable = False
-            assert await publisher.flush(60)
-            await asyncio.sleep(10)
-    texts = caplog.messages
-    assert all(re.search(r"after \d\d s in which \d+ tries failed", text) for text in texts[1::2]), texts
-    assert [("wait here" in text, "is back" in text) for text in texts] == [(True, False), (False, True)] * 3
-
-
-@virtual
 async def test_waits_between_tries_grow_up_to_their_cap() -> None:
     async with publishing(FakeBroker(1)) as (broker, publisher):
         broker.publish_faults = lambda *_: PublishFault()
@@ -492,32 +470,6 @@ async def test_a_cancelled_flush_leaves_nothing_behind() -> None:
 
 
 # -- a full buffer
-
-
-@virtual
-async def test_a_full_buffer_drops_whole_chains() -> None:
-    async with publishing(FakeBroker(2), items=60) as (broker, publisher):
-        broker.unavailable = True
-        lives = [life(f"i{number:03}", 5) for number in range(40)]
-        put_at_once(publisher, *(one for each in zip(*lives, strict=True) for one in each))
-        check_account(publisher)
-        dropped = publisher.published.dropped
-        assert sum(dropped.values()) == 40 * 13 - publisher.waiting
-        assert publisher.waiting <= 60
-        broker.unavailable = False
-        assert await publisher.flush(30)
-        put_at_once(publisher, *life("later", 3))
-        assert await publisher.flush(30)
-    arrived = first_occurrences(broker)
-    assert arrived.pop("later") == keys_of(life("later", 3))
-    assert 3 < len(arrived) < 40
-    for keys in arrived.values():
-        assert keys[0].endswith(":register"), "half an instance"
-        creates = {key.removesuffix(":create") for key in keys if key.endswith(":create")}
-        finishes = {key.removesuffix(":finish") for key in keys if "-span" in key and "finish" in key}
-        assert creates == finishes
-        assert any(key.endswith(":starting") for key in keys)
-        assert "-" not in keys[-1], "the instance is finished"
 
 
 @virtual

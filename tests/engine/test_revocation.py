@@ -7,15 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from prefactor_core.exceptions import QueueClosedError
 from prefactor_core.execution.dependents import Dependents
 from prefactor_core.execution.handler import BatchLimits
 from prefactor_core.execution.lanes import Lanes
-from prefactor_core.execution.outcome import NOT_REACHED, SETTLED, Dead, Outcome, Retry
+from prefactor_core.execution.outcome import SETTLED, Dead, Retry
 from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter, Delivery, Queue
@@ -27,14 +23,13 @@ from tests.engine.setups import (
     Batches,
     Switch,
     check_account,
+    items,
     lane_of,
-    message,
     owned,
     put_all,
-    queue_on,
 )
 from tests.engine.virtual import each, virtual
-from tests.support.fake_broker import FakeBroker, Fault, now
+from tests.support.fake_broker import now
 from tests.support.operations import (
     create,
     dice,
@@ -51,179 +46,40 @@ from tests.support.operations import (
 FOLLOWS = "follows a lost operation: "
 
 
-class Item:
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.size = 10
-
-    def __repr__(self) -> str:
-        return self.name
+def make_lanes(dependents: Dependents | None = None) -> Lanes[Any]:
+    return Lanes(RetryPolicy(max_retries=2, rng=dice(1)), lane_of, dependents)
 
 
-def make_lanes(max_retries: int = 3, dependents: Dependents | None = None) -> Lanes[Any]:
-    return Lanes(RetryPolicy(max_retries=max_retries, rng=dice(1)), lane_of, dependents)
-
-
-def add(lanes: Lanes[Any], owner: Switch, *names: str) -> None:
-    for name in names:
-        lanes.add(owned(Item(name), owner))
-
-
-def names(deliveries: Sequence[Delivery[Any]]) -> str:
-    return " ".join(str(delivery.item) for delivery in deliveries)
-
-
-# -- lanes
-
-
-def test_what_nobody_owns_is_never_revoked() -> None:
-    assert not Delivery(Item("a1")).revoked
-    switch = Switch()
-    delivery = owned(Item("a1"), switch)
-    assert not delivery.revoked
-    switch.current = False
-    assert delivery.revoked
-
-
-def test_revoked_deliveries_are_not_handed_out() -> None:
-    lanes = make_lanes()
-    gone, kept = Switch(), Switch()
-    for name in ("a1", "b1", "a2", "c1"):
-        lanes.add(owned(Item(name), kept if name[0] == "b" else gone))
-    gone.current = False
-    assert names(lanes.take(WIDE, 0)) == "b1"
-    assert names(lanes.unsent.revoked) == "a1 a2 c1"
-    assert lanes.held == 1
-    assert lanes.held_bytes == 10
-    assert [*lanes._lanes] == ["b"], "an empty lane is not kept"
-
-
-def test_what_was_received_again_goes_on_behind_what_was_revoked() -> None:
-    lanes = make_lanes()
-    old, new = Switch(), Switch()
-    add(lanes, old, "a1", "a2", "a3")
-    old.current = False
-    add(lanes, new, "a2", "a3", "a4")
-    assert names(lanes.take(WIDE, 0)) == "a2 a3 a4"
-    assert names(lanes.unsent.revoked) == "a1 a2 a3"
+# -- lanes; see also the model in test_lanes
 
 
 def test_a_prefix_ends_before_what_is_revoked() -> None:
     lanes = make_lanes()
     one, other = Switch(), Switch()
-    add(lanes, one, "a1")
-    add(lanes, other, "a2")
-    add(lanes, one, "a3")
+    for name, owner in (("a1", one), ("a2", other), ("a3", one)):
+        lanes.add(owned(name, owner))
     other.current = False
     batch = lanes.take(WIDE, 0)
-    assert names(batch) == "a1"
+    assert items(batch) == ["a1"]
     assert lanes.unsent.revoked == []
     lanes.resolve(batch, [SETTLED], 0)
-    assert names(lanes.take(WIDE, 0)) == "a3"
-    assert names(lanes.unsent.revoked) == "a2"
-
-
-def test_what_is_with_the_handler_is_resolved_by_its_outcome() -> None:
-    lanes = make_lanes()
-    old, new = Switch(), Switch()
-    add(lanes, old, "a1", "a2", "a3")
-    batch = lanes.take(WIDE, 0)
-    old.current = False
-    add(lanes, new, "a1")
-    assert lanes.take(WIDE, 0) == [], "one batch of a lane at a time, with any owner"
-    resolution = lanes.resolve(batch, [SETTLED, NOT_REACHED, NOT_REACHED], 0)
-    assert names(resolution.settled) == "a1"
-    assert names(lanes.take(WIDE, 0)) == "a1"
-    assert names(lanes.unsent.revoked) == "a2 a3"
+    assert items(lanes.take(WIDE, 0)) == ["a3"]
+    assert items(lanes.unsent.revoked) == ["a2"]
 
 
 def test_attempts_of_what_was_revoked_do_not_count_against_what_comes_after() -> None:
-    lanes = make_lanes(max_retries=2)
+    lanes = make_lanes()
     old, new = Switch(), Switch()
-    add(lanes, old, "a1")
-    time = 0.0
-    for _ in range(2):
-        time += 1_000
+    lanes.add(owned("a1", old))
+    for time in (1_000, 2_000):
         lanes.resolve(lanes.take(WIDE, time), [Retry("x")], time)
     old.current = False
-    add(lanes, new, "a2")
-    tries = 0
-    dead: list[tuple[Delivery[Any], DeadLetter[Any]]] = []
-    while not dead:
-        time += 1_000
+    lanes.add(owned("a2", new))
+    for time in (3_000, 4_000, 5_000):
         batch = lanes.take(WIDE, time)
-        assert names(batch) == "a2"
-        tries += 1
+        assert items(batch) == ["a2"]
         dead = lanes.resolve(batch, [Retry("x")], time).dead
-    assert tries == 3
-    assert dead[0][1].attempts == 3
-
-
-class OwnersModel(RuleBasedStateMachine):
-    """Owners come and go: each delivery is handed out or revoked, once, and each lane in its order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lanes = make_lanes()
-        self.owner = Switch()
-        self.model: dict[str, deque[Delivery[Any]]] = {lane: deque() for lane in "abc"}
-        self.out: list[list[Delivery[Any]]] = []
-        self.count = 0
-
-    @rule(lane=st.sampled_from("abc"))
-    def add(self, lane: str) -> None:
-        self.count += 1
-        delivery = owned(Item(f"{lane}{self.count}"), self.owner)
-        self.lanes.add(delivery)
-        self.model[lane].append(delivery)
-
-    @rule()
-    def change_hands(self) -> None:
-        self.owner.current = False
-        self.owner = Switch()
-
-    @rule(items=st.integers(1, 5), lanes=st.integers(1, 3))
-    def take(self, items: int, lanes: int) -> None:
-        batch = self.lanes.take(BatchLimits(items, 1 << 30, lanes), 0)
-        revoked, self.lanes.unsent.revoked = self.lanes.unsent.revoked, []
-        assert all(one.revoked for one in revoked)
-        assert not any(one.revoked for one in batch)
-        for one in revoked:
-            assert self._line(one).popleft() is one
-        for lane, line in self.model.items():
-            mine = [one for one in batch if str(one.item)[0] == lane]
-            assert [*line][: len(mine)] == mine
-        if batch:
-            self.out.append(batch)
-
-    @precondition(lambda self: self.out)
-    @rule(data=st.data(), done=st.booleans())
-    def resolve(self, data: st.DataObject, *, done: bool) -> None:
-        batch = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
-        outcome: Outcome = SETTLED if done else NOT_REACHED
-        resolution = self.lanes.resolve(batch, [outcome] * len(batch), 0)
-        assert sorted(map(id, resolution.settled)) == sorted(map(id, batch if done else []))
-        for one in batch if done else []:
-            assert self._line(one).popleft() is one
-
-    @invariant()
-    def the_sums_are_exact(self) -> None:
-        assert self.lanes.held == sum(map(len, self.model.values()))
-
-    def teardown(self) -> None:
-        for batch in self.out:
-            self.lanes.resolve(batch, [NOT_REACHED] * len(batch), 0)
-        for _ in range(self.count + 1):
-            self.lanes.resolve(batch := self.lanes.take(WIDE, 0), [SETTLED] * len(batch), 0)
-        assert self.lanes.held == self.lanes.held_bytes == 0
-        assert not self.lanes._lanes
-
-    def _line(self, delivery: Delivery[Any]) -> deque[Delivery[Any]]:
-        return self.model[str(delivery.item)[0]]
-
-
-TestOwnersThatComeAndGo = OwnersModel.TestCase
-TestOwnersThatComeAndGo.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+        assert [letter.attempts for _, letter in dead] == ([3] if time == 5_000 else [])
 
 
 # -- dependents
@@ -315,44 +171,32 @@ def test_a_loss_that_another_owner_decides_anew_is_no_loss() -> None:
 # -- the executor, on a queue whose deliveries can be taken away
 
 
-class Revocable(Queue[Any]):
+class Revocable(InMemoryQueue[Any]):
     """A queue whose deliveries belong to the holder of the switch."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.owner = Switch()
-        self.waiting: deque[Delivery[Any]] = deque()
-        self.settled: list[Any] = []
+        self.done: list[Any] = []
         self.released: list[Any] = []
-        self.dead_lettered: list[DeadLetter[Any]] = []
+        self.dead: list[DeadLetter[Any]] = []
         self.faults: deque[Exception | None] = deque()
         self.refuses: Callable[[Delivery[Any]], bool] = lambda delivery: delivery.revoked
-        self._changed = asyncio.Event()
-        self._closed = False
 
     async def put(self, item: Any) -> None:
-        self.waiting.append(owned(item, self.owner))
-        self._changed.set()
-
-    async def get(self) -> Any:
-        raise NotImplementedError
+        await super().put(item)
+        self._waiting[-1].owner = self.owner
 
     async def receive(self, max_items: int, max_bytes: int) -> list[Delivery[Any]]:
-        del max_bytes
-        while True:
-            # As on a broker: what was lost before it was handed out is never handed out.
-            while self.waiting and self.waiting[0].revoked:
-                self.waiting.popleft()
-            if self.waiting:
-                return [self.waiting.popleft() for _ in range(min(max_items, len(self.waiting)))]
-            if self._closed:
-                raise QueueClosedError
-            self._changed.clear()
-            await self._changed.wait()
+        # As on a broker: what was lost before it was handed out is never handed out.
+        while not (found := [one for one in await super().receive(max_items, max_bytes) if not one.revoked]):
+            pass
+        return found
 
     async def settle(self, deliveries: Sequence[Delivery[Any]]) -> Sequence[Delivery[Any]]:
         self._fault()
         refused = [delivery for delivery in deliveries if self.refuses(delivery)]
-        self.settled += [delivery.item for delivery in deliveries if delivery not in refused]
+        self.done += [delivery.item for delivery in deliveries if delivery not in refused]
         return refused
 
     async def dead_letter(
@@ -360,7 +204,7 @@ class Revocable(Queue[Any]):
     ) -> Sequence[Delivery[Any]]:
         self._fault()
         refused = [delivery for delivery, _ in letters if self.refuses(delivery)]
-        self.dead_lettered += [letter for delivery, letter in letters if delivery not in refused]
+        self.dead += [letter for delivery, letter in letters if delivery not in refused]
         return refused
 
     async def release(self, deliveries: Sequence[Delivery[Any]]) -> None:
@@ -368,23 +212,10 @@ class Revocable(Queue[Any]):
         await asyncio.sleep(0)
         self.released += [delivery.item for delivery in deliveries]
 
-    def size(self) -> int:
-        return len(self.waiting)
-
-    async def close(self, num_waiters: int = 1) -> None:
-        del num_waiters
-        self._closed = True
-        self._changed.set()
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
     def revoke(self) -> None:
         """Somebody else owns everything from now on; what is put later is ours again."""
         self.owner.current = False
         self.owner = Switch()
-        self._changed.set()
 
     def _fault(self) -> None:
         error = self.faults.popleft() if self.faults else None
@@ -411,35 +242,14 @@ async def test_what_was_revoked_goes_back_without_being_handled() -> None:
     await asyncio.sleep(5)
     assert handler.handled == ["a1"], "what is with the handler is finished"
     assert sorted(queue.released) == ["a2", "b1", "c1"]
-    assert queue.settled == []
+    assert queue.done == []
     account = executor.account
     assert (account.received, account.settled, account.released, executor.held) == (4, 0, 4, 0)
     await put_all(queue, ("a1", "a2", "b1"))
     assert await executor.stop(60)
-    assert sorted(queue.settled) == ["a1", "a2", "b1"]
+    assert sorted(queue.done) == ["a1", "a2", "b1"]
     assert [item for item in handler.handled if item[0] == "a"] == ["a1", "a1", "a2"]
     check_account(executor)
-
-
-@virtual
-async def test_later_redeliveries_of_the_same_operations_go_on_in_order() -> None:
-    rng = dice(5)
-    queue, handler = Revocable(), Batches(limits=BatchLimits(3, 1 << 30, 2), takes=0.3)
-    executor = start_executor(queue, handler)
-    log = [f"{lane}{number:03}" for number in range(30) for lane in "abc"]
-    for _ in range(15):
-        queue.revoke()
-        await put_all(queue, [item for item in log if item not in queue.settled])
-        await asyncio.sleep(rng.uniform(0, 3))
-        check_account(executor)
-    assert await executor.stop(120)
-    check_account(executor)
-    assert executor.held == 0
-    for lane in "abc":
-        mine = [item for item in queue.settled if item[0] == lane]
-        assert mine == [item for item in log if item[0] == lane]
-        handled = [item for item in handler.handled if item[0] == lane]
-        assert [*dict.fromkeys(handled)] == mine, "the first time in order, too"
 
 
 @virtual
@@ -529,7 +339,7 @@ async def test_stopping_without_draining_finishes_what_is_with_the_handler() -> 
     assert not await executor.stop(60, drain=False)
     assert now() - began == pytest.approx(1)
     assert sorted(handler.handled) == ["a1", "a2", "b1", "b2"]
-    assert sorted(queue.settled) == ["a1", "a2", "b1", "b2"]
+    assert sorted(queue.done) == ["a1", "a2", "b1", "b2"]
     assert queue.released == ["a3", "b3", "c1"], "in the order in which they were received"
     account = executor.account
     assert (account.received, account.settled, account.released, executor.held) == (7, 4, 3, 0)
@@ -608,46 +418,8 @@ async def test_what_the_queue_refuses_is_counted_as_given_back(what: str) -> Non
     queue.refuses = lambda delivery: delivery.revoked
     await queue.put(start("a"))
     assert await executor.stop(10)
-    assert keys_of(queue.settled) == ["a:starting"]
-    assert queue.dead_lettered == []
+    assert keys_of(queue.done) == ["a:starting"]
+    assert queue.dead == []
 
 
 # -- the executor over a broker
-
-
-@virtual
-async def test_operations_of_a_lost_partition_are_carried_out_by_their_next_owner_in_order() -> None:
-    broker = FakeBroker(2)
-    log = [quality(f"i{number % 4}", number) for number in range(60)]
-    effects: list[str] = []
-    queues = [queue_on(broker, seed=seed) for seed in range(2)]
-
-    class Slow(Batches):
-        async def handle(self, deliveries: Sequence[Delivery[Any]]) -> Sequence[Outcome]:
-            outcomes = await super().handle(deliveries)
-            effects.extend(key_of(delivery.item) for delivery in deliveries)
-            return outcomes
-
-    limits = BatchLimits(2, 1 << 30, 2)
-    executors = [start_executor(queue, Slow(limits=limits, takes=1.0), 1) for queue in queues]
-    for number, operation in enumerate(log):
-        broker.put(number % 2, message(operation, number // 4 + 1))
-    broker.fail("settle", None, Fault(), Fault(after=True))
-    for partition in (0, 1, 0, 1):
-        await asyncio.sleep(7)
-        broker.lose(partition)
-        for executor in executors:
-            check_account(executor)
-    async with asyncio.timeout(300):
-        while broker.unsettled:
-            await asyncio.sleep(1)
-    for executor, queue in zip(executors, queues, strict=True):
-        await executor.stop(60)
-        await queue.disconnect()
-        check_account(executor)
-        assert executor.held == 0
-    for instance in range(4):
-        mine = [key for key in effects if key.startswith(f"i{instance}:")]
-        assert [*dict.fromkeys(mine)] == [key_of(one) for one in log if one.instance_id == f"i{instance}"]
-    assert sum(executor.account.released for executor in executors) > 0
-    assert broker.wrongs == []
