@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,20 +10,17 @@ import pytest
 from prefactor_core.broker.assignment import Rebalance
 from prefactor_core.broker.driver import Loss
 from prefactor_core.exceptions import BrokerError
-from prefactor_core.execution.handler import BatchLimits
-from prefactor_core.execution.outcome import SETTLED, Outcome
 from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage, describe
 from prefactor_core.queue.base import Delivery
 from prefactor_core.queue.executor import TaskExecutor
 from prefactor_core.queue.memory import InMemoryQueue
+from tests.engine.setups import Batches, handle_soon, put_all, queue_on, retry_of, started, working
 from tests.engine.setups import fill as fill_partition
-from tests.engine.setups import queue_on, retry_of, working
 from tests.engine.virtual import virtual
 from tests.support.fake_broker import FakeBroker, FakePartition, Fault
 from tests.support.operations import dice
-from tests.support.virtual_time import run_virtual
 
 PARTITIONS = 16
 AWAY = 600.0
@@ -56,11 +52,9 @@ async def test_a_worker_says_little_of_a_long_outage(caplog: pytest.LogCaptureFi
             broker.unavailable = False
             await asyncio.sleep(60)
             assert broker.unsettled == 0
-    lines = len(caplog.records)
-    sys.stdout.write(f"{outages} outages: {lines} lines, {tracebacks(caplog)} tracebacks\n")
     assert tracebacks(caplog) == 0
     # By the broker's users and by the executor, each: it begins and it ends; and partitions, lost and gained.
-    assert lines <= 2 + 6 * outages
+    assert len(caplog.records) <= 2 + 6 * outages
     assert sum("is unavailable" in record.getMessage() for record in caplog.records) == outages
     # Each of the two says so once an outage.
     assert sum("is back" in record.getMessage() for record in caplog.records) == 2 * outages
@@ -74,11 +68,7 @@ async def test_a_partition_that_fails_while_all_others_work_is_one_outage(
     caplog.set_level(logging.WARNING)
     broker = FakeBroker(PARTITIONS)
     queue = queue_on(broker)
-
-    async def handler(_: Operation) -> None:
-        pass
-
-    executor = TaskExecutor(queue, handler, 8, retry=retry_of(), outage=queue.consumer.outage)
+    executor = TaskExecutor(queue, handle_soon, 8, retry=retry_of(), outage=queue.consumer.outage)
     executor.start()
     await asyncio.sleep(5)
     broker.fail("settle", *[Fault()] * 100)
@@ -110,11 +100,10 @@ async def test_a_mistake_of_the_drivers_has_one_traceback_an_outage(
             await asyncio.sleep(300)
             assert not broker.scripts[call], "all were made"
             assert broker.unsettled == 0
-    sys.stdout.write(f"{call}: {len(caplog.records)} lines, {tracebacks(caplog)} tracebacks of 40 failures\n")
     assert tracebacks(caplog) == 2, "once for each outage"
 
 
-class Broken(InMemoryQueue[str]):
+class Broken(InMemoryQueue[int]):
     """A third party's queue, which fails in a row whatever it is asked."""
 
     def __init__(self, error: Exception, failures: int) -> None:
@@ -145,14 +134,9 @@ async def test_a_queue_that_fails_is_told_once(
 ) -> None:
     caplog.set_level(logging.WARNING)
     queue = Broken(error, 30)
-
-    async def handler(_: str) -> None:
-        pass
-
-    executor = TaskExecutor(queue, handler, retry_delay_base=0.1, retry=RetryPolicy(cap=2.0, rng=dice(1)))
+    executor = TaskExecutor(queue, Batches(), retry=RetryPolicy(cap=2.0, rng=dice(1)))
     executor.start()
-    for number in range(50):
-        await queue.put(f"item {number}")
+    await put_all(queue, range(50))
     await asyncio.sleep(120)
     assert (queue.failures, executor.held, executor.account.settled) == (0, 0, 50)
     await executor.stop(10)
@@ -173,106 +157,75 @@ async def test_what_others_get_wrong_every_time_is_told_once(
     def fail(*_: object) -> None:
         raise KeyError("a mistake")
 
-    class Handler:
-        limits = BatchLimits(10, 1 << 20, 10)
-
-        async def handle(self, batch: Sequence[Delivery[Any]]) -> list[Outcome]:
-            if who == "handler":
-                fail()
-            return [SETTLED] * len(batch)
-
-    queue: InMemoryQueue[str] = InMemoryQueue()
-    executor = TaskExecutor(
-        queue,
-        Handler(),
+    queue, executor = await started(
+        Batches(*[KeyError("a mistake")] * (1_000 if who == "handler" else 0)),
         retry=RetryPolicy(3, base=0.1, rng=dice(1)),
         observe=fail if who == "observer" else None,
     )
-    executor.start()
     for number in range(200):
-        await queue.put(f"item {number}")
+        await queue.put(number)
         await asyncio.sleep(0.01)
     await asyncio.sleep(10)
     assert executor.held == 0
     await executor.stop(10)
-    sys.stdout.write(f"{who}: {tracebacks(caplog)} tracebacks\n")
     assert tracebacks(caplog) == 1
 
 
 # -- the class itself
 
 
-class Told:
-    """An outage, and what it logs."""
-
-    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
-        self._caplog = caplog
-        self.outage = Outage(logging.getLogger("test"), "it", state=lambda: "7 wait")
-
-    @property
-    def lines(self) -> list[str]:
-        return [record.getMessage() for record in self._caplog.records if record.name == "test"]
+def outage_of_it(caplog: pytest.LogCaptureFixture) -> Outage:
+    caplog.set_level(logging.INFO)
+    return Outage(logging.getLogger("test"), "it", state=lambda: "7 wait")
 
 
-def virtually(caplog: pytest.LogCaptureFixture, program: Callable[[Told], Awaitable[None]]) -> None:
-    async def run() -> None:
-        await program(Told(caplog))
-
-    with caplog.at_level(logging.INFO):
-        run_virtual(run())
-
-
-def test_it_is_over_once_all_who_failed_got_through(caplog: pytest.LogCaptureFixture) -> None:
-    async def program(told: Told) -> None:
-        for second in range(10):
-            told.outage.failed(second % 2, BrokerError("no route"))
-            await asyncio.sleep(1)
-        told.outage.worked(0)
-        await asyncio.sleep(60)
-        assert told.lines == ["it is unavailable: no route"], "one still fails"
-        told.outage.worked(1)
-        await asyncio.sleep(1.9)
-        told.outage.worked(1)
-        told.outage.worked("somebody else")
-        assert len(told.lines) == 1
-        await asyncio.sleep(0.2)
-        assert told.lines[1:] == ["it is back after 70 s in which 10 tries failed; 7 wait"]
-        told.outage.failed(0, BrokerError("again"))
-        assert told.lines[2:] == ["it is unavailable: again"]
-        told.outage.close()
-        assert len(told.lines) == 3, "nobody has got through"
-
-    virtually(caplog, program)
+@virtual
+async def test_it_is_over_once_all_who_failed_got_through(caplog: pytest.LogCaptureFixture) -> None:
+    outage = outage_of_it(caplog)
+    for second in range(10):
+        outage.failed(second % 2, BrokerError("no route"))
+        await asyncio.sleep(1)
+    outage.worked(0)
+    await asyncio.sleep(60)
+    assert caplog.messages == ["it is unavailable: no route"], "one still fails"
+    outage.worked(1)
+    await asyncio.sleep(1.9)
+    outage.worked(1)
+    outage.worked("somebody else")
+    assert len(caplog.messages) == 1
+    await asyncio.sleep(0.2)
+    assert caplog.messages[1:] == ["it is back after 70 s in which 10 tries failed; 7 wait"]
+    outage.failed(0, BrokerError("again"))
+    assert caplog.messages[2:] == ["it is unavailable: again"]
+    outage.close()
+    assert len(caplog.messages) == 3, "nobody has got through"
 
 
-def test_what_works_and_fails_by_turns_is_one_outage(caplog: pytest.LogCaptureFixture) -> None:
-    async def program(told: Told) -> None:
-        for _ in range(100):
-            told.outage.failed("one", BrokerError(""))
-            await asyncio.sleep(0.5)
-            told.outage.worked("one")
-            await asyncio.sleep(1.0)
-        told.outage.close()
-        assert told.lines == [
-            "it is unavailable: BrokerError",
-            "it is back after 149 s in which 100 tries failed; 7 wait",
-        ]
-        told.outage.close()
-        await asyncio.sleep(10)
-        assert len(told.lines) == 2
-
-    virtually(caplog, program)
+@virtual
+async def test_what_works_and_fails_by_turns_is_one_outage(caplog: pytest.LogCaptureFixture) -> None:
+    outage = outage_of_it(caplog)
+    for _ in range(100):
+        outage.failed("one", BrokerError(""))
+        await asyncio.sleep(0.5)
+        outage.worked("one")
+        await asyncio.sleep(1.0)
+    outage.close()
+    outage.close()
+    await asyncio.sleep(10)
+    assert caplog.messages == [
+        "it is unavailable: BrokerError",
+        "it is back after 149 s in which 100 tries failed; 7 wait",
+    ]
 
 
-def test_a_mistake_in_an_outage_that_had_begun_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
-    async def program(told: Told) -> None:
-        told.outage.failed("one", BrokerError("no route"))
-        for _ in range(5):
-            told.outage.failed("one", ValueError("secret words"))
-        assert told.lines == ["it is unavailable: no route", "it is unavailable: ValueError"]
-        assert tracebacks(caplog) == 1
-
-    virtually(caplog, program)
+@virtual
+async def test_a_mistake_in_an_outage_that_had_begun_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
+    outage = outage_of_it(caplog)
+    outage.failed("one", BrokerError("no route"))
+    for _ in range(5):
+        outage.failed("one", ValueError("secret words"))
+    assert caplog.messages == ["it is unavailable: no route", "it is unavailable: ValueError"]
+    assert tracebacks(caplog) == 1
 
 
 @virtual
@@ -400,6 +353,5 @@ async def test_garbage_is_said_once_with_how_much_there_was(caplog: pytest.LogCa
         while queue.consumer.quarantined < 2_000:
             await asyncio.sleep(1)
     lines = [text for text in caplog.messages if "dead-lettered" in text]
-    sys.stdout.write(f"2,000 messages: {len(lines)} lines\n")
     assert 1 <= len(lines) <= 10
     assert "dead-lettered: unread, from partition" in lines[0]
