@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from prefactor_core.api.replies import Reply
@@ -161,12 +161,6 @@ def test_finish_of_an_instance_that_is_not_over_is_a_conflict() -> None:
     assert "invalid_action" in str(bench.dead["a:finish"].reply)
 
 
-def test_conflict_with_another_code_is_in_flight_elsewhere() -> None:
-    api = FakeApi(script=deque([status(409), status(409)]), no_bulk=Reply(404))
-    bench = run(make_bench(api), life("a"))
-    check_all_done(bench)
-
-
 @virtual
 async def test_a_handover_during_a_request_remembers_that_it_may_have_been_sent() -> None:
     """A stop cuts a request short whose effect has happened: the next executor finds no conflict."""
@@ -188,7 +182,7 @@ async def test_a_handover_during_a_request_remembers_that_it_may_have_been_sent(
 # -- rejections
 
 
-@each("bulk, code", [*itertools.product([True, False], [400, 404, 413, 422])])
+@each("bulk, code", [*itertools.product([True, False], [400, 401, 403, 404, 413, 422])])
 def test_one_refused_operation_is_set_aside_with_the_reply(code: int, *, bulk: bool) -> None:
     api = FakeApi(
         no_bulk=None if bulk else Reply(404), reject=refuse("a-span1:create", code=code, error="no_good")
@@ -196,25 +190,36 @@ def test_one_refused_operation_is_set_aside_with_the_reply(code: int, *, bulk: b
     bench = run(make_bench(api), life("a", 3), life("b", 3))
     assert set(bench.dead) == {"a-span1:create", "a-span1:finish"}
     letter = bench.dead["a-span1:create"]
-    assert letter.reason.startswith("rejected")
+    reason = "not allowed" if code in {401, 403} else "rejected"
+    assert letter.reason.startswith(reason)
     assert f"HTTP {code} no_good" in str(letter.reply)
-    assert bench.dead["a-span1:finish"].reason.startswith("follows a lost operation: rejected")
+    assert bench.dead["a-span1:finish"].reason.startswith(f"follows a lost operation: {reason}")
     assert bench.problems() == []
+    assert bench.failures == []
 
 
-def test_a_refused_registration_takes_its_instance_along() -> None:
-    bench = run(make_bench(FakeApi(reject=refuse("a:register"))), life("a", 3), life("b", 3))
-    assert set(bench.dead) == set(keys_of(life("a", 3)))
-    assert bench.dead["a:register"].reason.startswith("rejected")
-    for key in keys_of(life("a", 3))[1:]:
+FAMILY = [
+    *(register("a"), start("a"), create("a", "a-1"), create("a", "a-2", "a-1"), create("a", "a-3", "a-2")),
+    *(create("a", "a-4"), *(finish_span("a", f"a-{number}") for number in (3, 2, 1, 4)), finish("a")),
+]
+
+
+@each(
+    "refused, kept",
+    [
+        ("a:register", []),
+        ("a:starting", ["a:register"]),
+        ("a-1:create", ["a:register", "a:starting", "a-4:create", "a-4:finish", "a:finish"]),
+    ],
+)
+def test_a_refused_operation_takes_its_dependents_along(refused: str, kept: list[str]) -> None:
+    bench = run(make_bench(FakeApi(reject=refuse(refused))), FAMILY, life("b", 3))
+    assert bench.api.done("a") == kept
+    assert set(bench.dead) == {*keys_of(FAMILY)} - {*kept}
+    assert bench.dead[refused].reason.startswith("rejected")
+    for key in bench.dead.keys() - {refused}:
         assert bench.dead[key].reason.startswith("follows a lost operation: rejected")
         assert bench.api.sent(key) <= 1
-    assert bench.problems() == []
-
-
-def test_a_refused_start_takes_its_instance_along() -> None:
-    bench = run(make_bench(FakeApi(reject=refuse("a:starting"))), life("a"), life("b"))
-    assert set(bench.dead) == set(keys_of(life("a"))) - {"a:register"}
     assert bench.problems() == []
 
 
@@ -226,56 +231,26 @@ def test_an_instance_that_somebody_else_has_started_goes_on() -> None:
     assert bench.api.done() == ["a-span0:create", "a-span0:finish", "a:finish"]
 
 
-def test_a_refused_span_takes_its_descendants_along() -> None:
-    spans = [create("a", "a-1"), create("a", "a-2", "a-1"), create("a", "a-3", "a-2"), create("a", "a-4")]
-    ends = [finish_span("a", f"a-{number}") for number in (3, 2, 1, 4)]
-    operations = [register("a"), start("a"), *spans, *ends, finish("a")]
-    bench = run(make_bench(FakeApi(reject=refuse("a-1:create"))), operations)
-    assert set(bench.dead) == {f"a-{number}:{end}" for number in (1, 2, 3) for end in ("create", "finish")}
-
-
-def test_an_operation_that_cannot_be_encoded_is_set_aside() -> None:
-    whole = life("a")
-    broken = Operation(
-        whole[2].type, {"instance_id": "a", "span_id": "a-q"}, whole[2].timestamp, "broken-key"
-    )
-    bench = run(make_bench(), [*whole[:2], broken, *whole[2:]], life("b"))
-    assert set(bench.dead) == {"broken-key"}
-    assert "schema_name" in bench.dead["broken-key"].reason
-    assert bench.problems() == []
-
-
 # -- nobody in another's way
 
 
-def test_a_terminated_instance_does_not_hold_up_the_others() -> None:
-    """All its operations conflict; each cuts a request short, but the others have their turns between."""
+@each("repeated", [True, False])
+async def test_an_instance_of_conflicts_does_not_hold_up_the_others(*, repeated: bool) -> None:
+    """It was terminated, or is sent again after its keys expired: each conflict cuts a request short."""
     api = FakeApi(latency=lambda: 0.02)
-    api.instances["a"] = "terminated"
-    chatty = [create("a", f"a-{number}") for number in range(200)]
-    bench = run(make_bench(api, num_workers=1), [*chatty, *life("b"), *life("c")], within=3600)
-    assert len(bench.dead) == 200
-    before = [request for request in api.requests if request.at < api.effects[-1].at]
-    assert len(before) < 50, "the others waited for the whole of the terminated instance"
-
-
-@virtual
-async def test_a_repeated_instance_does_not_hold_up_the_others() -> None:
-    """The same after a crash and expired keys: each repeat conflicts and cuts a request short."""
-    api = FakeApi(latency=lambda: 0.02)
+    api.instances["a"] = "active" if repeated else "terminated"
+    if repeated:
+        api.spans.update({f"a-{number}": "active" for number in range(200)})
     bench = make_bench(api, num_workers=1)
-    spans = [create("a", f"a-{number}") for number in range(200)]
-    api.instances["a"] = "active"
-    api.spans.update({f"a-{number}": "active" for number in range(200)})
-    await bench.put(*spans)
+    await bench.put(*(create("a", f"a-{number}") for number in range(200)))
     for delivery in bench.queue._waiting:
-        delivery.maybe_sent = True  # as a broker says of what it delivers again
-    await bench.put(*life("b"))
+        delivery.maybe_sent = repeated  # as a broker says of what it delivers again
+    await bench.put(*life("b"), *life("c"))
     async with running(bench):
         await bench.settle(within=3600)
-    assert bench.executor.account.overtaken == 200
+    assert (len(bench.dead), bench.executor.account.overtaken) == ((0, 200) if repeated else (200, 0))
     before = [request for request in api.requests if request.at < api.effects[-1].at]
-    assert len(before) < 50
+    assert len(before) < 50, "the others waited for the whole of it"
 
 
 @virtual
@@ -285,11 +260,13 @@ async def test_what_cannot_be_encoded_does_not_hold_up_the_others() -> None:
     bench = make_bench(api, num_workers=1)
     busy = [quality("a", number) for number in range(5000)]
     template = create("b", "b-1")
-    broken = Operation(template.type, {"instance_id": "b"}, template.timestamp, "broken-key")
+    lacking = {"instance_id": "b", "span_id": "b-1"}
+    broken = Operation(template.type, lacking, template.timestamp, "broken-key")
     api.instances["a"] = "active"
     await bench.put(*busy[:100], broken, *life("c"), *busy[100:])
     async with running(bench):
         await bench.settle(within=3600)
+    assert "schema_name" in bench.dead["broken-key"].reason
     last_of_c = max(effect.at for effect in api.effects if effect.instance == "c")
     last_of_a = max(effect.at for effect in api.effects if effect.instance == "a")
     assert last_of_c < last_of_a
@@ -411,18 +388,6 @@ def test_poison_alone_at_an_endpoint_that_is_well_is_given_up() -> None:
 _REFUSED = Reply(401, error_body("unauthorized"))
 
 
-@each("bulk, code", [*itertools.product([True, False], [401, 403])])
-def test_an_operation_that_is_not_allowed_is_set_aside(code: int, *, bulk: bool) -> None:
-    api = FakeApi(
-        no_bulk=None if bulk else Reply(404), reject=refuse("a-span0:create", code=code, error="forbidden")
-    )
-    bench = run(make_bench(api), life("a"), life("b"))
-    assert set(bench.dead) == {"a-span0:create", "a-span0:finish"}
-    assert bench.dead["a-span0:create"].reason.startswith("not allowed")
-    assert f"HTTP {code} forbidden" in str(bench.dead["a-span0:create"].reply)
-    assert bench.failures == []
-
-
 @virtual
 async def test_a_bad_token_ends_everything_where_it_is_final() -> None:
     bench = make_bench(FakeApi(token=_REFUSED), latch=True)
@@ -463,52 +428,27 @@ async def test_a_token_that_is_mended_before_the_ping_costs_nothing() -> None:
 @virtual
 async def test_a_token_revoked_while_requests_are_under_way_costs_nothing() -> None:
     """A success that came during a request says nothing of the token at the request's end."""
-    api = FakeApi(no_bulk=Reply(404))
+
+    class Revoking(FakeApi):
+        async def post(self, path: str, body: bytes, sdk_header: str | None = None) -> Reply:
+            if b"b:quality:2" in body and not self.pings:
+                await asyncio.sleep(2)  # the success of a comes within that time
+                self.token = _REFUSED
+                return _REFUSED
+            return await super().post(path, body, sdk_header)
+
+    api = Revoking(no_bulk=Reply(404), latency=lambda: 0.1, instances={"a": "active", "b": "active"})
     bench = make_bench(api, latch=False)
-    slow = 0
-
-    def latency() -> float:
-        nonlocal slow
-        slow += 1
-        return 0.1 * slow
-
-    api.latency = latency
-    api.instances.update(a="active", b="active")
     async with running(bench):
         await bench.put(quality("a", 1))
         await asyncio.sleep(0.5)  # no bulk, and the first single one is done
-        slow = 0
-        # b's request takes 2 s and is refused at its end; a's success comes within that time.
-        original = api.post
-
-        async def post(path: str, body: bytes) -> Reply:
-            if b":quality:2" in body and api.sent("b:quality:2") == 0:
-                api.sendings["b:quality:2"] = ["refused"]
-                await asyncio.sleep(2)
-                api.token = _REFUSED
-                return _REFUSED
-            return await original(path, body)
-
-        bench.delivery._api = _Posting(api, post)
         await bench.put(quality("b", 2), quality("a", 3))
         await asyncio.sleep(30)
-        assert api.done("a") == ["a:quality:1", "a:quality:3"]
+        assert api.done() == ["a:quality:1", "a:quality:3"]
         assert bench.dead == {}, "the token was bad, not the operation"
         api.token = None
         await bench.settle()
     assert "b:quality:2" in api.done()
-
-
-class _Posting:
-    """The fake API with another way to post."""
-
-    def __init__(self, api: FakeApi, post: Callable[[str, bytes], Coroutine[Any, Any, Reply]]) -> None:
-        self.get = api.get
-        self._post = post
-
-    async def post(self, path: str, body: bytes, sdk_header: str | None = None) -> Reply:
-        del sdk_header
-        return await self._post(path, body)
 
 
 # -- sendings
@@ -551,19 +491,6 @@ def test_an_object_in_the_place_of_a_text_stops_no_other_operation() -> None:
     bench = run(make_bench(FakeApi(instances={"b": "active"})), life("a", 2), [odd], life("c", 2))
     assert bench.problems() == []
     assert bench.executor.account.retried == 0
-
-
-def test_how_often_dead_letters_were_tried() -> None:
-    lacking = Operation(OperationType.RECORD_QUALITY, {"instance_id": "c"}, WHEN, "c:lacking")
-    api = FakeApi(reject=refuse("b:starting"))
-    bench = run(make_bench(api), life("a", 1), life("b", 1), [*life("c", 1), lacking])
-    found = {key: (letter.attempts, letter.reason.partition(":")[0]) for key, letter in bench.dead.items()}
-    dependent = (0, "follows a lost operation")
-    assert found == {
-        "b:starting": (1, "rejected"),
-        **dict.fromkeys(["b-span0:create", "b-span0:finish", "b:finish"], dependent),
-        "c:lacking": (0, "the payload lacks 'name'"),
-    }
 
 
 class StrictApi(FakeApi):
