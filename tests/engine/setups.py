@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from prefactor_core.broker.buffer import BufferBounds, BufferPolicy
+from prefactor_core.broker.consumer import Consumer
 from prefactor_core.broker.envelope import Envelope, encode
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.execution.handler import BatchLimits
@@ -147,6 +148,17 @@ def items(deliveries: Iterable[Delivery[Any]]) -> list[Any]:
 
 def keys(deliveries: Iterable[Delivery[Operation]]) -> list[str]:
     return [key_of(delivery.item) for delivery in deliveries]
+
+
+async def receive(
+    source: Consumer | BrokerQueue, count: int, within: float = 60.0
+) -> list[Delivery[Operation]]:
+    """Receive so many deliveries."""
+    found: list[Delivery[Operation]] = []
+    async with asyncio.timeout(within):
+        while len(found) < count:
+            found += await source.receive(count - len(found), 1 << 40)
+    return found
 
 
 def queue_on(broker: FakeBroker, *, seed: int = 1, policy: BufferPolicy = "drop") -> BrokerQueue:

@@ -16,7 +16,7 @@ from prefactor_core.broker.dead_letters import StoredDeadLetter, decode_dead_let
 from prefactor_core.exceptions import BrokerError, QueueClosedError
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter, Delivery
-from tests.engine.setups import KILLED, fill, filled, keys, message, queue_on
+from tests.engine.setups import KILLED, fill, filled, keys, message, queue_on, receive
 from tests.engine.virtual import each, virtual
 from tests.support.fake_broker import FakeBroker, FakeConsumingEnd, Fault, now
 from tests.support.operations import create, dice, key_of, quality
@@ -83,14 +83,6 @@ async def consuming(broker: FakeBroker, seed: int = 1) -> AsyncIterator[Consumer
 def end_of(one: Consumer) -> FakeConsumingEnd:
     assert isinstance(one._end, FakeConsumingEnd)
     return one._end
-
-
-async def receive(one: Consumer, count: int, within: float = 60.0) -> list[Delivery[Operation]]:
-    found: list[Delivery[Operation]] = []
-    async with asyncio.timeout(within):
-        while len(found) < count:
-            found += await one.receive(count - len(found), MUCH)
-    return found
 
 
 async def nothing_comes(one: Consumer, seconds: float) -> None:

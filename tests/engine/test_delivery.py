@@ -442,7 +442,9 @@ async def test_a_token_revoked_while_requests_are_under_way_costs_nothing() -> N
     async with running(bench):
         await bench.put(quality("a", 1))
         await asyncio.sleep(0.5)  # no bulk, and the first single one is done
-        await bench.put(quality("b", 2), quality("a", 3))
+        await bench.put(quality("b", 2))
+        await asyncio.sleep(0.5)
+        await bench.put(quality("a", 3))
         await asyncio.sleep(30)
         assert api.done() == ["a:quality:1", "a:quality:3"]
         assert bench.dead == {}, "the token was bad, not the operation"

@@ -27,7 +27,6 @@ from tests.support.operations import (
     finish_span,
     key_of,
     keys_of,
-    life,
     quality,
     register,
     start,
@@ -159,8 +158,8 @@ class World:
         self._seed += 1
         return Worker(self.broker, self.api, self._seed, self._observe)
 
-    async def until_done(self, within: float = 300.0) -> None:
-        """Run workers until nothing is unsettled."""
+    async def run(self, within: float = 300.0) -> Worker:
+        """Run workers until nothing is unsettled, and return the last one."""
         worker = self.start()
         deadline = now() + within
         while self.broker.unsettled:
@@ -170,6 +169,10 @@ class World:
                 self.deaths += 1
                 await worker.end_with(worker.executor.abandon())
                 worker = self.start()
+        return worker
+
+    async def until_done(self, within: float = 300.0) -> None:
+        worker = await self.run(within)
         await worker.end_with(worker.executor.stop(20))
         assert self.broker.wrongs == []
 
@@ -225,12 +228,7 @@ async def test_a_poison_that_kills_no_more_is_replayed_with_what_depends_on_it(
 ) -> None:
     world = World(poison)
     world.put(nested("a"), nested("b"))
-    worker = world.start()
-    while world.broker.unsettled:
-        await asyncio.sleep(0.1)
-        if worker.end.crashed:
-            await worker.end_with(worker.executor.abandon())
-            worker = world.start()
+    worker = await world.run()
     assert not {poison, *DOOMED[poison]} & {*world.api.sent}
     assert len(world.letters) == 1 + len(DOOMED[poison])
     world.api.poisons.clear()
@@ -363,17 +361,6 @@ def test_what_is_given_up_waits_for_its_turn_and_is_not_sent(dependents: Depende
     assert lanes.held == 1
 
 
-def test_what_follows_in_the_same_turn_is_buried_too_and_others_are_not() -> None:
-    lanes = make_lanes(Dependents())
-    lanes.add(given_up(register("a")))
-    for operation in life("a")[1:]:
-        lanes.add(Delivery(operation))
-    lanes.add(Delivery(quality("b", 1)))
-    assert keys(lanes.take(WIDE, 0)) == ["b:quality:1"]
-    followers = [(key, FOLLOWS, 0) for key in keys_of(life("a")[1:])]
-    assert dead_lettered(lanes) == [("a:register", KILLED, 3), *followers]
-
-
 def test_what_is_given_up_and_another_ones_by_now_is_given_back_and_no_loss() -> None:
     lanes = make_lanes(Dependents())
     old, new = Switch(), Switch()
@@ -384,12 +371,3 @@ def test_what_is_given_up_and_another_ones_by_now_is_given_back_and_no_loss() ->
     assert lanes.take(WIDE, 0) == [again]
     assert dead_lettered(lanes) == []
     assert keys(lanes.unsent.revoked) == ["a:register"]
-
-
-def test_what_is_given_up_is_forgotten_when_all_is_given_back() -> None:
-    lanes = make_lanes()
-    lanes.add(given_up(quality("a", 1)))
-    assert len(lanes.empty_out()) == 1
-    lanes.add(Delivery(quality("a", 1)))
-    assert len(lanes.take(WIDE, 0)) == 1
-    assert dead_lettered(lanes) == []

@@ -13,6 +13,7 @@ from prefactor_core.broker.envelope import Envelope, encode
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter, Delivery
+from tests.engine.setups import receive
 from tests.engine.virtual import virtual
 from tests.support.fake_broker import FakeBroker, FakeConsumingEnd, FakeDeadLetterEnd, Fault, now
 from tests.support.operations import key_of, quality
@@ -30,14 +31,6 @@ async def queue_at(broker: FakeBroker) -> AsyncIterator[BrokerQueue]:
         await queue.close()
         await queue.disconnect()
         assert broker.wrongs == []
-
-
-async def receive(queue: BrokerQueue, number: int) -> list[Delivery[Operation]]:
-    found: list[Delivery[Operation]] = []
-    async with asyncio.timeout(60):
-        while len(found) < number:
-            found += await queue.receive(number - len(found), 1 << 30)
-    return found
 
 
 async def dead_letter_all(
