@@ -72,19 +72,25 @@ def test_good_instances_are_not_kept_waiting(bad: int, operations: int, *, regis
     assert silence < BEHIND
 
 
-@virtual
-async def test_a_general_fault_costs_twenty_dead_letters_and_then_only_probes() -> None:
-    api = FakeApi(latency=lambda: 0.02, reject=lambda _: (404, "not_found"))
+@each("bulk", [True, False])
+async def test_a_general_fault_costs_twenty_dead_letters_and_then_only_probes(
+    caplog: pytest.LogCaptureFixture, *, bulk: bool
+) -> None:
+    """As an account that does not exist."""
+    api = FakeApi(
+        latency=lambda: 0.02, reject=lambda _: (404, "not_found"), no_bulk=None if bulk else Reply(404)
+    )
     bench = make_bench(api, num_workers=10)
     async with running(bench):
-        await bench.put_all(*(life(f"i{number}", 8) for number in range(300)))
+        await bench.put_all(*(life(f"i{number}", 8) for number in range(100)))
         await asyncio.sleep(60)
         assert len(bench.dead) == CREDIT
         assert "404" in (bench.executor.holding or "")
         before = len(api.requests)
         await asyncio.sleep(100)
         assert len(bench.dead) == CREDIT
-        assert 100 <= len(api.requests) - before <= 100 / RETRY_SECONDS + 1
+        probes = len(api.requests) - before
+        assert 100 <= probes <= 100 / RETRY_SECONDS + 1 + (0 if bulk else 2)
         api.reject = lambda _: None
         mended = now()
         await bench.settle(within=120)
@@ -93,6 +99,7 @@ async def test_a_general_fault_costs_twenty_dead_letters_and_then_only_probes() 
     lost = {letter.item.instance_id for letter in bench.dead.values()}
     assert len(lost) <= CREDIT, "only what was rejected before, and its dependents"
     assert bench.problems() == []
+    assert "none was taken in between" in caplog.text
 
 
 @virtual

@@ -155,29 +155,6 @@ async def test_one_lane_that_keeps_failing_is_no_outage() -> None:
         assert len(pings.at) == number + 1
 
 
-@virtual
-async def test_only_one_trial_at_a_time() -> None:
-    breaker, _ = pinged()
-    for lane in "abcd":
-        await fail(breaker, lane)
-    under_way = 0
-
-    async def send(number: int) -> None:
-        nonlocal under_way
-        async with breaker.permit() as permit:
-            if permit.probe:
-                under_way += 1
-                assert under_way == 1
-                await asyncio.sleep(1)
-                under_way -= 1
-                if number < 5:
-                    await breaker.failed(permit, _BROKEN, ["a"], first=False)
-                else:
-                    breaker.succeeded(first=False)
-
-    await asyncio.gather(*(send(number) for number in range(10)))
-
-
 @each("code", [401, 403])
 async def test_a_token_that_a_ping_confirms_to_be_bad_is_final(code: int) -> None:
     breaker, pings = pinged(latch=True)
@@ -263,27 +240,6 @@ async def test_writes_failing_for_everybody_cost_no_attempt_beyond_the_first_few
         api.faults = None
         await bench.settle(within=120)
     check_all_done(bench)
-
-
-@pytest.mark.parametrize("bulk", [True, False], ids=["bulk", "single"])
-@virtual
-async def test_a_wrong_account_costs_twenty_dead_letters(
-    caplog: pytest.LogCaptureFixture, *, bulk: bool
-) -> None:
-    api = FakeApi(no_bulk=None if bulk else Reply(404), latency=lambda: 0.01)
-    api.reject = lambda _: (404, "not_found")
-    bench = make_bench(api)
-    async with running(bench):
-        await bench.put_all(*(life(f"i{number}") for number in range(30)))
-        await asyncio.sleep(300)
-        assert len(bench.dead) == 20
-        assert len(api.requests) <= 5 * 300 + 100, "held lanes are retried five times a second"
-        api.reject = lambda _: None
-        await bench.settle(within=120)
-    lost = {letter.item.instance_id for letter in bench.dead.values()}
-    assert len(lost) <= 20, "what was rejected before, and by now its dependents"
-    assert bench.problems() == []
-    assert "none was taken in between" in caplog.text
 
 
 @each("code, reason", [(422, "rejected"), (403, "not allowed")])

@@ -91,9 +91,7 @@ def test_many_getters_putters_and_cancellations_leave_nobody_asleep(seeds: Seeds
         got += [await queue.get() for _ in range(queue.size())]
         assert sorted(got) == list(range(puts))
 
-    for seed in seeds.up_to(50):
-        with seeds.replayed_by(seed):
-            run_virtual(program(seed))
+    seeds.run(50, lambda seed: run_virtual(program(seed)))
 
 
 @virtual
@@ -190,9 +188,7 @@ def test_the_books_are_right_at_every_moment(seeds: Seeds) -> None:
         assert queue._bytes == queue.unsettled == 0
         assert balanced(queue)
 
-    for seed in seeds.up_to(100):
-        with seeds.replayed_by(seed):
-            run_virtual(program(seed))
+    seeds.run(100, lambda seed: run_virtual(program(seed)))
 
 
 @virtual
@@ -317,6 +313,4 @@ def test_block_with_many_putters_and_getters_leaves_nobody_asleep(seeds: Seeds) 
         assert sorted(got) == [100 * number + one for number in range(5) for one in range(20)]
         assert queue.settled == 100
 
-    for seed in seeds.up_to(30):
-        with seeds.replayed_by(seed):
-            run_virtual(program(seed))
+    seeds.run(30, lambda seed: run_virtual(program(seed)))

@@ -60,10 +60,11 @@ def _check(bench: Bench) -> None:
 
 
 def test_passing_faults_cost_nothing(seeds: Seeds) -> None:
-    for seed in seeds.up_to(200):
-        with seeds.replayed_by(seed):
-            chaos = Chaos(dice(seed), lost_reply=0.1, error_500=0.1, throttle=0.05)
-            _check(run_virtual(_run(seed, FakeApi(faults=chaos))))
+    def check(seed: int) -> None:
+        chaos = Chaos(dice(seed), lost_reply=0.1, error_500=0.1, throttle=0.05)
+        _check(run_virtual(_run(seed, FakeApi(faults=chaos))))
+
+    seeds.run(200, check)
 
 
 def test_faults_that_come_and_go_and_then_stop(seeds: Seeds) -> None:
@@ -94,9 +95,7 @@ def test_faults_that_come_and_go_and_then_stop(seeds: Seeds) -> None:
             await bench.settle(within=300)
         return bench
 
-    for seed in seeds.up_to(40):
-        with seeds.replayed_by(seed):
-            _check(run_virtual(program(seed)))
+    seeds.run(40, lambda seed: _check(run_virtual(program(seed))))
 
 
 def test_keys_that_expire_in_an_outage(seeds: Seeds) -> None:
@@ -122,15 +121,13 @@ def test_keys_that_expire_in_an_outage(seeds: Seeds) -> None:
         assert bench.executor.account.overtaken > 0
         return bench
 
-    for seed in seeds.up_to(10):
-        with seeds.replayed_by(seed):
-            _check(run_virtual(program(seed)))
+    seeds.run(10, lambda seed: _check(run_virtual(program(seed))))
 
 
 def test_senders_that_are_ended_and_replaced_at_random(seeds: Seeds) -> None:
     """What the one gives back, the next carries out: once, and in order."""
 
-    async def program(seed: int) -> list[str]:
+    async def program(seed: int) -> Bench:
         rng = dice(seed)
         api = FakeApi(latency=lambda: rng.uniform(0.001, 0.5))
         api.faults = Chaos(dice(seed), lost_reply=0.1, error_500=0.1, half_done=0.1)
@@ -147,11 +144,9 @@ def test_senders_that_are_ended_and_replaced_at_random(seeds: Seeds) -> None:
         await agent
         async with running(sender):
             await sender.settle(within=600)
-        return bench.problems() + sorted(bench.dead)
+        return bench
 
-    for seed in seeds.up_to(30):
-        with seeds.replayed_by(seed):
-            assert run_virtual(program(seed)) == []
+    seeds.run(30, lambda seed: _check(run_virtual(program(seed))))
 
 
 def test_control_an_api_without_keys_doubles_effects() -> None:

@@ -1,7 +1,6 @@
 """The seeds of a simulation: one test runs them all, and names the one that failed."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 
 class Seeds:
@@ -18,19 +17,12 @@ class Seeds:
         self._count = count
         self._only = only
 
-    def up_to(self, count: int) -> Iterator[int]:
-        """Yield the seeds."""
-        if self._only is not None:
-            yield self._only
-        else:
-            yield from range(self._count or count)
-
-    @contextmanager
-    def replayed_by(self, seed: int) -> Iterator[None]:
-        """Add to an error how to see it again."""
-        try:
-            yield
-        except Exception as error:
-            raise AssertionError(
-                f"seed {seed} fails: {error!r}; again with: scripts/test '{self._test}' --seed {seed}"
-            ) from error
+    def run(self, count: int, test: Callable[[int], object]) -> None:
+        """Call ``test`` with so many seeds, or as the options say; an error says how to see it again."""
+        for seed in range(self._count or count) if self._only is None else [self._only]:
+            try:
+                test(seed)
+            except Exception as error:
+                raise AssertionError(
+                    f"seed {seed} fails: {error!r}; again with: scripts/test '{self._test}' --seed {seed}"
+                ) from error
