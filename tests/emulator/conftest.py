@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.emulator.driver import Api, Served, Service
+from tests.emulator.driver import Api, Served
 
 
 @pytest.fixture(scope="session")
@@ -25,10 +25,3 @@ def faulty() -> Iterator[Served]:
 def api(emulator: Served) -> Iterator[Api]:
     with emulator.api() as client:
         yield client
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    service = Service()
-    yield service
-    service.database.close()

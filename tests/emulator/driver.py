@@ -1,4 +1,4 @@
-"""Driving the emulator without the client: a process of it, and the rules by themselves."""
+"""Driving the emulator without the client."""
 
 import itertools
 import signal
@@ -8,16 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import httpx
-from pydantic_core import from_json
 
-from prefactor_emulator.database import Database
 from prefactor_emulator.ids import new_id
-from prefactor_emulator.model import JsonObject, Operation, OperationType, Refusal
-from prefactor_emulator.rules import execute
-from prefactor_emulator.store import Store
+from prefactor_emulator.model import JsonObject, OperationType
 from tests.support.emulator import EmulatorThread
 
 NOW = "2026-03-01T10:00:00.000Z"
@@ -83,63 +79,13 @@ def bulk_item(operation_type: OperationType, target: str | None, fields: JsonObj
     return item
 
 
-class Service:
-    """The rules over a database in memory."""
+class Refused(NamedTuple):
+    """What was said of an operation that was not done."""
 
-    def __init__(self) -> None:
-        self.database = Database(":memory:")
-        self.store = Store(self.database)
-
-    def do(
-        self,
-        operation_type: OperationType,
-        target: object,
-        fields: JsonObject,
-        key: str | None = None,
-        account: str = ACCOUNT,
-    ) -> dict[str, Any]:
-        operation = Operation(operation_type, key or new_key(), target, fields)
-        with self.store.transaction():
-            reply: dict[str, Any] = from_json(execute(self.store, account, operation, NOW))
-        return reply
-
-    def refused(
-        self,
-        operation_type: OperationType,
-        target: object,
-        fields: JsonObject,
-        key: str | None = None,
-        account: str = ACCOUNT,
-    ) -> Refusal:
-        before = self.dump()
-        try:
-            reply = self.do(operation_type, target, fields, key, account)
-        except Refusal as refusal:
-            assert self.dump() == before, "a refused operation left something behind"
-            return refusal
-        raise AssertionError(f"not refused: {reply}")
-
-    def dump(self) -> list[str]:
-        return list(self.database.connection.iterdump())
-
-    def instance(self, status: str = "active", fields: JsonObject | None = None) -> str:
-        """Register an instance and bring it into a state."""
-        instance_id: str = self.do(REGISTER, None, fields or registration())["details"]["id"]
-        if status == "terminated":
-            self.do(START, instance_id, {"timestamp": NOW})
-            self.store.terminate_instance(instance_id, "too costly")
-        elif status != "pending":
-            self.do(START, instance_id, {"timestamp": NOW})
-            if status != "active":
-                self.do(FINISH, instance_id, OVER | {"status": status})
-        return instance_id
-
-    def span(self, instance_id: str, **changes: object) -> str:
-        details = self.do(CREATE, None, span(instance_id, **changes))["details"]
-        return str(details["id"])
-
-    def row(self, statement: str, *values: str) -> Any:
-        return self.database.connection.execute(statement, values).fetchone()
+    status: int
+    code: str
+    errors: list[str]
+    """The fields that were wrong."""
 
 
 class Api(httpx.Client):
@@ -163,11 +109,30 @@ class Api(httpx.Client):
         path = _PATHS[operation_type].format(target)
         return self.post(path, json={"idempotency_key": key or new_key(), **fields})
 
+    def do(
+        self, operation_type: OperationType, target: str | None, fields: JsonObject, key: str | None = None
+    ) -> dict[str, Any]:
+        """Write, and return the reply to a success."""
+        response = self.write(operation_type, target, fields, key)
+        assert response.is_success, response.text
+        return dict(response.json())
+
+    def refused(
+        self, operation_type: OperationType, target: str | None, fields: JsonObject, key: str | None = None
+    ) -> Refused:
+        """Write, and return the refusal; see that it has changed nothing."""
+        before = self._stored()
+        response = self.write(operation_type, target, fields, key)
+        assert not response.is_success, response.text
+        assert self._stored() == before, "a refused operation left something behind"
+        said = response.json()
+        return Refused(response.status_code, said["code"], list(said.get("errors", ())))
+
     def create(self, instance_id: str, key: str | None = None, /, **changes: object) -> httpx.Response:
         return self.write(CREATE, None, span(instance_id, **changes), key)
 
     def span(self, instance_id: str, **changes: object) -> str:
-        return str(self.create(instance_id, **changes).json()["details"]["id"])
+        return str(self.do(CREATE, None, span(instance_id, **changes))["details"]["id"])
 
     def terminate(self, instance_id: str, **fields: str) -> httpx.Response:
         return self.post(f"{self.root}/emulator/instances/{instance_id}/terminate", json=fields)
@@ -179,13 +144,22 @@ class Api(httpx.Client):
         assert body["status"] == "success"
         return dict(body["outputs"])
 
-    def instance(self) -> str:
-        instance_id: str = self.write(REGISTER, None, registration()).json()["details"]["id"]
-        assert self.write(START, instance_id, {"timestamp": NOW}).is_success
+    def instance(self, status: str = "active", fields: JsonObject | None = None) -> str:
+        """Register an instance and bring it into a state."""
+        instance_id: str = self.do(REGISTER, None, fields or registration())["details"]["id"]
+        if status != "pending":
+            self.do(START, instance_id, {"timestamp": NOW})
+        if status == "terminated":
+            assert self.terminate(instance_id, reason="too costly").is_success
+        elif status not in {"pending", "active"}:
+            self.do(FINISH, instance_id, OVER | {"status": status})
         return instance_id
 
     def look(self, path: str) -> Any:
         return self.get(f"{self.root}/emulator/{path}").raise_for_status().json()
+
+    def _stored(self) -> tuple[object, object]:
+        return self.look("stats")["effects"], self.look("instances?limit=5")
 
     def effects(self, instance_id: str) -> list[dict[str, Any]]:
         effects = self.look("effects?limit=100000")["effects"]

@@ -152,16 +152,6 @@ def test_terminated_at_a_span(api: Api) -> None:
     assert over.json()["code"] == "invalid_action"
 
 
-def test_forgotten_keys_repeat_nothing_that_has_an_id(api: Api) -> None:
-    instance_id, key = api.instance(), new_key()
-    span_id = api.create(instance_id).json()["details"]["id"]
-    over = {"status": "complete", "timestamp": NOW}
-    path = f"agent_spans/{span_id}/finish"
-    with faults(api, "forget-keys"):
-        statuses = [api.post(path, json={"idempotency_key": key, **over}).status_code for _ in range(2)]
-    assert statuses == [200, 409]
-
-
 def test_chance_follows_the_seed_and_the_rate(api: Api) -> None:
     instance_id = api.instance()
 

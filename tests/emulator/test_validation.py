@@ -1,6 +1,8 @@
 """Which fields each write needs and what may stand in them."""
 
 import itertools
+import json
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,9 @@ from tests.emulator.driver import (
     QUALITY,
     REGISTER,
     START,
-    Service,
+    Api,
+    bulk_item,
+    new_key,
     registration,
     span,
     without,
@@ -66,35 +70,35 @@ BAD_FIELDS_OF_A_SPAN: dict[str, list[object]] = {
 }
 
 
-def test_a_bad_field_is_named(service: Service, subtests: pytest.Subtests) -> None:
+def test_a_bad_field_is_named(api: Api, subtests: pytest.Subtests) -> None:
     for operation_type, fields, name, values in BAD_FIELDS:
         for value in values:
             with subtests.test(f"{operation_type}: {name} = {value!r}"):
-                instance_id = service.instance("pending" if operation_type is START else "active")
+                instance_id = api.instance("pending" if operation_type is START else "active")
                 target: str | None = None if operation_type is REGISTER else instance_id
                 if operation_type is FINISH_SPAN:
-                    target = service.span(instance_id)
-                refusal = service.refused(operation_type, target, changed(fields, name, value))
+                    target = api.span(instance_id)
+                refusal = api.refused(operation_type, target, changed(fields, name, value))
                 assert (refusal.status, refusal.code) == (422, "validation_error")
-                assert list(refusal.errors or {}) == [name]
-                service.do(operation_type, target, fields)  # it was only that field
+                assert refusal.errors == [name]
+                api.do(operation_type, target, fields)  # it was only that field
 
 
-def test_a_bad_field_of_a_span_is_named(service: Service, subtests: pytest.Subtests) -> None:
-    instance_id = service.instance()
+def test_a_bad_field_of_a_span_is_named(api: Api, subtests: pytest.Subtests) -> None:
+    instance_id = api.instance()
     good = span(instance_id)
     details = good["details"]
     assert isinstance(details, dict)
     for name, values in BAD_FIELDS_OF_A_SPAN.items():
         for value in values:
             with subtests.test(f"{name} = {value!r}"):
-                refusal = service.refused(CREATE, None, {"details": changed(details, name, value)})
+                refusal = api.refused(CREATE, None, {"details": changed(details, name, value)})
                 assert (refusal.status, refusal.code) == (422, "validation_error")
-                assert list(refusal.errors or {}) == [f"details.{name}"]
-                service.do(CREATE, None, good)
+                assert refusal.errors == [f"details.{name}"]
+                api.do(CREATE, None, good)
 
 
-def test_versions_are_checked(service: Service, subtests: pytest.Subtests) -> None:
+def test_versions_are_checked(api: Api, subtests: pytest.Subtests) -> None:
     named: JsonObject = {"name": "n", "external_identifier": "v"}
     schemas: JsonObject = {"external_identifier": "s"}
     rows: list[tuple[JsonObject, str]] = [
@@ -115,13 +119,13 @@ def test_versions_are_checked(service: Service, subtests: pytest.Subtests) -> No
     for version, field in rows:
         with subtests.test(field):
             changes = {field.partition(".")[0]: version}
-            refusal = service.refused(REGISTER, None, registration(**changes))
-            assert list(refusal.errors or {}) == [field]
+            refusal = api.refused(REGISTER, None, registration(**changes))
+            assert refusal.errors == [field]
 
 
-def test_all_bad_fields_are_named_at_once(service: Service) -> None:
-    refusal = service.refused(CREATE, None, {"details": {"status": "odd", "id": 1}})
-    assert refusal.body()["errors"] == {
+def test_all_bad_fields_are_named_at_once(api: Api) -> None:
+    response = api.write(CREATE, None, {"details": {"status": "odd", "id": 1}})
+    assert response.json()["errors"] == {
         "details.agent_instance_id": ["is required"],
         "details.schema_name": ["is required"],
         "details.status": ["must be one of pending, active, complete, failed, cancelled"],
@@ -130,43 +134,48 @@ def test_all_bad_fields_are_named_at_once(service: Service) -> None:
     }
 
 
-def test_a_bad_target_is_named(service: Service) -> None:
-    targets: list[object] = [None, "nonsense", 5, "0" * 33]
+def test_a_bad_target_is_named(api: Api) -> None:
+    targets: list[Any] = [None, "nonsense", 5, "0" * 33]
     for operation_type, target in itertools.product((START, FINISH, QUALITY, FINISH_SPAN), targets):
-        refusal = service.refused(operation_type, target, SPAN_FINISH | QUALITY_FIELDS)
-        of_span = operation_type is FINISH_SPAN
-        assert refusal.status == 422, (operation_type, target)
-        assert list(refusal.errors or {}) == ["agent_span_id" if of_span else "agent_instance_id"]
+        fields = SPAN_FINISH | QUALITY_FIELDS
+        (output,) = api.bulk(bulk_item(operation_type, target, fields, new_key())).values()
+        name = "agent_span_id" if operation_type is FINISH_SPAN else "agent_instance_id"
+        assert (output["code"], list(output["errors"])) == ("validation_error", [name])
+        if isinstance(target, str):
+            refusal = api.refused(operation_type, target, fields)
+            assert refusal == (422, "validation_error", [name])
 
 
-def test_schema_names_are_those_of_the_instance_own_version(service: Service) -> None:
+def test_schema_names_are_those_of_the_instance_own_version(api: Api) -> None:
     for name in ("plain", "result-only", "typed"):
-        service.span(service.instance(), schema_name=name)
+        api.span(api.instance(), schema_name=name)
     other: JsonObject = {"external_identifier": "s2", "span_schemas": {"newer": {}}}
-    service.instance(fields=registration(agent_schema_version=other))
-    refusal = service.refused(CREATE, None, span(service.instance(), schema_name="newer"))
-    assert list(refusal.errors or {}) == ["details.schema_name"]
+    api.instance(fields=registration(agent_schema_version=other))
+    refusal = api.refused(CREATE, None, span(api.instance(), schema_name="newer"))
+    assert refusal.errors == ["details.schema_name"]
 
 
-def test_optional_fields_may_be_null(service: Service) -> None:
+def test_optional_fields_may_be_null(api: Api) -> None:
     names = ("id", "parent_span_id", "started_at", "finished_at", "result_payload")
-    service.span(service.instance(), **dict.fromkeys(names))
+    api.span(api.instance(), **dict.fromkeys(names))
 
 
-def test_a_span_created_over_may_bring_its_result(service: Service) -> None:
+def test_a_span_created_over_may_bring_its_result(api: Api) -> None:
+    instance_id = api.instance()
     for status in ("complete", "failed", "cancelled"):
-        span_id = service.span(service.instance(), status=status, result_payload={"r": 1})
-        assert service.row("SELECT result_payload FROM spans WHERE id = ?", span_id) == (b'{"r":1}',)
+        api.span(instance_id, status=status, result_payload={"r": 1})
+    spans = api.look(f"instances/{instance_id}")["spans"]
+    assert [found["result_payload"] for found in spans] == [{"r": 1}] * 3
 
 
-def test_what_the_caller_did_not_name_gets_a_related_id(service: Service) -> None:
+def test_what_the_caller_did_not_name_gets_a_related_id(api: Api) -> None:
     agent_id = new_id()
-    instance_id = service.instance(fields=registration(agent_id=agent_id))
+    instance_id = api.instance(fields=registration(agent_id=agent_id))
     assert instance_id[10:16] == agent_id[10:16]
-    assert service.span(instance_id)[10:16] == agent_id[10:16]
+    assert api.span(instance_id)[10:16] == agent_id[10:16]
 
 
-def test_a_number_beyond_all_numbers_is_refused(service: Service) -> None:
-    fields = span(service.instance(), payload={"n": float("inf")})
-    refusal = service.refused(CREATE, None, fields)
-    assert (refusal.status, refusal.code) == (422, "validation_error")
+def test_a_number_beyond_all_numbers_is_refused(api: Api) -> None:
+    body = {"idempotency_key": new_key(), **span(api.instance(), payload={"n": "huge"})}
+    response = api.post("agent_spans", content=json.dumps(body).replace('"huge"', "1e999"))
+    assert (response.status_code, response.json()["code"]) == (422, "validation_error")

@@ -155,6 +155,29 @@ async def test_one_lane_that_keeps_failing_is_no_outage() -> None:
         assert len(pings.at) == number + 1
 
 
+@virtual
+async def test_only_one_trial_at_a_time() -> None:
+    breaker, _ = pinged()
+    for lane in "abcd":
+        await fail(breaker, lane)
+    under_way = 0
+
+    async def send(number: int) -> None:
+        nonlocal under_way
+        async with breaker.permit() as permit:
+            if permit.probe:
+                under_way += 1
+                assert under_way == 1
+                await asyncio.sleep(1)
+                under_way -= 1
+                if number < 5:
+                    await breaker.failed(permit, _BROKEN, ["a"], first=False)
+                else:
+                    breaker.succeeded(first=False)
+
+    await asyncio.gather(*(send(number) for number in range(10)))
+
+
 @each("code", [401, 403])
 async def test_a_token_that_a_ping_confirms_to_be_bad_is_final(code: int) -> None:
     breaker, pings = pinged(latch=True)

@@ -305,36 +305,6 @@ async def test_nobody_sleeps_while_something_waits() -> None:
         await asyncio.wait([ends])
 
 
-@each("seed", range(30))
-async def test_many_receivers_and_cancellations_leave_nobody_asleep(seed: int) -> None:
-    rng = dice(seed)
-    broker = FakeBroker(2)
-    async with consuming(broker) as one:
-        await receive_none(one)
-        tasks: list[asyncio.Task[list[Delivery[Operation]]]] = []
-        put = 0
-        for _ in range(150):
-            what = rng.random()
-            if what < 0.4:
-                tasks.append(asyncio.create_task(one.receive(1, MUCH)))
-            elif what < 0.6:
-                fill(broker, rng.randrange(2), 1, put)
-                put += 1
-            elif what < 0.8 and tasks:
-                rng.choice(tasks).cancel()
-            elif what < 0.9:
-                done = [task for task in tasks if task.done() and not task.cancelled()]
-                if done:
-                    tasks.remove(task := rng.choice(done))
-                    await one.release(task.result())
-            else:
-                await asyncio.sleep(rng.choice([0, 0, 0.01]))
-        await asyncio.sleep(3)
-        assert not (one.waiting and any(not task.done() for task in tasks)), f"seed {seed}"
-        one.close()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 async def receive_none(one: Consumer) -> None:
     """Have it begin, and own what is its share."""
     await nothing_comes(one, 2)
