@@ -16,19 +16,17 @@ from tests.emulator.driver import (
 )
 
 
-def test_an_account_is_a_name_and_a_token() -> None:
-    for text in ("acme", "=secret-1", "acme=", "a b=secret-1", "-a=secret-1", ""):
-        with pytest.raises(AccountError, match="NAME=TOKEN") as caught:
-            Accounts(named=[text])
-        assert "secret" not in str(caught.value)
-    assert Accounts(named=["a=x=y=="]).identify("Bearer x=y==") == "a", "a token may contain anything"
-
-
-def test_one_token_is_of_one_account() -> None:
-    for tokens, named in (((), ["a=secret-1", "b=secret-1"]), (["secret-1"], ["a=secret-1"])):
-        with pytest.raises(AccountError, match="another account") as caught:
+def test_an_account_is_a_name_and_a_token_and_one_token_is_of_one_account() -> None:
+    another: list[tuple[list[str], list[str], str]] = [
+        ([], ["a=secret-1", "b=secret-1"], "another account"),
+        (["secret-1"], ["a=secret-1"], "another account"),
+    ]
+    forms = ("acme", "=secret-1", "acme=", "a b=secret-1", "-a=secret-1", "")
+    for tokens, named, words in [*(([], [text], "NAME=TOKEN") for text in forms), *another]:
+        with pytest.raises(AccountError, match=words) as caught:
             Accounts(tokens, named)
         assert "secret" not in str(caught.value)
+    assert Accounts(named=["a=x=y=="]).identify("Bearer x=y==") == "a", "a token may contain anything"
     Accounts(named=["a=secret-1", "a=secret-1"])
 
 

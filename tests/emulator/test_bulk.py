@@ -148,8 +148,7 @@ def test_every_reply_to_a_write_of_a_span_carries_control_and_no_other_does(api:
     span_id, fresh = new_id(), new_id()
     before = api.bulk(creation(instance_id, "before-the-end", id=span_id))
     assert "control" not in before["before-the-end"]
-    address = f"{api.root}/emulator/instances/{instance_id}/terminate"
-    assert api.post(address, json={}).is_success
+    assert api.terminate(instance_id).is_success
     outputs = api.bulk(
         creation(instance_id, "after-the-end", id=fresh),
         bulk_item(FINISH_SPAN, span_id, OVER, "finish-after"),
@@ -163,6 +162,10 @@ def test_every_reply_to_a_write_of_a_span_carries_control_and_no_other_does(api:
     assert single["control"] == control
     details = api.get(f"agent_instance/{instance_id}").json()["details"]
     assert (details["status"], details["termination_reason"]) == ("terminated", control["reason"])
+    assert api.terminate(instance_id).status_code == 409
+    assert api.terminate(other_id, reason="too costly").is_success
+    details = api.get(f"agent_instance/{other_id}").json()["details"]
+    assert details["termination_reason"] == "too costly"
 
 
 def test_an_item_that_is_refused_late_leaves_nothing(api: Api) -> None:

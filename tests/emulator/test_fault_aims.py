@@ -6,7 +6,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from prefactor_emulator.aim import Aim, Gate
+from prefactor_emulator.aim import Aim
 from prefactor_emulator.fault_kinds import FAULT_KINDS
 from prefactor_emulator.fault_options import FaultSpecError
 from prefactor_emulator.faults import OperationFault, parse_fault
@@ -51,6 +51,9 @@ def test_every_fault_takes_every_common_option_and_tells_a_wrong_one_by_name(
     options = f"rate=0.25,count=3,type=agent_spans/create,schema=agent:llm,instance={SOMEBODY},seed=9"
     wrong = {
         "rate=1.1": "rate must be a number from 0 to 1, not '1.1'",
+        "rate=nan": "rate must be a number from 0 to 1, not 'nan'",
+        "rate": "'rate' is not of the form key=value",
+        "rate=0,rate=1": "'rate' is given twice",
         "count=0": "count must be a whole number from 1 to 1000000000, not '0'",
         "count=1.5": "count must be a whole number",
         "count=many": "count must be a whole number",
@@ -71,6 +74,16 @@ def test_every_fault_takes_every_common_option_and_tells_a_wrong_one_by_name(
                 assert str(caught.value).startswith(f"'{name}:{option}': ")
                 assert words in str(caught.value)
                 assert "\n" not in str(caught.value)
+    others = {
+        "": "there is no fault",
+        ":": "there is no fault",
+        "reject:type=agent_spans/paint": "type must be one of",
+        "latency:ms=-1": "ms must be",
+        "error:status=200": "status must be a whole number from 400 to 599",
+    }
+    for spec, words in others.items():
+        with subtests.test(spec), pytest.raises(FaultSpecError, match=words):
+            parse_fault(spec, FAULT_KINDS)
 
 
 @pytest.mark.parametrize("name", OF_REQUESTS)
@@ -118,10 +131,7 @@ def test_the_finish_of_a_span_is_about_its_instance_and_schema(api: Api) -> None
         assert len(api.bulk(items[0])) == 1
         again = [dict(item, idempotency_key=new_key()) for item in items]
         assert api.post("bulk", json={"items": again}).status_code == 503
-
-
-def test_a_span_that_is_created_and_finished_in_one_request(api: Api) -> None:
-    instance_id, fresh = api.instance(), new_id()
+    fresh = new_id()
     items = [
         bulk_item(CREATE, None, span(instance_id, id=fresh, schema_name="typed"), new_key()),
         bulk_item(FINISH_SPAN, fresh, OVER, new_key()),
@@ -190,6 +200,7 @@ def test_termination_is_aimed_at_one_instance_and_comes_with_a_finish_too(api: A
     create(api, instance_id, id=span_id)
     with faults(api, f"terminate:instance={instance_id},reason=enough"):
         assert "control" not in api.create(other_id).json()
+        assert api.create(instance_id).json()["control"] == {"terminate": True, "reason": "enough"}
         reply = api.write(FINISH_SPAN, span_id, OVER).json()
         assert reply["control"] == {"terminate": True, "reason": "enough"}
         assert reply["details"]["status"] == "complete"
@@ -215,12 +226,3 @@ def test_a_seed_of_its_own_takes_the_place_of_the_common_one(api: Api) -> None:
     first = run("error:rate=0.5,seed=4", 1)
     assert run("error:rate=0.5,seed=4", 2) == first
     assert run("error:rate=0.5,seed=5", 1) != first
-
-
-def test_chance_by_name_follows_the_seed_and_the_rate() -> None:
-    aim = Aim(0.3, None, "", "", "", None)
-    names = [f"name-{number}" for number in range(1000)]
-    first, again, other = ([Gate(aim, seed).opens_for(name) for name in names] for seed in ("1", "1", "2"))
-    assert first == again
-    assert first != other
-    assert 250 < sum(first) < 350

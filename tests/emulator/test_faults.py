@@ -7,12 +7,9 @@ import httpx
 import pytest
 
 from prefactor_emulator.fault_kinds import FAULT_KINDS
-from prefactor_emulator.fault_options import FaultSpecError
 from prefactor_emulator.faults import parse_fault
 from tests.emulator.driver import (
     CREATE,
-    FINISH,
-    NOW,
     Api,
     EmulatorProcess,
     Served,
@@ -143,15 +140,6 @@ def test_a_rejected_operation_is_rejected_for_good_and_alone(api: Api) -> None:
         assert rejected[1]["code"] == "rejected"
 
 
-def test_terminated_at_a_span(api: Api) -> None:
-    instance_id = api.instance()
-    with faults(api, "terminate:reason=too costly"):
-        reply = api.create(instance_id).json()
-    assert reply["control"] == {"terminate": True, "reason": "too costly"}
-    over = api.write(FINISH, instance_id, {"status": "complete", "timestamp": NOW})
-    assert over.json()["code"] == "invalid_action"
-
-
 def test_chance_follows_the_seed_and_the_rate(api: Api) -> None:
     instance_id = api.instance()
 
@@ -192,13 +180,6 @@ def test_a_wrong_change_changes_nothing(api: Api) -> None:
             response = api.post(address, json=body)
             assert (response.status_code, list(response.json()["errors"])) == (422, [field]), body
             assert api.get(address).json() == {"faults": ["latency:ms=0"], "hits": [0], "seed": 5}
-
-
-def test_descriptions_that_are_wrong() -> None:
-    for spec in ("", ":", "reject:type=agent_spans/paint", "latency:ms=-1", "no-bulk:colour=red"):
-        with pytest.raises(FaultSpecError) as caught:
-            parse_fault(spec, FAULT_KINDS)
-        assert "\n" not in str(caught.value)
 
 
 def test_every_fault_works_without_options_and_is_described_by_an_example() -> None:

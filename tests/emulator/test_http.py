@@ -7,7 +7,6 @@ import pytest
 
 from prefactor_emulator.ids import new_id
 from tests.emulator.driver import (
-    CREATE,
     FINISH,
     FINISH_SPAN,
     NOW,
@@ -15,11 +14,8 @@ from tests.emulator.driver import (
     REGISTER,
     START,
     Api,
-    EmulatorProcess,
     Served,
-    new_key,
     registration,
-    span,
 )
 
 
@@ -35,16 +31,6 @@ def test_a_token_is_needed(api: Api) -> None:
             "code": "unauthorized",
             "message": "send the header Authorization: Bearer TOKEN",
         }
-
-
-def test_only_given_tokens_are_accepted() -> None:
-    with EmulatorProcess("--token", "first", "--token", "second") as emulator:
-        for token, status in (("first", 200), ("second", 200), ("third", 401)):
-            with emulator.api(token) as api:
-                assert api.get("ping").status_code == status
-                assert api.write(REGISTER, None, registration()).status_code == status
-        code, errors = emulator.end()
-        assert (code, errors) == (0, "")
 
 
 def test_a_body_must_be_a_json_object(api: Api) -> None:
@@ -98,18 +84,6 @@ def test_reading_an_instance_of_somebody_else_or_of_nobody(emulator: Served, api
             assert (response.status_code, response.json()["code"]) == (404, "not_found")
 
 
-def test_a_termination_is_told(api: Api) -> None:
-    instance_id = api.instance()
-    span_id = api.span(instance_id)
-    assert api.terminate(instance_id, reason="too costly").is_success
-    assert api.terminate(instance_id).status_code == 409
-    details = api.get(f"agent_instance/{instance_id}").json()["details"]
-    assert (details["status"], details["termination_reason"]) == ("terminated", "too costly")
-    finished = api.write(FINISH_SPAN, span_id, OVER).json()
-    assert finished["control"] == {"terminate": True, "reason": "too costly"}
-    assert api.write(FINISH, instance_id, OVER).json()["code"] == "invalid_action"
-
-
 def test_a_flat_span_finish_stores_its_result_and_a_wrapped_one_silently_none(api: Api) -> None:
     instance_id = api.instance()
     result = {"result_payload": {"a": [1, None]}}
@@ -128,17 +102,3 @@ def test_a_flat_span_finish_stores_its_result_and_a_wrapped_one_silently_none(ap
         assert stored["result_payload"] is None
     api.write(FINISH_SPAN, api.span(instance_id), OVER | result)
     assert api.look(f"instances/{instance_id}")["spans"][-1]["result_payload"] == {"a": [1, None]}
-
-
-def test_refusals_carry_their_status(api: Api) -> None:
-    instance_id = api.instance()
-    span_id, key = new_id(), new_key()
-    assert api.create(instance_id, key, id=span_id).is_success
-    for fields, again, status, code in (
-        (span(instance_id, id=span_id), new_key(), 409, "conflict"),
-        (span(instance_id), key, 422, "idempotency_key_reused"),
-        (span(instance_id, payload=1), new_key(), 422, "validation_error"),
-        (span(new_id()), new_key(), 404, "not_found"),
-    ):
-        response = api.write(CREATE, None, fields, again)
-        assert (response.status_code, response.json()["code"]) == (status, code)
