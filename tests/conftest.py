@@ -7,28 +7,11 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-# Imported for pytest, which finds fixtures by their names here: brokers are for every folder of tests.
-from tests.support.brokers.fixtures import (  # noqa: F401
-    SHARED,
-    amqp_prefix,
-    amqp_url,
-    make_rabbit_server,
-    make_redis_server,
-    rabbit_cluster,
-    rabbit_cluster_of_session,
-    rabbit_server,
-    rabbit_server_of_session,
-    redis_cluster,
-    redis_cluster_of_session,
-    redis_prefix,
-    redis_sentinel,
-    redis_sentinel_of_session,
-    redis_server,
-    redis_url,
-)
-from tests.support.brokers.shared import SharedBrokers
+from tests.support.brokers.shared import SHARED, SharedBrokers
 from tests.support.seeds import Seeds
 from tests.support.tiers import MARKERS, group_of, order_of, tiers_of
+
+pytest_plugins = ["tests.support.brokers.fixtures"]  # brokers are for every folder of tests
 
 hypothesis.settings.register_profile("ci", deadline=None)
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=30)

@@ -1,9 +1,7 @@
 """An HTTP server in the API's place with replies that are far too large, or that echo large payloads."""
 
-import asyncio
 import gzip
 import json
-import re
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -11,23 +9,18 @@ from typing import Final
 
 from pydantic_core import from_json, to_json
 
-_LENGTH: Final = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+from tests.support.stand_in import OK_JSON, StandIn, listening, ok
+
 _MIB: Final = 2**20
-_JSON: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 _SPANS_PAYLOAD: Final = 100_000
 
 
-def _plain(body: bytes) -> Iterator[bytes]:
-    yield _JSON + b"Content-Length: %d\r\n\r\n" % len(body)
-    yield body
-
-
 def _text() -> Iterator[bytes]:
-    return _plain(b'{"status":"success","text":"' + b"x" * 50_000_000 + b'"}')
+    return ok(b'{"status":"success","text":"' + b"x" * 50_000_000 + b'"}')
 
 
 def _objects() -> Iterator[bytes]:
-    return _plain(b'{"status":"success","outputs":{"a":[' + b"{}," * 16_000_000 + b"{}]}}")
+    return ok(b'{"status":"success","outputs":{"a":[' + b"{}," * 16_000_000 + b"{}]}}")
 
 
 def _bomb() -> Iterator[bytes]:
@@ -43,12 +36,12 @@ def _bomb() -> Iterator[bytes]:
         check = zlib.crc32(piece, check)
     data = gzip.compress(b"")[:10] + block * 1024 + last
     data += check.to_bytes(4, "little") + (1024 * _MIB).to_bytes(4, "little")
-    yield _JSON + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(data)
+    yield OK_JSON + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(data)
     yield data
 
 
 def _endless() -> Iterator[bytes]:
-    yield _JSON + b"Transfer-Encoding: chunked\r\n\r\n"
+    yield OK_JSON + b"Transfer-Encoding: chunked\r\n\r\n"
     while True:
         yield b"10000\r\n" + b" " * 0x10000 + b"\r\n"
 
@@ -74,7 +67,7 @@ ECHOED: Final[dict[str, dict[str, object]]] = {
 """Payloads of spans, which the replies to their finishes echo."""
 
 
-class LargeApi:
+class LargeApi(StandIn):
     """Answers every request with 200.
 
     Args:
@@ -85,38 +78,24 @@ class LargeApi:
     def __init__(
         self, reply: Callable[[], Iterator[bytes]] | None, payload: dict[str, object] | None = None
     ) -> None:
+        super().__init__()
         self._reply = reply
         self._output = to_json({"status": "success", "details": {"payload": payload or {}}})
         self.requests: list[int] = []
         """Of each write: the operations in it."""
-        self.connections = 0
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the requests of one connection."""
-        self.connections += 1
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                found = _LENGTH.search(head)
-                body = await reader.readexactly(int(found[1])) if found else b""
-                for piece in self._answer(body) if self._reply is None else self._reply():
-                    writer.write(piece)
-                    await writer.drain()
-                    await asyncio.sleep(0)
-        except (OSError, EOFError):
-            pass
-        finally:
-            writer.close()
-
-    def _answer(self, body: bytes) -> Iterator[bytes]:
+    def answer(self, body: bytes) -> Iterator[bytes]:
+        """Yield the pieces of a reply."""
+        if self._reply is not None:
+            return self._reply()
         if not body:
-            return _plain(b'{"status":"success","details":{}}')
+            return ok(b'{"status":"success","details":{}}')
         items = from_json(body).get("items")
         self.requests.append(len(items or [None]))
         if items is None:
-            return _plain(self._output)
+            return ok(self._output)
         outputs = b",".join(to_json(item["idempotency_key"]) + b":" + self._output for item in items)
-        return _plain(b'{"status":"success","outputs":{' + outputs + b"}}")
+        return ok(b'{"status":"success","outputs":{' + outputs + b"}}")
 
 
 @asynccontextmanager
@@ -125,8 +104,5 @@ async def large_api(
 ) -> AsyncIterator[tuple[LargeApi, str]]:
     """Start one; yield it and its URL."""
     api = LargeApi(reply, payload)
-    server = await asyncio.start_server(api.serve, "127.0.0.1", 0)
-    try:
-        yield api, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
+    async with listening(api.serve) as url:
+        yield api, url

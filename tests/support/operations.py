@@ -1,7 +1,7 @@
 """Operations to test with: short to write, in the shape that the client makes."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from prefactor_core.operations import Operation, OperationType
@@ -9,13 +9,16 @@ from prefactor_core.operations import Operation, OperationType
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def register(instance: str) -> Operation:
+def register(instance: str, name: object = "tester", schemas: Iterable[str] = ()) -> Operation:
     return Operation(
         OperationType.REGISTER_AGENT_INSTANCE,
         {
             "instance_id": instance,
-            "agent_version": {"name": "tester", "external_identifier": "v1"},
-            "agent_schema_version": {"external_identifier": "s1", "span_schemas": {}},
+            "agent_version": {"name": name, "external_identifier": "v1"},
+            "agent_schema_version": {
+                "external_identifier": "s1",
+                "span_schemas": {schema: {} for schema in schemas},
+            },
         },
         WHEN,
         f"{instance}:register",

@@ -1,12 +1,12 @@
 """An HTTP server in the API's place whose successes say nothing, until it is told to make sense again."""
 
-import asyncio
-import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Final
 
 from pydantic_core import from_json, to_json
+
+from tests.support.stand_in import StandIn, listening, ok
 
 SENSELESS: Final[dict[str, Callable[[list[str]], object]]] = {
     "null": dict.fromkeys,
@@ -16,10 +16,8 @@ SENSELESS: Final[dict[str, Callable[[list[str]], object]]] = {
 }
 """What a bulk reply has for outputs; it is a success all the same."""
 
-_LENGTH: Final = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
-
-class SenselessApi:
+class SenselessApi(StandIn):
     """Answers every request with 200.
 
     Args:
@@ -27,6 +25,7 @@ class SenselessApi:
     """
 
     def __init__(self, kind: str) -> None:
+        super().__init__()
         self._outputs = SENSELESS[kind]
         self.senseless = True
         self.requests = 0
@@ -34,21 +33,9 @@ class SenselessApi:
         self.done: list[str] = []
         """Keys of all operations whose success was told as the API tells it."""
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the requests of one connection."""
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                found = _LENGTH.search(head)
-                body = await reader.readexactly(int(found[1])) if found else b""
-                reply = self._reply(body)
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ")
-                writer.write(str(len(reply)).encode() + b"\r\n\r\n" + reply)
-                await writer.drain()
-        except (OSError, EOFError):
-            pass
-        finally:
-            writer.close()
+    def answer(self, body: bytes) -> Iterator[bytes]:
+        """Yield the pieces of a reply."""
+        return ok(self._reply(body))
 
     def _reply(self, body: bytes) -> bytes:
         if not body:
@@ -72,8 +59,5 @@ class SenselessApi:
 async def senseless_api(kind: str) -> AsyncIterator[tuple[SenselessApi, str]]:
     """Start one; yield it and its URL."""
     api = SenselessApi(kind)
-    server = await asyncio.start_server(api.serve, "127.0.0.1", 0)
-    try:
-        yield api, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
+    async with listening(api.serve) as url:
+        yield api, url

@@ -1,18 +1,16 @@
 """A proxy before the API that notes when each write was made, and which operations it was about."""
 
 import asyncio
-import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic_core import from_json
 
-_HEAD_END: Final = b"\r\n\r\n"
-_LENGTH: Final = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+from tests.support.stand_in import listening, read_message
 
 
 class Request(NamedTuple):
@@ -57,10 +55,10 @@ class WatchedApi:
             return
         try:
             while True:
-                head, body = await _message(reader)
+                head, body = await read_message(reader)
                 at = time.time()
                 back.write(head + body)
-                reply_head, reply = await _message(there)
+                reply_head, reply = await read_message(there)
                 if body:
                     held = _keys(body)
                     self.requests.append(Request(at, held, _answered(held, reply)))
@@ -71,13 +69,6 @@ class WatchedApi:
         finally:
             for end in (writer, back):
                 end.close()
-
-
-async def _message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """Read a request or a reply: its head and its body."""
-    head = await reader.readuntil(_HEAD_END)
-    found = _LENGTH.search(head)
-    return head, await reader.readexactly(int(found[1])) if found else b""
 
 
 def _keys(body: bytes) -> frozenset[str]:
@@ -98,9 +89,5 @@ def _answered(held: frozenset[str], reply: bytes) -> frozenset[str]:
 async def watched_api(url: str) -> AsyncIterator[tuple[WatchedApi, str]]:
     """Put one before the API at ``url``, and yield it and its own URL."""
     api = WatchedApi(url)
-    # The largest body is read in one piece; only heads are bounded.
-    server = await asyncio.start_server(api.serve, "127.0.0.1", 0, limit=2**20)
-    try:
-        yield api, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
+    async with listening(api.serve) as own_url:
+        yield api, own_url

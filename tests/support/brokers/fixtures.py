@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 import redis
@@ -19,34 +20,16 @@ import redis
 from prefactor_core import PrefactorCoreConfig
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.plugins import create_queue
+from tests.support.brokers.process import Server, Servers
 from tests.support.brokers.rabbitmq_cluster import RabbitCluster
 from tests.support.brokers.rabbitmq_server import RabbitServer
 from tests.support.brokers.redis_cluster import RedisCluster
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.brokers.sentinel import RedisSentinel
-from tests.support.brokers.shared import SharedBrokers, ask, find_own
+from tests.support.brokers.shared import SHARED, ask, find_own
 from tests.support.brokers.sources import RABBITMQ, REDIS, Broker, Decision, Source
 
-SHARED = pytest.StashKey[SharedBrokers]()
-"""Where the controller of the run keeps the brokers that its tests share."""
-
-__all__ = [
-    "amqp_prefix",
-    "amqp_url",
-    "make_rabbit_server",
-    "make_redis_server",
-    "rabbit_cluster",
-    "rabbit_cluster_of_session",
-    "rabbit_server",
-    "rabbit_server_of_session",
-    "redis_cluster",
-    "redis_cluster_of_session",
-    "redis_prefix",
-    "redis_sentinel",
-    "redis_sentinel_of_session",
-    "redis_server",
-    "redis_url",
-]
+S = TypeVar("S", bound=Server | Servers)
 
 
 def _obey(decision: Decision) -> str:
@@ -115,19 +98,46 @@ def _clear(url: str) -> None:
 # What a test may break.
 
 
-@pytest.fixture
-def make_redis_server(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
-    """Start a Redis with lines of configuration: ``make_redis_server("maxmemory 10mb")``."""
-    _need_programs(REDIS)
-    with ExitStack() as servers:
+def _maker_of(kind: Callable[..., S], broker: Broker, description: str) -> Any:
+    def maker(tmp_path: Path) -> Iterator[Callable[..., S]]:
+        _need_programs(broker)
+        with ExitStack() as servers:
 
-        def make(*options: str) -> RedisServer:
-            server = RedisServer(tmp_path / f"redis-{uuid.uuid4().hex[:8]}", *options)
-            servers.callback(server.close)
-            server.start()
-            return server
+            def make(*options: str) -> S:
+                server = kind(tmp_path / f"{broker.name}-{uuid.uuid4().hex[:8]}", *options)
+                servers.callback(server.close)
+                server.start()
+                return server
 
-        yield make
+            yield make
+
+    maker.__doc__ = description
+    return pytest.fixture(maker)
+
+
+def _of_session(kind: Callable[[Path], S], broker: Broker) -> Any:
+    def of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S]:
+        _need_programs(broker)
+        servers = kind(tmp_path_factory.mktemp(broker.name))
+        servers.start()
+        yield servers
+        servers.close()
+
+    return pytest.fixture(scope="session")(of_session)
+
+
+make_redis_server = _maker_of(
+    RedisServer, REDIS, 'Start a Redis with lines of configuration: ``make_redis_server("maxmemory 10mb")``.'
+)
+make_rabbit_server = _maker_of(
+    RabbitServer,
+    RABBITMQ,
+    'Start a RabbitMQ, in seconds: ``make_rabbit_server("heartbeat = 1")``.',
+)
+redis_cluster_of_session = _of_session(RedisCluster, REDIS)
+redis_sentinel_of_session = _of_session(RedisSentinel, REDIS)
+rabbit_server_of_session = _of_session(RabbitServer, RABBITMQ)
+rabbit_cluster_of_session = _of_session(RabbitCluster, RABBITMQ)
 
 
 @pytest.fixture
@@ -136,31 +146,11 @@ def redis_server(make_redis_server: Callable[..., RedisServer]) -> RedisServer:
     return make_redis_server()
 
 
-@pytest.fixture(scope="session")
-def redis_cluster_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
-    """The cluster behind ``redis_cluster``."""
-    _need_programs(REDIS)
-    cluster = RedisCluster(tmp_path_factory.mktemp("redis-cluster"))
-    cluster.start()
-    yield cluster
-    cluster.close()
-
-
 @pytest.fixture
 def redis_cluster(redis_cluster_of_session: RedisCluster) -> RedisCluster:
     """A whole cluster; keys of earlier tests are still in it."""
     redis_cluster_of_session.heal()
     return redis_cluster_of_session
-
-
-@pytest.fixture(scope="session")
-def redis_sentinel_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSentinel]:
-    """The servers behind ``redis_sentinel``."""
-    _need_programs(REDIS)
-    servers = RedisSentinel(tmp_path_factory.mktemp("redis-sentinel"))
-    servers.start()
-    yield servers
-    servers.close()
 
 
 @pytest.fixture
@@ -171,45 +161,10 @@ def redis_sentinel(redis_sentinel_of_session: RedisSentinel) -> RedisSentinel:
 
 
 @pytest.fixture
-def make_rabbit_server(tmp_path: Path) -> Iterator[Callable[..., RabbitServer]]:
-    """Start a RabbitMQ, in seconds, with lines of configuration: ``make_rabbit_server("heartbeat = 1")``."""
-    _need_programs(RABBITMQ)
-    with ExitStack() as servers:
-
-        def make(*config: str) -> RabbitServer:
-            server = RabbitServer(tmp_path / f"rabbitmq-{uuid.uuid4().hex[:8]}", *config)
-            servers.callback(server.close)
-            server.start()
-            return server
-
-        yield make
-
-
-@pytest.fixture(scope="session")
-def rabbit_server_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
-    """The server behind ``rabbit_server``."""
-    _need_programs(RABBITMQ)
-    server = RabbitServer(tmp_path_factory.mktemp("rabbitmq-own"))
-    server.start()
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def rabbit_server(rabbit_server_of_session: RabbitServer) -> RabbitServer:
     """A RabbitMQ to kill; queues of earlier tests are still in it."""
     rabbit_server_of_session.heal()
     return rabbit_server_of_session
-
-
-@pytest.fixture(scope="session")
-def rabbit_cluster_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitCluster]:
-    """The cluster behind ``rabbit_cluster``."""
-    _need_programs(RABBITMQ)
-    cluster = RabbitCluster(tmp_path_factory.mktemp("rabbitmq-cluster"))
-    cluster.start()
-    yield cluster
-    cluster.close()
 
 
 @pytest.fixture

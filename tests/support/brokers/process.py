@@ -1,12 +1,14 @@
-"""A server as a child process."""
+"""Servers as child processes: one, and several that belong together."""
 
 import os
 import signal
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.support.brokers.guard import GUARD
+from tests.support.ports import free_port
 
 _TAIL = 3_000
 
@@ -28,17 +30,12 @@ class ServerProcess:
         """Whether it was started and has not ended; a frozen one is running."""
         return self._child is not None and self._child.poll() is None
 
-    @property
-    def pid(self) -> int:
-        """The process id; 0 while it is not running."""
-        return self._child.pid if self._child is not None and self.running else 0
-
     def check(self) -> None:
         """Raise an error with the end of its output if it has ended."""
         if not self.running:
             raise RuntimeError(f"the server has ended\n{self.tail()}")
 
-    def start(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+    def spawn(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         """Start ``command``; its output is appended to the log."""
         if self.running:
             raise RuntimeError(f"{command[0]} is running already")
@@ -70,11 +67,11 @@ class ServerProcess:
 
     def freeze(self) -> None:
         """Stop it where it is: connections stay, and nothing answers."""
-        if not self.running:
+        if self._child is None or not self.running:
             raise RuntimeError("only what is running can be frozen")
         self._signal(signal.SIGSTOP)
         if hasattr(os, "waitid"):  # on its way back from the call a thread of the server may still answer
-            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            os.waitid(os.P_PID, self._child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         self.frozen = True
 
     def thaw(self) -> None:
@@ -98,3 +95,96 @@ class ServerProcess:
             GUARD.forget(self._child.pid)
             self._child = None
         self.frozen = False
+
+
+class Server(ServerProcess, ABC):
+    """A server of a test's own; its data outlives the process, so it can be killed and started again.
+
+    Args:
+        folder: Where it keeps everything; made if need be.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(folder / "server.log")
+        self.folder = folder
+        self.port = free_port()
+
+    @property
+    def up(self) -> bool:
+        """Whether it can be expected to answer."""
+        return self.running and not self.frozen
+
+    @abstractmethod
+    def launch(self) -> None:
+        """Start its process, without waiting."""
+
+    @abstractmethod
+    def wait_ready(self, seconds: float = 180.0) -> None:  # a machine at work on other things takes a minute
+        """Wait until it answers."""
+
+    def start(self) -> None:
+        """Start it and wait until it answers; a second start has the same port and data."""
+        self.launch()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End it for good."""
+        self.kill()
+
+    def heal(self) -> None:
+        """Let it go on, or start it again, whatever a test has done to it."""
+        self.thaw()
+        if self.running:
+            self.wait_ready()
+        else:
+            self.start()
+
+
+class Servers(ABC):
+    """Servers that belong together, each of which can be killed and started again."""
+
+    def __init__(self, *servers: Server) -> None:
+        self._all = servers
+
+    @abstractmethod
+    def wait_settled(self, seconds: float = 180.0) -> None:
+        """Wait until those that are up agree, and everything is in its place."""
+
+    def start(self) -> None:
+        """Start all of them, and wait until everything is in its place."""
+        try:
+            self._join()
+            self.wait_settled()
+        except BaseException:
+            self.close()
+            raise
+
+    def kill(self) -> None:
+        """End all of them as a crash would."""
+        for server in self._all:
+            server.kill()
+
+    def close(self) -> None:
+        """End all of them for good."""
+        for server in self._all:
+            server.close()
+
+    def restart(self, server: Server) -> None:
+        """Start a killed one again and wait until it has its place."""
+        server.start()
+        self.wait_settled()
+
+    def heal(self) -> None:
+        """Let all of them go on or start them again, and wait until everything is in its place."""
+        for server in self._all:
+            server.heal()
+        self.wait_settled()
+
+    def _join(self) -> None:
+        for server in self._all:
+            server.start()

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from tests.support.brokers.epmd import Epmd
+from tests.support.brokers.process import Servers
 from tests.support.brokers.rabbitmq_server import CtlError, RabbitServer
 from tests.support.brokers.waiting import wait_until
 
@@ -12,7 +13,7 @@ _SETTLE_SECONDS = 180.0
 _LIST_SECONDS = 15.0  # a frozen leader holds the list up
 
 
-class RabbitCluster:
+class RabbitCluster(Servers):
     """Three nodes on this machine, each of which can be killed and started again.
 
     Args:
@@ -31,6 +32,7 @@ class RabbitCluster:
             )
             for number in range(_NODES)
         ]
+        super().__init__(*self.nodes)
 
     @property
     def urls(self) -> list[str]:
@@ -42,33 +44,9 @@ class RabbitCluster:
         """The address of a node that is up."""
         return self._up()[0].url
 
-    def start(self) -> None:
-        """Start the nodes and join them."""
-        try:
-            self._epmd.start()
-            for node in self.nodes:
-                node.launch()
-            for node in self.nodes:
-                node.wait_ready()
-            first, *others = self.nodes
-            for node in others:
-                node.ctl("stop_app")
-                node.ctl("join_cluster", first.node)
-                node.ctl("start_app")
-            self.wait_settled()
-        except BaseException:
-            self.close()
-            raise
-
-    def kill(self) -> None:
-        """End all nodes as a crash would."""
-        for node in self.nodes:
-            node.kill()
-
     def close(self) -> None:
         """End it for good, and its name server too."""
-        for node in self.nodes:
-            node.close()
+        super().close()
         self._epmd.kill()
 
     def leader_of(self, queue: str, vhost: str = "/") -> RabbitServer:
@@ -86,11 +64,6 @@ class RabbitCluster:
         node.kill()
         return node
 
-    def restart(self, node: RabbitServer) -> None:
-        """Start a killed node again and wait until it is one of the cluster."""
-        node.start()
-        self.wait_settled()
-
     def heal(self) -> None:
         """Let all nodes go on or start them again, end alarms, and wait until they are a cluster."""
         for node in self.nodes:
@@ -98,9 +71,7 @@ class RabbitCluster:
         dead = [node for node in self.nodes if not node.running]
         for node in dead:  # all at once: the one that stopped first waits for the others
             node.launch()
-        for node in self.nodes:
-            node.heal()
-        self.wait_settled()
+        super().heal()
 
     def wait_settled(self, seconds: float = _SETTLE_SECONDS) -> None:
         """Wait until the nodes that are up see each other, and nobody else."""
@@ -110,6 +81,18 @@ class RabbitCluster:
             seconds=seconds,
             errors=(CtlError,),
         )
+
+    def _join(self) -> None:
+        self._epmd.start()
+        for node in self.nodes:
+            node.launch()
+        for node in self.nodes:
+            node.wait_ready()
+        first, *others = self.nodes
+        for node in others:
+            node.ctl("stop_app")
+            node.ctl("join_cluster", first.node)
+            node.ctl("start_app")
 
     def _is_settled(self) -> bool:
         up = {node.node for node in self._up()}

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from tests.support.brokers.amqp_handshake import wait_for_amqp
 from tests.support.brokers.epmd import Epmd
-from tests.support.brokers.process import ServerProcess
+from tests.support.brokers.process import Server
 from tests.support.ports import free_port
 
-_START_SECONDS = 180.0  # a machine at work on other things takes a minute
 _CTL_SECONDS = 120.0
 _COOKIE = "tests-of-prefactor-core"
 
@@ -28,7 +27,7 @@ def rabbitmq_program(name: str) -> str | None:
     return shutil.which(name, path=f"{_DEBIAN}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
 
 
-class RabbitServer:
+class RabbitServer(Server):
     """One RabbitMQ without plugins; its data outlives the process, so it can be killed and started again.
 
     Args:
@@ -38,13 +37,10 @@ class RabbitServer:
     """
 
     def __init__(self, folder: Path, *config: str, epmd: Epmd | None = None) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.port = free_port()
+        super().__init__(folder)
         self.node = f"test-{uuid.uuid4().hex[:12]}@localhost"
         self._own_epmd = epmd is None
-        self._epmd = epmd or Epmd(folder)
-        self._process = ServerProcess(folder / "server.log")
+        self._epmd = epmd or Epmd(folder / "epmd")
         self._alarmed = False
         self._env = self._environment(free_port())
         self._write_files(config)
@@ -52,25 +48,6 @@ class RabbitServer:
     @property
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
-
-    @property
-    def running(self) -> bool:
-        """Whether its process lives; a frozen one does."""
-        return self._process.running
-
-    @property
-    def up(self) -> bool:
-        """Whether it can be expected to answer."""
-        return self._process.running and not self._process.frozen
-
-    def start(self) -> None:
-        """Start it and wait until one can log in; a second start has the same port and data."""
-        self.launch()
-        try:
-            self.wait_ready()
-        except BaseException:
-            self.close()
-            raise
 
     def launch(self) -> None:
         """Start its process, without waiting."""
@@ -80,11 +57,11 @@ class RabbitServer:
         if self._own_epmd:
             self._epmd.start()
         self._alarmed = False
-        self._process.start([program], self._env)
+        self.spawn([program], self._env)
 
-    def wait_ready(self, seconds: float = _START_SECONDS) -> None:
+    def wait_ready(self, seconds: float = 180.0) -> None:
         """Wait until one can log in."""
-        wait_for_amqp("127.0.0.1", self.port, seconds=seconds, process=self._process)
+        wait_for_amqp("127.0.0.1", self.port, seconds=seconds, process=self)
 
     def kill(self) -> None:
         """End it as a crash would, but not before it knows its queues.
@@ -95,25 +72,13 @@ class RabbitServer:
         """
         if self.up:
             self.ctl("eval", "[dets:sync(Table) || Table <- dets:all()].")
-        self._process.kill()
-
-    def stop(self) -> None:
-        """End it as an operator would."""
-        self._process.stop()
+        super().kill()
 
     def close(self) -> None:
         """End it for good, and its name server too."""
-        self._process.kill()
+        super().kill()
         if self._own_epmd:
             self._epmd.kill()
-
-    def freeze(self) -> None:
-        """Stop it where it is: connections stay, and nothing answers."""
-        self._process.freeze()
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        self._process.thaw()
 
     def memory_alarm(self, *, on: bool) -> None:
         """Make it believe that no memory is left, so that it blocks all who publish; or take that back."""
@@ -122,13 +87,9 @@ class RabbitServer:
 
     def heal(self) -> None:
         """Let it go on, or start it again, and end an alarm, whatever a test has done to it."""
-        self.thaw()
-        if self.running:
-            self.wait_ready()
-            if self._alarmed:
-                self.memory_alarm(on=False)
-        else:
-            self.start()
+        super().heal()
+        if self._alarmed:
+            self.memory_alarm(on=False)
 
     def ctl(self, *words: str, seconds: float = _CTL_SECONDS) -> str:
         """Run ``rabbitmqctl`` for this node, such as ``ctl("list_queues", "name", "messages")``.

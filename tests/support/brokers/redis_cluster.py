@@ -8,6 +8,7 @@ from typing import Any
 
 import redis
 
+from tests.support.brokers.process import Servers
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.brokers.waiting import wait_until
 
@@ -38,7 +39,7 @@ class _Entry:
         return cls(port, name, frozenset(flags.split(",")), master, tuple(ranges))
 
 
-class RedisCluster:
+class RedisCluster(Servers):
     """Six nodes on this machine, each of which can be killed and started again.
 
     A master that is unavailable for two seconds is replaced by its replica.
@@ -61,31 +62,12 @@ class RedisCluster:
             )
             for number in range(2 * _MASTERS)
         ]
+        super().__init__(*self.nodes)
 
     @property
     def url(self) -> str:
         """The address of a node that is up; a client finds the others through it."""
         return f"redis+cluster://127.0.0.1:{self._up()[0].port}"
-
-    def start(self) -> None:
-        """Start the nodes, join them and wait until every slot is served and every replica linked."""
-        try:
-            for node in self.nodes:
-                node.start()
-            self._join()
-            self.wait_settled()
-        except BaseException:
-            self.close()
-            raise
-
-    def kill(self) -> None:
-        """End all nodes as a crash would."""
-        for node in self.nodes:
-            node.kill()
-
-    def close(self) -> None:
-        """End it for good."""
-        self.kill()
 
     def master_of(self, key: str) -> RedisServer:
         """Return the node that serves a key."""
@@ -110,17 +92,6 @@ class RedisCluster:
         node = self.master_of(key)
         node.kill()
         return node
-
-    def restart(self, node: RedisServer) -> None:
-        """Start a killed node again and wait until it has its place in the cluster."""
-        node.start()
-        self.wait_settled()
-
-    def heal(self) -> None:
-        """Let all nodes go on or start them again, and wait until the cluster is whole."""
-        for node in self.nodes:
-            node.heal()
-        self.wait_settled()
 
     def wait_settled(self, seconds: float = _SETTLE_SECONDS) -> None:
         """Wait until the nodes that are up serve every slot, agree on it, and the replicas are linked."""
@@ -155,6 +126,7 @@ class RedisCluster:
         return followed == masters if len(seen) == len(self.nodes) else followed <= masters
 
     def _join(self) -> None:
+        super()._join()
         program = shutil.which("redis-cli")
         if program is None:
             raise FileNotFoundError("redis-cli is not installed")

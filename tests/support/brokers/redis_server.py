@@ -11,11 +11,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.support.brokers.process import ServerProcess
+from tests.support.brokers.process import Server
 from tests.support.brokers.waiting import wait_until
-from tests.support.ports import free_port
 
-_START_SECONDS = 60.0
 _ANSWER_SECONDS = 5.0
 
 
@@ -34,7 +32,7 @@ def redis_command(host: str, port: int, *words: str) -> Any:
         return client.execute_command(*words)  # type: ignore[no-untyped-call]
 
 
-def wait_for_redis(host: str, port: int, *, seconds: float, process: ServerProcess | None = None) -> None:
+def wait_for_redis(host: str, port: int, *, seconds: float, process: Server | None = None) -> None:
     """Wait until a Redis has loaded its data and answers."""
 
     def answers() -> bool:
@@ -55,7 +53,7 @@ def wait_for_redis(host: str, port: int, *, seconds: float, process: ServerProce
     )
 
 
-class RedisServer:
+class RedisServer(Server):
     """One Redis; its data outlives the process, so it can be killed and started again on its port.
 
     Every write is on disk before it is acknowledged, and nothing is ever evicted.
@@ -66,35 +64,13 @@ class RedisServer:
     """
 
     def __init__(self, folder: Path, *options: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.port = free_port()
+        super().__init__(folder)
         self._options = options
         self._configured = False
-        self._process = ServerProcess(folder / "server.log")
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
-
-    @property
-    def running(self) -> bool:
-        """Whether its process lives; a frozen one does."""
-        return self._process.running
-
-    @property
-    def up(self) -> bool:
-        """Whether it can be expected to answer."""
-        return self._process.running and not self._process.frozen
-
-    def start(self) -> None:
-        """Start it and wait until it answers; a second start has the same port and data."""
-        self.launch()
-        try:
-            wait_for_redis("127.0.0.1", self.port, seconds=_START_SECONDS, process=self._process)
-        except BaseException:
-            self.close()
-            raise
 
     def launch(self) -> None:
         """Start its process, without waiting."""
@@ -105,37 +81,15 @@ class RedisServer:
         if not self._configured:  # sentinels rewrite this file, and what they wrote must survive a restart
             config.write_text("\n".join([*self._defaults(), *self._options]) + "\n")
             self._configured = True
-        self._process.start([program, str(config), *self._arguments()])
+        self.spawn([program, str(config), *self._arguments()])
 
-    def kill(self) -> None:
-        """End it as a crash would."""
-        self._process.kill()
-
-    def stop(self) -> None:
-        """End it as an operator would."""
-        self._process.stop()
-
-    def close(self) -> None:
-        """End it for good."""
-        self.kill()
-
-    def freeze(self) -> None:
-        """Stop it where it is: connections stay, and nothing answers."""
-        self._process.freeze()
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        self._process.thaw()
+    def wait_ready(self, seconds: float = 60.0) -> None:
+        """Wait until it has loaded its data and answers."""
+        wait_for_redis("127.0.0.1", self.port, seconds=seconds, process=self)
 
     def command(self, *words: str) -> Any:
         """Send one command, such as ``command("CONFIG", "SET", "maxmemory", "1")``, and return the reply."""
         return redis_command("127.0.0.1", self.port, *words)
-
-    def heal(self) -> None:
-        """Let it go on, or start it again, whatever a test has done to it."""
-        self.thaw()
-        if not self.running:
-            self.start()
 
     def _defaults(self) -> list[str]:
         return [

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import redis
 
+from tests.support.brokers.process import Servers
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.brokers.waiting import wait_until
 
@@ -24,8 +25,8 @@ class _Sentinel(RedisServer):
             f"sentinel parallel-syncs {_NAME} 1",
         )
 
-    def start(self) -> None:
-        super().start()
+    def wait_ready(self, seconds: float = 60.0) -> None:
+        super().wait_ready(seconds)
         # It looks at the others every 10 s and gives a master that came back 8 s before it demotes it.
         # Redis before 7.0 cannot be told otherwise, and is as slow as that.
         with suppress(redis.ResponseError):
@@ -38,7 +39,7 @@ class _Sentinel(RedisServer):
         return ["--sentinel"]
 
 
-class RedisSentinel:
+class RedisSentinel(Servers):
     """A master and its replica, and three sentinels that put the replica in its place when it is unavailable.
 
     Args:
@@ -58,30 +59,12 @@ class RedisSentinel:
         self.sentinels: list[RedisServer] = [
             _Sentinel(folder / f"sentinel-{number}", first) for number in range(_SENTINELS)
         ]
+        super().__init__(*self.servers, *self.sentinels)
 
     @property
     def url(self) -> str:
         """The addresses of the sentinels and the name by which they know the master."""
         return f"redis+sentinel://{','.join(f'127.0.0.1:{one.port}' for one in self.sentinels)}/{_NAME}"
-
-    def start(self) -> None:
-        """Start all of them and wait until the sentinels know each other, the master and the replica."""
-        try:
-            for server in [*self.servers, *self.sentinels]:
-                server.start()
-            self.wait_settled()
-        except BaseException:
-            self.close()
-            raise
-
-    def kill(self) -> None:
-        """End all of them as a crash would."""
-        for server in [*self.sentinels, *self.servers]:
-            server.kill()
-
-    def close(self) -> None:
-        """End them for good."""
-        self.kill()
 
     def master(self) -> RedisServer:
         """Return the master, as the sentinels name it."""
@@ -94,17 +77,6 @@ class RedisSentinel:
         server = self.master()
         server.kill()
         return server
-
-    def restart(self, server: RedisServer) -> None:
-        """Start a killed server or sentinel again and wait until it has its place."""
-        server.start()
-        self.wait_settled()
-
-    def heal(self) -> None:
-        """Let all of them go on or start them again, and wait until everything is in its place."""
-        for server in [*self.servers, *self.sentinels]:
-            server.heal()
-        self.wait_settled()
 
     def wait_settled(self, seconds: float = _SETTLE_SECONDS) -> None:
         """Wait until the sentinels that are up agree on a master that is up, and its replica is linked."""

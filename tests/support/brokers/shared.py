@@ -15,6 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.support.brokers.containers import docker_answers, rabbitmq_container, redis_container
 from tests.support.brokers.rabbitmq_server import RabbitServer, rabbitmq_program
 from tests.support.brokers.redis_server import RedisServer
@@ -96,6 +98,10 @@ class SharedBrokers:
             server.start()
             return Decision(found.source, server.url)
         return found
+
+
+SHARED: Final = pytest.StashKey[SharedBrokers]()
+"""Where the controller of the run keeps the brokers that its tests share."""
 
 
 def ask(address: str, broker: Broker) -> Decision:
