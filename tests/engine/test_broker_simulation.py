@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 
 from prefactor_core.broker import publisher, reader
@@ -17,6 +17,7 @@ from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Delivery
 from prefactor_core.queue.executor import TaskExecutor
+from tests.engine.setups import check_account
 from tests.support.fake_broker import FakeBroker, FakeConsumingEnd, Fault, PublishFault, now
 from tests.support.operations import dice, key_of, life, quality
 from tests.support.seeds import Seeds
@@ -93,21 +94,16 @@ class Worker:
     async def crash(self) -> None:
         """Be gone: what runs is cut off, and nothing more reaches the broker."""
         self.end.crash()
-        await self.executor.abandon()
-        await self.queue.disconnect()
-        self.check_account()
-        assert self.executor.held == 0
+        await self._end_with(self.executor.abandon())
 
     async def stop(self, *, drain: bool) -> None:
-        await self.executor.stop(20, drain=drain)
-        await self.queue.disconnect()
-        self.check_account()
-        assert self.executor.held == 0
+        await self._end_with(self.executor.stop(20, drain=drain))
 
-    def check_account(self) -> None:
-        account = self.executor.account
-        ended = account.settled + account.dead_lettered + account.released
-        assert account.received == ended + self.executor.held, account
+    async def _end_with(self, ending: Awaitable[object]) -> None:
+        await ending
+        await self.queue.disconnect()
+        check_account(self.executor)
+        assert self.executor.held == 0
 
 
 class World:
@@ -131,7 +127,7 @@ class World:
 
     def check_accounts(self) -> None:
         for worker in self.workers:
-            worker.check_account()
+            check_account(worker.executor)
         for producer in self.producers:
             at = producer.published
             assert at.put == at.confirmed + at.unconfirmed + at.buffered + sum(at.dropped.values())
@@ -139,7 +135,7 @@ class World:
 
     async def produce(self, name: str) -> None:
         """An agent with some instances at a time, each put in its order."""
-        rng = dice(hash_of(name, self.seed))
+        rng = dice(self.seed * 100 + ord(name))
         producer = BrokerQueue(self.broker, BufferBounds(100_000, 1 << 30), rng=rng)
         self.producers.append(producer)
         lives: list[list[Operation]] = []
@@ -174,13 +170,9 @@ class World:
             await asyncio.sleep(rng.uniform(0.5, 8))
             self.check_accounts()
             what = rng.randrange(7)
-            if what == 0 and self.workers:
+            if what in {0, 1} and self.workers:
                 worker = self.workers.pop(rng.randrange(len(self.workers)))
-                await worker.crash()
-                self.ended.append(worker)
-            elif what == 1 and self.workers:
-                worker = self.workers.pop(rng.randrange(len(self.workers)))
-                await worker.stop(drain=rng.random() < 0.5)
+                await (worker.crash() if what == 0 else worker.stop(drain=rng.random() < 0.5))
                 self.ended.append(worker)
             elif what in {2, 3} and len(self.workers) < 4:
                 self.start_worker()
@@ -248,10 +240,6 @@ def fault(rng: random.Random) -> Fault:
 def publish_fault(rng: random.Random, count: int) -> PublishFault:
     confirmed = rng.randint(0, count)
     return PublishFault(confirmed, rng.randint(confirmed, count))
-
-
-def hash_of(name: str, seed: int) -> int:
-    return seed * 100 + ord(name)
 
 
 def test_nothing_is_lost_doubled_or_out_of_order(seeds: Seeds) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import logging
 import re
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -872,7 +871,6 @@ async def test_a_rebalance_that_trickles_is_one_line(caplog: pytest.LogCaptureFi
         kept, given = one.owned, other.consumer.owned
         assert (len(kept), len(given)) == (8, 8)
         told = rebalances(caplog)
-        sys.stdout.write(f"{len(told)} lines: {told}\n")
         assert sorted(told) == [
             f"rebalance of fake://broker: gained {ranges(given)}; owns 8",
             f"rebalance of fake://broker: released {ranges(given)}; owns 8",

@@ -1,7 +1,6 @@
 """Looking after dead letters among which somebody else has put anything at all."""
 
 import random
-import sys
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -59,9 +58,6 @@ async def test_good_ones_are_replayed_in_their_sequence_and_what_cannot_be_read_
     readable = {record.id for record in listed if record.read() is not None}
     replay = await letters.replay(Selection())
     left = [record async for record in letters.list()]
-    sys.stdout.write(
-        f"{len(listed)} listed, {replay.replayed} replayed, {replay.unreadable} cannot be read\n"
-    )
     assert (replay.replayed, replay.unreadable) == (len(readable), len(listed) - len(readable))
     assert len(left) == replay.unreadable > HOSTILE // 20
     assert replay.gone == ()

@@ -1,6 +1,7 @@
 """The virtual clock finds what it is for, so that the other tests can lean on it."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
 
 import pytest
 
@@ -23,31 +24,37 @@ def test_hours_pass_at_once_and_exactly() -> None:
     assert run_virtual(program()) == pytest.approx(7200.5)
 
 
-def test_who_waits_for_nothing_is_found() -> None:
-    async def program() -> None:
-        await asyncio.get_running_loop().create_future()
-
-    with pytest.raises(DeadlockError):
-        run_virtual(program())
+async def waits_for_nothing() -> None:
+    await asyncio.get_running_loop().create_future()
 
 
-def test_who_spins_is_found() -> None:
-    async def program() -> None:
-        while True:
-            await asyncio.sleep(0)
-
-    with pytest.raises(BusyLoopError):
-        run_virtual(program())
+async def spins() -> None:
+    while True:
+        await asyncio.sleep(0)
 
 
-def test_who_takes_too_long_is_found() -> None:
-    with pytest.raises(TooLateError):
-        run_virtual(asyncio.sleep(100), latest=50)
+async def takes_too_long() -> None:
+    await asyncio.sleep(100)
 
 
-def test_tasks_left_behind_are_found() -> None:
-    async def program() -> None:
-        program.task = asyncio.create_task(asyncio.sleep(5), name="left")  # type: ignore[attr-defined]
+async def leaves_a_task_behind() -> None:
+    LEFT.append(asyncio.create_task(asyncio.sleep(5), name="left"))
 
-    with pytest.raises(LeftoverError, match="left"):
-        run_virtual(program())
+
+LEFT: list[asyncio.Task[None]] = []
+
+
+@pytest.mark.parametrize(
+    ("program", "error"),
+    [
+        (waits_for_nothing, DeadlockError),
+        (spins, BusyLoopError),
+        (takes_too_long, TooLateError),
+        (leaves_a_task_behind, LeftoverError),
+    ],
+)
+def test_what_goes_wrong_is_found(
+    program: Callable[[], Coroutine[None, None, None]], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        run_virtual(program(), latest=50)

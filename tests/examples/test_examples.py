@@ -20,28 +20,28 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 _RUN_SECONDS = 40.0
 
 
-def environment(emulator: Emulator, **more: str) -> dict[str, str]:
+@asynccontextmanager
+async def started(emulator: Emulator, name: str, **more: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Start an example, with warnings as errors; in the end it is gone."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFACTOR_")}
-    return {**kept, "PREFACTOR_API_URL": emulator.url, **more}
-
-
-async def run_example(emulator: Emulator, name: str) -> list[str]:
-    """Run an example to its end, with warnings as errors, and return what it printed."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-Werror",
-        str(EXAMPLES / name),
+        *(sys.executable, "-Werror", str(EXAMPLES / name)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=environment(emulator),
+        env={**kept, "PREFACTOR_API_URL": emulator.url, **more},
     )
     try:
-        async with asyncio.timeout(_RUN_SECONDS):
-            output, errors = await process.communicate()
+        yield process
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def run_example(emulator: Emulator, name: str) -> list[str]:
+    """Run an example to its end, and return what it printed."""
+    async with started(emulator, name) as process, asyncio.timeout(_RUN_SECONDS):
+        output, errors = await process.communicate()
     assert (process.returncode, errors.decode()) == (0, "")
     return output.decode().splitlines()
 
@@ -139,36 +139,18 @@ def _sample(effects: list[dict[str, Any]]) -> list[str]:
     return ids[500:520]
 
 
-@asynccontextmanager
-async def running_service(emulator: Emulator) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
-    """Start the service on a port that the system chooses, and wait until it listens."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-Werror",
-        str(EXAMPLES / "fastapi_service.py"),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(emulator, PORT="0"),
-    )
-    assert process.stderr is not None
-    try:
-        address = None
-        async with asyncio.timeout(_RUN_SECONDS):
-            while address is None:
-                line = (await process.stderr.readline()).decode()
-                assert line, "the service ended before it listened"
-                address = re.search(r"running on (http://\S+)", line)
-        yield address.group(1), process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
 async def test_fastapi_service(tmp_path: Path) -> None:
     texts = [f"Begin {number}. Middle. End." for number in range(20)]
     async with running_emulator(tmp_path) as emulator:
-        async with running_service(emulator) as (url, process):
+        async with started(emulator, "fastapi_service.py", PORT="0") as process:
+            assert process.stderr is not None
+            address = None
+            async with asyncio.timeout(_RUN_SECONDS):
+                while address is None:
+                    line = (await process.stderr.readline()).decode()
+                    assert line, "the service ended before it listened"
+                    address = re.search(r"running on (http://\S+)", line)
+            url = address[1]
             async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
                 replies = await asyncio.gather(
                     *(http.post("/summaries", json={"text": text}) for text in texts),
