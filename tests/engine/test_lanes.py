@@ -54,13 +54,6 @@ def test_a_batch_takes_whole_prefixes_and_nothing_twice() -> None:
     assert lanes.take(WIDE, 0) == [], "one batch of a lane at a time"
 
 
-def test_items_without_a_key_have_a_lane_each() -> None:
-    lanes = make()
-    fill(lanes, "-1 -1 -1")
-    one = BatchLimits(1, 1, 1)
-    assert [names(lanes.take(one, 0)) for _ in range(4)] == ["-1", "-1", "-1", ""]
-
-
 def test_limits_of_items_lanes_and_bytes() -> None:
     lanes = make()
     fill(lanes, "a1 a2 b1 b2 c1 c2")
@@ -205,28 +198,6 @@ def test_what_depends_on_a_lost_one_is_buried() -> None:
     assert kept == ["a-3:create", "a-3:finish", "a:finish"]
     assert dead_lettered == ["a-2:create", "a-2:finish", "a-1:finish"]
     assert lanes.held == lanes.held_bytes == 0
-
-
-def test_a_lost_registration_buries_its_instance_only() -> None:
-    lanes = with_life(*life("a"), quality("b", 1))
-    batch = lanes.take(WIDE, 0)
-    resolution = lanes.resolve(batch, [Dead("refused"), *[NOT_REACHED] * (len(batch) - 1)], 0)
-    assert [key_of(delivery.item) for delivery in lanes.take(WIDE, 0)] == ["b:quality:1"]
-    assert len(resolution.dead) == 5
-
-
-def test_empty_out_keeps_the_order_of_each_lane() -> None:
-    lanes = make()
-    fill(lanes, "a1 b1 a2 b2 c1")
-    lanes.resolve(lanes.take(BatchLimits(2, 1 << 40, 1), 0), [Retry("x")] * 2, 0)
-    lanes.take(BatchLimits(1, 1 << 40, 1), 0)
-    everything = names(lanes.empty_out()).split()
-    assert [name for name in everything if name[0] == "a"] == ["a1", "a2"]
-    assert [name for name in everything if name[0] == "b"] == ["b1", "b2"]
-    assert len(everything) == 5
-    assert lanes.held == lanes.held_bytes == 0
-    assert lanes.take(WIDE, 1e9) == []
-    assert lanes.next_due() is None
 
 
 class LanesAgainstModel(RuleBasedStateMachine):

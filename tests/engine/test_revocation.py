@@ -253,22 +253,6 @@ async def test_what_was_revoked_goes_back_without_being_handled() -> None:
 
 
 @virtual
-async def test_waiting_for_everything_ends_although_deliveries_are_revoked() -> None:
-    queue, handler = Revocable(), Batches(limits=SINGLE, takes=1.0)
-    executor = start_executor(queue, handler, 1)
-    await put_all(queue, [f"a{number}" for number in range(20)])
-    await asyncio.sleep(0.5)
-    idle = asyncio.create_task(executor.idle())
-    await asyncio.sleep(5)
-    assert not idle.done()
-    queue.revoke()
-    async with asyncio.timeout(5):
-        await idle
-    assert executor.held == 0
-    assert await executor.stop(5)
-
-
-@virtual
 async def test_waiting_for_everything_put_so_far_ends_under_load_although_deliveries_are_revoked() -> None:
     queue, handler = Revocable(), Batches(limits=SINGLE, takes=1.0)
     executor = start_executor(queue, handler, 4, key=str)
