@@ -18,7 +18,6 @@ from tests.support.emulator import EmulatorThread
 
 NOW = "2026-03-01T10:00:00.000Z"
 EARLIER = "2026-03-01T09:59:00+00:00"
-ACCOUNT = "account-1"
 
 REGISTER = OperationType.REGISTER_INSTANCE
 START = OperationType.START_INSTANCE

@@ -77,6 +77,7 @@ async def test_a_general_fault_costs_twenty_dead_letters_and_then_only_probes(
     caplog: pytest.LogCaptureFixture, *, bulk: bool
 ) -> None:
     """As an account that does not exist."""
+    caplog.clear()
     api = FakeApi(
         latency=lambda: 0.02, reject=lambda _: (404, "not_found"), no_bulk=None if bulk else Reply(404)
     )

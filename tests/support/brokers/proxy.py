@@ -19,7 +19,6 @@ _TURNS = 3  # of the loop, until a reader in it has a piece: else it finds the n
 class _Mode(Enum):
     NORMAL = "everything is passed on"
     SWALLOW = "nothing is passed on"
-    DROP_REPLIES = "requests are passed on, replies are not"
     SLICE_REPLIES = "replies are passed on byte by byte"
 
 
@@ -104,10 +103,6 @@ class Proxy:
         """Accept and read, but pass nothing on, in neither direction, and the end of a stream neither."""
         self._mode = _Mode.SWALLOW
 
-    def drop_replies(self) -> None:
-        """Pass requests on, but no replies."""
-        self._mode = _Mode.DROP_REPLIES
-
     def slice_replies(self) -> None:
         """Pass replies on in pieces of one byte."""
         self._mode = _Mode.SLICE_REPLIES
@@ -165,7 +160,7 @@ class Proxy:
         while piece := await reader.read(_CHUNK):
             while piece:
                 size = 1 if replies and self._mode is _Mode.SLICE_REPLIES else len(piece)
-                if self._loses(replies=replies):
+                if self._mode is _Mode.SWALLOW:
                     connection.has_a_hole = True
                 else:
                     writer.write(piece[:size])
@@ -173,13 +168,10 @@ class Proxy:
                     for _ in range(_TURNS):
                         await asyncio.sleep(0)
                 piece = piece[size:]
-        if self._loses(replies=replies):
+        if self._mode is _Mode.SWALLOW:
             connection.has_a_hole = True
         else:
             writer.write_eof()
-
-    def _loses(self, *, replies: bool) -> bool:
-        return self._mode is _Mode.SWALLOW or (replies and self._mode is _Mode.DROP_REPLIES)
 
     async def _end(self, connections: Iterable[_Connection]) -> None:
         ending = list(connections)

@@ -1,9 +1,6 @@
 """A Redis of a test's own."""
 
-import asyncio
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,14 +101,3 @@ class RedisServer(Server):
 
     def _arguments(self) -> list[str]:
         return []
-
-
-@asynccontextmanager
-async def running_redis(folder: Path, *options: str) -> AsyncIterator[RedisServer]:
-    """Start a Redis with its data in ``folder``, and end it."""
-    server = RedisServer(folder, *options)
-    await asyncio.to_thread(server.start)
-    try:
-        yield server
-    finally:
-        server.close()
