@@ -213,12 +213,13 @@ class LanesAgainstModel(RuleBasedStateMachine):
         self.count = 0
         self.gone: set[Delivery[Item]] = set()
 
-    @rule(lane=st.sampled_from("abcd-"), size=st.integers(1, 40))
-    def add(self, lane: str, size: int) -> None:
-        self.count += 1
-        delivery = owned(Item(f"{lane}{self.count}", size), self.owner)
-        self.lanes.add(delivery)
-        self.model[delivery.item.name if lane == "-" else lane].append(delivery)
+    @rule(lanes=st.text("abcd-", min_size=1, max_size=8), size=st.integers(1, 40))
+    def add(self, lanes: str, size: int) -> None:
+        for lane in lanes:
+            self.count += 1
+            delivery = owned(Item(f"{lane}{self.count}", size), self.owner)
+            self.lanes.add(delivery)
+            self.model[self._lane(delivery)].append(delivery)
 
     @rule()
     def change_hands(self) -> None:
@@ -229,10 +230,8 @@ class LanesAgainstModel(RuleBasedStateMachine):
     def take(self, items: int, size: int, lanes: int) -> None:
         batch = self.lanes.take(BatchLimits(items, size, lanes), self.time)
         revoked, self.lanes.unsent.revoked = self.lanes.unsent.revoked, []
-        assert all(one.revoked for one in revoked)
+        self._give_back(revoked)
         assert not any(one.revoked for one in batch)
-        for one in revoked:
-            assert self.model[self._lane(one)].pop(0) is one
         if not batch:
             return
         assert len(batch) <= items
@@ -273,6 +272,7 @@ class LanesAgainstModel(RuleBasedStateMachine):
         self.gone.update(gone)
         for delivery in gone:
             self.model[self._lane(delivery)].remove(delivery)
+        self._give_back(resolution.revoked)
 
     @rule(seconds=st.floats(0, 70))
     def wait(self, seconds: float) -> None:
@@ -302,6 +302,11 @@ class LanesAgainstModel(RuleBasedStateMachine):
             self.lanes.resolve(batch, [SETTLED] * len(batch), self.time)
         assert self.lanes.held == 0
         assert not self.lanes._lanes, "an empty lane is kept"
+
+    def _give_back(self, revoked: list[Delivery[Item]]) -> None:
+        for delivery in revoked:
+            assert delivery.revoked
+            assert self.model[self._lane(delivery)].pop(0) is delivery
 
     def _lane(self, delivery: Delivery[Item]) -> str:
         return delivery.item.name if delivery.item.name[0] == "-" else delivery.item.name[0]
