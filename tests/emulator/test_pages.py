@@ -164,8 +164,9 @@ def test_a_deep_run_and_a_long_one_are_shown_in_parts(api: Api) -> None:
     instance_id = api.instance()
     ids = [new_id() for _ in range(2500)]
     parents = [None, *ids[:1499], *[None] * 1000]
+    payload: JsonObject = {"text": "x" * 2000}
     items = [
-        bulk_item(CREATE, None, span(instance_id, id=each, parent_span_id=parent), f"{each}:create")
+        bulk_item(CREATE, None, span(instance_id, id=each, parent_span_id=parent, payload=payload), new_id())
         for parent, each in zip(parents, ids, strict=True)
     ]
     for start in range(0, len(items), 500):
@@ -173,6 +174,7 @@ def test_a_deep_run_and_a_long_one_are_shown_in_parts(api: Api) -> None:
     html = page(api, f"/instances/{instance_id}").text
     assert shown_spans(html) == ids[:2000]
     assert "1 to 2,000 of 2,500" in html
+    assert len(html) < 2_000_000, "payloads are shown when their span is opened"
     assert html.count("<details") == html.count("</details>")
     further = re.search(r"<a href='([^']+)'>Further</a>", html)
     assert further

@@ -20,10 +20,6 @@ FULL = os.environ.get("PREFACTOR_TEST_FULL") == "1"
 
 on_redis = pytest.mark.parametrize("transport_url", ["redis"], indirect=True)
 """For tests of the fleet in which the broker makes no difference."""
-on_both_in_full = pytest.mark.parametrize(
-    "transport_url", ["redis", "rabbitmq"] if FULL else ["redis"], indirect=True
-)
-"""For long tests in which the broker should make no difference."""
 on_rabbitmq = pytest.mark.parametrize("transport_url", ["rabbitmq"], indirect=True)
 
 
