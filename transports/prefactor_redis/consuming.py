@@ -58,9 +58,8 @@ class RedisConsumingEnd(ConsumingEnd):
         self._member = secrets.token_hex(16)
         self._joined = False
         self._channel = self._keys.alive(self._member)
-        self._presence = Presence(
-            self._links, self._channel, min(_SIGN_SECONDS, options.lease / 2), options.timeout
-        )
+        sign = min(_SIGN_SECONDS, options.lease / 2)
+        self._presence = Presence(self._links, self._channel, sign, options.timeout)
         self._releases = Releases(self._links)
         self._partitions: int | None = None
         self._warned = False
@@ -155,7 +154,7 @@ class RedisConsumingEnd(ConsumingEnd):
         try:
             await self._renewal.close()
             async with asyncio.timeout(_LEAVING_SECONDS), asyncio.TaskGroup() as together:
-                for partition in tuple(self._owned):
+                for partition in self._owned:
                     together.create_task(partition.release())
                 for number, token in self._asked.items():
                     self._releases.add(self._keys.of(number), token)

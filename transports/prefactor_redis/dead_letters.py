@@ -1,7 +1,4 @@
-"""The end that operators look after dead letters through, and the way back to it for what became of them.
-
-Answers come by a list that only a command that replays opens, and that expires.
-"""
+"""The end that operators look after dead letters through, and the list by which a replay is answered."""
 
 import asyncio
 import logging
@@ -91,10 +88,8 @@ class RedisDeadLetterEnd(DeadLetterEnd):
 
     async def count(self) -> int:
         """Return the length of all streams."""
-        count = 0
-        for keys in await recorded_keys(self._links, self._keys):
-            count += integer(await self._links.call("XLEN", keys.dead))
-        return count
+        all_keys = await recorded_keys(self._links, self._keys)
+        return sum([integer(await self._links.call("XLEN", keys.dead)) for keys in all_keys])
 
     async def remove(self, dead: Sequence[DeadLetterMessage]) -> None:
         """Remove dead letters, and the streams that are empty then."""

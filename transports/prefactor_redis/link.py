@@ -49,8 +49,7 @@ class Wire:
     async def exchange(self, commands: Sequence[Sequence[Word]]) -> list[Reply | ResponseError]:
         """Send commands together and return the reply to each; one that is refused stops no other."""
         connection = self._connection
-        packed = connection.pack_commands(commands)
-        await connection.send_packed_command(packed)
+        await connection.send_packed_command(connection.pack_commands(commands))
         replies: list[Reply | ResponseError] = []
         for _ in commands:
             try:

@@ -10,7 +10,7 @@ from prefactor_core.transport import MAX_ATTEMPTS, BrokerError, Lease, Loss, Mes
 from prefactor_redis.keys import PartitionKeys
 from prefactor_redis.lease_scripts import BEGIN, CRASHES, RELEASE, WITHDRAW
 from prefactor_redis.link import BEGINNING, Reply, ScriptCall, Word, data, integer, items, maybe_data, order
-from prefactor_redis.reading import Cursor, Entry
+from prefactor_redis.reading import Cursor
 from prefactor_redis.scripts import DEAD_LETTER, IDS_AT_ONCE, SEE, SETTLE, Script, chunks
 from prefactor_redis.servers import Links
 
@@ -117,7 +117,11 @@ class RedisPartition(Partition):
                 raise BrokerError(f"{self.name}: {error}") from error
             self._require_held()
             if found:
-                await self._accept(found)
+                # An owner that was frozen in its read is served before it can know that it owns nothing: what
+                # it got must not be handed out before the broker has said that it is the owner still.
+                await self._run_as_owner(SEE, (found[-1][0],))
+                self._require_held()
+                self.cursor.accept(found)
         seen = order(self.seen)
         return [
             Message(value, number, redelivered=order(number) <= seen)
@@ -216,13 +220,6 @@ class RedisPartition(Partition):
                 self.suspect = False
                 logger.info("%s: what crashed its owners is behind; full speed again", self.name)
         return refused
-
-    async def _accept(self, found: Sequence[Entry]) -> None:
-        # An owner that was frozen inside its read is served before it can know that it owns nothing any more.
-        # What it got must not be handed out before the broker has said that it is the owner still.
-        await self._run_as_owner(SEE, (found[-1][0],))
-        self._require_held()
-        self.cursor.accept(found)
 
     def _lose(self, last: bytes, position: bytes) -> None:
         """Stop, as the stream, whose last id is ``last``, or the lease on it is lost."""

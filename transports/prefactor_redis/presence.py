@@ -73,7 +73,6 @@ class _Subscription:
 
     def __init__(self, link: Link, channel: str, interval: float, patience: float) -> None:
         self._link = link
-        self._name = f"Redis at {link.address}"
         self._channel = channel
         self._interval = interval
         self._patience = patience
@@ -91,7 +90,7 @@ class _Subscription:
 
     async def ensure(self) -> bool:
         """Subscribe, unless that is done; return whether the server permits it."""
-        with mapped(self._name):
+        with mapped(self._link.name):
             async with asyncio.timeout(self._patience), self._lock:
                 self._require_open()
                 if self._connection is None and not self._refused:
@@ -124,7 +123,7 @@ class _Subscription:
                 logger.warning(
                     "%s refuses this user the channel %s: a worker that is only cut off counts as crashed; "
                     "permit it (ACL SETUSER, see prefactor-worker check): %s",
-                    self._name,
+                    self._link.name,
                     self._channel,
                     error,
                 )
@@ -143,7 +142,7 @@ class _Subscription:
 
     def _require_open(self) -> None:
         if self._closed:
-            raise BrokerError(f"{self._name}: its connections were closed")
+            raise BrokerError(f"{self._link.name}: its connections were closed")
 
     async def _watch(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -173,14 +172,14 @@ class _Subscription:
                     async with asyncio.timeout(self._interval):
                         await connection.send_packed_command(connection.pack_command("PING"))
                 elif reply is None:
-                    logger.debug("%s is silent; subscribing to %s again", self._name, self._channel)
+                    logger.debug("%s is silent; subscribing to %s again", self._link.name, self._channel)
                     self._connection, self._silent = None, connection
                     return
                 asked = reply is None
             except ResponseError:
                 asked = False  # it may not be asked, and answers
             except DRIVER_ERRORS as error:
-                logger.debug("%s: the subscription to %s was lost: %s", self._name, self._channel, error)
+                logger.debug("%s: the subscription to %s was lost: %s", self._link.name, self._channel, error)
                 self._connection = None
                 await connection.disconnect(nowait=True)
                 return
