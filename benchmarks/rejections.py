@@ -162,7 +162,7 @@ class Result:
     rate: float
     requests: int
     per_bad: tuple[float, int]
-    letters: dict[str, int]
+    all_dead: dict[str, int]
     drained: bool
 
 
@@ -220,7 +220,7 @@ async def _drained(queue: BrokerQueue, worker: Probed) -> bool:
 
 async def _letters(fleet: Fleet) -> dict[str, int]:
     """Count dead letters by reason."""
-    found = Counter(letter.reason for letter in await dead_letters(fleet))
+    found = Counter(dead.reason for dead in await dead_letters(fleet))
     return dict(found.most_common(6))
 
 
@@ -284,9 +284,9 @@ def _print(name: str, plan: Plan, control: Result, found: Result) -> None:
     )
     print(f"  requests answered for a bad instance {found.per_bad[0]:.1f}, at most {found.per_bad[1]}")
     print(
-        f"  {sum(found.letters.values())} dead letters{'' if found.drained else ' when measuring stopped'}:"
+        f"  {sum(found.all_dead.values())} dead letters{'' if found.drained else ' when measuring stopped'}:"
     )
-    for reason, count in found.letters.items():
+    for reason, count in found.all_dead.items():
         print(f"    {count:>6} {reason}")
     sys.stdout.flush()
 
@@ -306,7 +306,7 @@ async def _measure_all_bad(name: str, fleet: Fleet, plan: Plan) -> None:
         before, since = len(api.requests), time.time()
         await asyncio.sleep(_RATED)
         rate = (len(api.requests) - before) / (time.time() - since)
-        letters = await dead_letters(fleet)
+        all_dead = await dead_letters(fleet)
         await good.run(plan)
         mended = time.time()
         at_mending = len(await dead_letters(fleet))
@@ -315,9 +315,9 @@ async def _measure_all_bad(name: str, fleet: Fleet, plan: Plan) -> None:
         waited = (max(good.done_at.values()) if complete else time.time()) - mended
         drained = await _until(lambda: _drained(queue, worker), mended + plan.limit)
         print(f"{name}, {plan}:")
-        rejections = sum(letter.reply is not None for letter in letters)
+        rejections = sum(dead.reply is not None for dead in all_dead)
         print(
-            f"  {len(letters)} dead letters after {_PROBING:.0f} s, {rejections} of them with a reply; "
+            f"  {len(all_dead)} dead letters after {_PROBING:.0f} s, {rejections} of them with a reply; "
             f"{rate:.1f} requests/s"
         )
         print(f"  {at_mending} when it was mended, {len(await dead_letters(fleet))} in the end")

@@ -12,7 +12,7 @@ from benchmarks.load import client_for, new_instance, one_span
 from benchmarks.stand_in import stand_in
 
 _ROUNDS = 5
-_AWAY = "http://127.0.0.1:9"
+_UNAVAILABLE = "http://127.0.0.1:9"
 
 
 async def _agent(url: str, spans: int) -> list[float]:
@@ -28,15 +28,15 @@ async def _agent(url: str, spans: int) -> list[float]:
         await instance.finish()
 
     await asyncio.gather(*(run() for _ in range(10)))
-    await client.close(timeout=0.2 if url == _AWAY else 30)
+    await client.close(timeout=0.2 if url == _UNAVAILABLE else 30)
     return costs
 
 
 async def _main(spans: int) -> None:
-    costs: dict[str, list[float]] = {"at once": [], "20 ms": [], "away": []}
+    costs: dict[str, list[float]] = {"at once": [], "20 ms": [], "unavailable": []}
     async with stand_in(0) as fast, stand_in(20) as slow:
         for _ in range(_ROUNDS):
-            for name, url in (("at once", fast), ("20 ms", slow), ("away", _AWAY)):
+            for name, url in (("at once", fast), ("20 ms", slow), ("unavailable", _UNAVAILABLE)):
                 costs[name] += await _agent(url, spans)
     print(f"{'API':>8}  {'spans':>7}  {'median us':>9}  {'p99 us':>8}")
     for name, values in costs.items():

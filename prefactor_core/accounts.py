@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class ExecutorAccount:
-    """Where every delivery went: ``received = settled + dead_lettered + released + held``.
+    """Where every delivery went: ``received = settled + dead_lettered + released + prefetched``.
 
     Attributes:
         received: Deliveries taken from the queue.

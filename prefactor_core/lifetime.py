@@ -108,7 +108,7 @@ class Lifetime:
         put, dropped = self.outbox.put_count, dict(self._queue.dropped)
         buffered, sending, dead, retried = self._queue.size(), 0, 0, 0
         if self._sender is not None:
-            account, sending = self._sender.executor.account, self._sender.executor.held
+            account, sending = self._sender.executor.account, self._sender.executor.prefetched
             delivered, dead, retried = account.settled, account.dead_lettered, account.retried
             if self._sender.discarded:
                 dropped["discarded"] = self._sender.discarded

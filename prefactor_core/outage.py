@@ -1,6 +1,6 @@
 """Outages in the log: one line when something becomes unavailable, and one when it works again.
 
-Whatever is tried again and again, by however many tasks, tells one ``Outage`` how its tries ended.
+Whatever is tried again and again, by however many tasks, tells one ``Outage`` how its attempts ended.
 """
 
 import asyncio
@@ -89,7 +89,7 @@ class Outage:
         self._end = None
         state = self._state()
         self._logger.warning(
-            "%s is back after %.0f s in which %d tries failed%s",
+            "%s is back after %.0f s in which %d attempts failed%s",
             self._name,
             self._ended - self._began,
             self._failures,

@@ -69,7 +69,7 @@ class Worker:
         # The URL may hold a password, and a command line can be read by all.
         variables = {"PREFACTOR_TRANSPORT_URL": transport, "PREFACTOR_API_TOKEN": "demo"}
         self.child = children.start(name, "-m", "prefactor_worker", "run", *options, **variables)
-        self.settled = self.held = self.owned = 0
+        self.settled = self.prefetched = self.owned = 0
         self.killed = False
 
     def ask(self) -> None:
@@ -79,13 +79,13 @@ class Worker:
             with suppress(httpx.HTTPError):
                 lines = httpx.get(f"http://{self._metrics}/metrics", timeout=2.0, trust_env=False).text
                 self.settled = _total(lines, "prefactor_operations_settled_total")
-                self.held = _total(lines, "prefactor_operations_prefetched")
+                self.prefetched = _total(lines, "prefactor_operations_prefetched")
                 self.owned = _total(lines, "prefactor_partitions_owned")
 
     @property
     def words(self) -> str:
         """What it said last."""
-        now = "killed" if self.killed else f"holds {self.held}, owns {self.owned} partitions"
+        now = "killed" if self.killed else f"holds {self.prefetched}, owns {self.owned} partitions"
         return f"settled {self.settled}, {now}"
 
 
@@ -130,17 +130,17 @@ class Fleet:
         """Ask the workers how far they are, kill one in the middle, and tell who takes over."""
         for worker in self.workers:
             worker.ask()
-        victim = max(self.workers, key=lambda worker: (worker.held, worker.settled))
+        victim = max(self.workers, key=lambda worker: (worker.prefetched, worker.settled))
         if self.kill:
             (heir,) = (worker for worker in self.workers if not worker.killed)
             if not self._taken_over and heir.owned == self.status("partitions"):
                 self._taken_over = True
                 self._say(f"{heir.child.name} owns all {heir.owned} partitions now")
-        elif effects and answered >= (0.33 if victim.held else 0.66):
+        elif effects and answered >= (0.33 if victim.prefetched else 0.66):
             victim.child.kill()
             victim.killed = True
             self.kill = (
                 f"{victim.child.name} was killed with SIGKILL: it had settled {victim.settled} operations "
-                f"and held {victim.held}; {effects} of {max(put, effects)} had taken effect"
+                f"and held {victim.prefetched}; {effects} of {max(put, effects)} had taken effect"
             )
             self._say(self.kill)

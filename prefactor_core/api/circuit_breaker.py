@@ -54,12 +54,12 @@ class CircuitState:
     Attributes:
         unavailable: Why everything waits, if it does.
         token_refused: Whether that is because the API refuses the token.
-        held: Seconds for which the API has asked everybody to wait.
+        paused: Seconds for which the API has asked everybody to wait.
     """
 
     unavailable: str | None = None
     token_refused: bool = False
-    held: float = 0.0
+    paused: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class CircuitBreaker:
         self._open: _Open | None = None
         self._probing = asyncio.Lock()
         self._pinging = asyncio.Lock()
-        self._held_until = 0.0
+        self._paused_until = 0.0
         self._proved_at = -math.inf
         self._failure_rate = _USUAL_RATE
         self._failed_requests = 0
@@ -119,7 +119,7 @@ class CircuitBreaker:
         """Whether ``permit`` gives one at once: the endpoint is well, or a probe with a write is due."""
         if self._open is not None and not self._half_open:
             return False
-        return self._held_until <= asyncio.get_running_loop().time()
+        return self._paused_until <= asyncio.get_running_loop().time()
 
     async def wait(self) -> None:
         """Wait until ``ready``. One of those who wait probes; the others wait for that one."""
@@ -142,10 +142,10 @@ class CircuitBreaker:
     @property
     def state(self) -> CircuitState:
         """What is known of the API now."""
-        held = max(0.0, self._held_until - asyncio.get_running_loop().time())
+        paused = max(0.0, self._paused_until - asyncio.get_running_loop().time())
         if self._open is None:
-            return CircuitState(held=held)
-        return CircuitState(self._open.reason, self._token_refused, held)
+            return CircuitState(paused=paused)
+        return CircuitState(self._open.reason, self._token_refused, paused)
 
     async def check(self) -> None:
         """Ask for a sign of life before there is anything to send."""
@@ -207,13 +207,13 @@ class CircuitBreaker:
         if self._open is not None:
             self._open.failures += permit.probe
         until = asyncio.get_running_loop().time() + retry_after
-        self._held_until = max(self._held_until, until)
+        self._paused_until = max(self._paused_until, until)
 
     # -- inside
 
     async def _wait_for_hold(self) -> None:
         loop = asyncio.get_running_loop()
-        while (hold := self._held_until - loop.time()) > 0:  # noqa: ASYNC110 -- it is a time, not an event
+        while (hold := self._paused_until - loop.time()) > 0:  # noqa: ASYNC110 -- it is a time, not an event
             await asyncio.sleep(hold)
 
     def _fails_everybody(self) -> bool:

@@ -120,10 +120,10 @@ class BrokerQueue(Queue[Operation]):
         return await self.consumer.settle(deliveries)
 
     async def dead_letter(
-        self, letters: Sequence[tuple[Delivery[Operation], DeadLetter[Operation]]]
+        self, dead_letters: Sequence[tuple[Delivery[Operation], DeadLetter[Operation]]]
     ) -> Sequence[Delivery[Operation]]:
         """Move deliveries to the broker's dead letters; returns and raises as ``settle`` does."""
-        return await self.consumer.dead_letter(letters)
+        return await self.consumer.dead_letter(dead_letters)
 
     async def release(self, deliveries: Sequence[Delivery[Operation]]) -> None:
         """Give deliveries back: to be handed out again here, or by their partition's next owner."""

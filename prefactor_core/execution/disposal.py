@@ -38,12 +38,12 @@ class DeadLetterLog:
         self._throttle = Throttle(_INTERVAL)
         self._silent = 0
 
-    def write(self, letters: Iterable[DeadLetter[Any]]) -> None:
+    def write(self, dead_letters: Iterable[DeadLetter[Any]]) -> None:
         """Log the dead letters whose type and reason have not been logged lately."""
-        for letter in letters:
-            item = letter.item
+        for dead_letter in dead_letters:
+            item = dead_letter.item
             name = item.type.value if isinstance(item, Operation) else type(item).__name__
-            reason = one_line(letter.reason, _LONGEST_REASON)
+            reason = one_line(dead_letter.reason, _LONGEST_REASON)
             key = item.idempotency_key if isinstance(item, Operation) else None
             if key is not None:
                 key = one_line(str(key), _LONGEST_KEY)
@@ -83,7 +83,7 @@ class Disposal:
         self._observers = Outage(logger, "an observer", "fails, and misses what is disposed of")
         self._observe = observe
         self._log = DeadLetterLog(time.monotonic)
-        self.held = 0
+        self.prefetched = 0
         """Deliveries whose fate is known here, and not yet to the queue."""
         self.interrupted: list[Delivery[Any]] = []
         """Deliveries whose disposal was cancelled."""
@@ -95,17 +95,17 @@ class Disposal:
         """
         self._account.retried_by_type.update(kind_of(delivery.item) for delivery in resolution.retried)
         settled, dead, revoked = resolution.settled, resolution.dead, resolution.revoked
-        self.held += len(settled) + len(dead) + len(revoked)
+        self.prefetched += len(settled) + len(dead) + len(revoked)
         dead_deliveries = [delivery for delivery, _ in dead]
         try:
             if revoked:
                 await self._insist(lambda: self._queue.release(revoked))
-                self.held -= len(revoked)
+                self.prefetched -= len(revoked)
                 self._account.released += len(revoked)
                 revoked = []
             if settled:
                 refused = await self._insist(lambda: self._queue.settle(settled))
-                self.held -= len(settled)
+                self.prefetched -= len(settled)
                 self._account.settled += len(settled) - len(refused)
                 self._account.overtaken += resolution.overtaken
                 self._account.released += len(refused)
@@ -113,16 +113,16 @@ class Disposal:
                 settled = []
             if dead:
                 refused = await self._insist(lambda: self._queue.dead_letter(dead))
-                self.held -= len(dead)
+                self.prefetched -= len(dead)
                 self._account.dead_lettered += len(dead) - len(refused)
                 self._account.released += len(refused)
-                letters = [letter for delivery, letter in dead if delivery not in refused]
-                self._log.write(letters)
-                self._report([], letters)
+                dead_letters = [dead_letter for delivery, dead_letter in dead if delivery not in refused]
+                self._log.write(dead_letters)
+                self._report([], dead_letters)
                 dead_deliveries = []
                 return refused
         except asyncio.CancelledError:
-            self.held -= len(settled) + len(dead_deliveries) + len(revoked)
+            self.prefetched -= len(settled) + len(dead_deliveries) + len(revoked)
             # The effects of these have happened; their keys tell the next owner so.
             for delivery in settled:
                 delivery.maybe_sent = True

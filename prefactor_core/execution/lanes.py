@@ -96,9 +96,9 @@ class Lanes(Generic[T]):
         self._credit: Credit[_Lane[T]] = Credit()
         self._backing_off: list[tuple[float, int, _Lane[T]]] = []
         self._sequence = 0  # keeps the heap from comparing lanes
-        self.held = 0
+        self.prefetched = 0
         """Deliveries in all lanes, with a handler or not."""
-        self.held_bytes = 0
+        self.prefetched_bytes = 0
         """Bytes of those."""
         self.unsent: Resolution[T] = Resolution()
         """What ``take`` found that must not be sent: the caller disposes of it."""
@@ -111,8 +111,8 @@ class Lanes(Generic[T]):
             lane = self._lanes[key] = _Lane(key)
             self._enqueue(lane)
         lane.line.append(delivery)
-        self.held += 1
-        self.held_bytes += delivery.size
+        self.prefetched += 1
+        self.prefetched_bytes += delivery.size
 
     def revive(self, delivery: Delivery[T]) -> None:
         """Forget that a delivery was lost: it was refused as a dead letter, or has had its effect now."""
@@ -174,7 +174,7 @@ class Lanes(Generic[T]):
         self._ready_alone.clear()
         self._credit.clear()
         self._backing_off.clear()
-        self.held = self.held_bytes = self._out_alone = 0
+        self.prefetched = self.prefetched_bytes = self._out_alone = 0
         return everything
 
     # -- taking
@@ -232,12 +232,12 @@ class Lanes(Generic[T]):
             doom = self._doom_of(lane, delivery)
             if doom is None:
                 return True
-            letter, rejected_at = doom
+            dead_letter, rejected_at = doom
             confirmed = rejected_at is None or rejected_at < self._credit.successes
             if not confirmed and not self._credit.spend(lane.key, now, dependent=True):
-                self._credit.hold(lane, letter.reason, now)
+                self._credit.hold(lane, dead_letter.reason, now)
                 return False
-            resolution.dead.append(self._dead_letter(lane, letter, rejected_at=rejected_at))
+            resolution.dead.append(self._dead_letter(lane, dead_letter, rejected_at=rejected_at))
         del self._lanes[lane.key]
         return False
 
@@ -383,19 +383,21 @@ class Lanes(Generic[T]):
 
     def _pop(self, lane: _Lane[T]) -> Delivery[T]:
         delivery = lane.line.popleft()
-        self.held -= 1
-        self.held_bytes -= delivery.size
+        self.prefetched -= 1
+        self.prefetched_bytes -= delivery.size
         return delivery
 
     def _dead_letter_sent(self, lane: _Lane[T], dead: Dead) -> tuple[Delivery[T], DeadLetter[T]]:
-        letter = DeadLetter(lane.line[0].item, dead.reason, attempts=_attempts(lane), reply=dead.reply)
+        dead_letter = DeadLetter(lane.line[0].item, dead.reason, attempts=_attempts(lane), reply=dead.reply)
         rejected_at = self._credit.successes if dead.rejected else None
-        return self._dead_letter(lane, letter, fatal=dead.fatal, whole=dead.whole, rejected_at=rejected_at)
+        return self._dead_letter(
+            lane, dead_letter, fatal=dead.fatal, whole=dead.whole, rejected_at=rejected_at
+        )
 
     def _dead_letter(
         self,
         lane: _Lane[T],
-        letter: DeadLetter[T],
+        dead_letter: DeadLetter[T],
         *,
         fatal: bool = True,
         whole: bool = False,
@@ -405,9 +407,9 @@ class Lanes(Generic[T]):
         delivery = self._pop(lane)
         # What is another process's by now may have its effect there.
         if self._dependents is not None and fatal and not delivery.revoked:
-            self._dependents.lose(delivery.item, letter.reason, rejected_at=rejected_at, whole=whole)
+            self._dependents.lose(delivery.item, dead_letter.reason, rejected_at=rejected_at, whole=whole)
         self._absolve(lane)
-        return delivery, letter
+        return delivery, dead_letter
 
     def _absolve(self, lane: _Lane[T]) -> None:
         """The head is gone: what was held against it is void."""

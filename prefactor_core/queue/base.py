@@ -194,7 +194,7 @@ class Queue(ABC, Generic[T]):
         return ()
 
     async def dead_letter(
-        self, letters: "Sequence[tuple[Delivery[T], DeadLetter[T]]]"
+        self, dead_letters: "Sequence[tuple[Delivery[T], DeadLetter[T]]]"
     ) -> "Sequence[Delivery[T]]":
         """Set deliveries aside for good, each with its reason.
 
@@ -203,7 +203,7 @@ class Queue(ABC, Generic[T]):
         Returns:
             Those that were refused, since they are another process's by now.
         """
-        del letters
+        del dead_letters
         return ()
 
     async def release(self, deliveries: "Sequence[Delivery[T]]") -> None:

@@ -21,11 +21,11 @@ from prefactor_core.waiters import Waiters, in_time
 
 logger = logging.getLogger("prefactor_core.queue")
 
-WINDOW_ITEMS: Final = 10_000
+PREFETCH_ITEMS: Final = 10_000
 """Deliveries of a queue elsewhere that one executor holds at most."""
-WINDOW_BYTES: Final = 64 * 1024 * 1024
-"""Bytes held by one executor, but for the last delivery that crosses the line."""
-_NO_WINDOW: Final = 1 << 62
+PREFETCH_BYTES: Final = 64 * 1024 * 1024
+"""Bytes prefetched by one executor, but for the last delivery that crosses the line."""
+_UNBOUNDED: Final = 1 << 62
 _LOOK_AGAIN: Final = 1.0
 """Seconds between two looks of ``idle`` at whether anything is left."""
 _RECEIVED_AT_ONCE: Final = 256
@@ -100,8 +100,8 @@ class TaskExecutor:
         self._disposal = Disposal(queue, self._retry, self.account, self._outage, observe)
         # Receiving what is in this process's memory anyway costs none, and a long line in trouble leaves
         # room for all others.
-        self._window_items = _NO_WINDOW if queue.in_memory else WINDOW_ITEMS
-        self._window_bytes = _NO_WINDOW if queue.in_memory else WINDOW_BYTES
+        self._prefetch_items = _UNBOUNDED if queue.in_memory else PREFETCH_ITEMS
+        self._prefetch_bytes = _UNBOUNDED if queue.in_memory else PREFETCH_BYTES
         self._tasks: list[asyncio.Task[None]] = []
         self._idle = Waiters()
         self._room = asyncio.Event()
@@ -113,9 +113,9 @@ class TaskExecutor:
         self._halt = asyncio.Event()
 
     @property
-    def held(self) -> int:
+    def prefetched(self) -> int:
         """Deliveries that are neither settled, dead-lettered nor released."""
-        return self._lanes.held + self._disposal.held
+        return self._lanes.prefetched + self._disposal.prefetched
 
     @property
     def holding(self) -> str | None:
@@ -170,7 +170,7 @@ class TaskExecutor:
         return self.account.released == released
 
     async def abandon(self) -> None:
-        """End at once and release everything that is held."""
+        """End at once and release everything that is prefetched."""
         self._stopping = True
         await self._end()
 
@@ -180,15 +180,15 @@ class TaskExecutor:
         await self._release_all()
 
     async def idle(self) -> None:
-        """Wait until everything that waits in the queue or is held now is disposed of."""
+        """Wait until everything that waits in the queue or is prefetched is disposed of."""
         waiting = self._queue.size()
-        if waiting + self.held == 0:
+        if waiting + self.prefetched == 0:
             return
         # What waits in the queue is received next, so its numbers are known.
-        flush = _Flush(self.account.received + waiting, waiting + self.held)
+        flush = _Flush(self.account.received + waiting, waiting + self.prefetched)
         self._flushes.append(flush)
         try:
-            while not flush.done.is_set() and self._queue.size() + self.held > 0:
+            while not flush.done.is_set() and self._queue.size() + self.prefetched > 0:
                 # What waits in the queue can become another process's, and is never received then.
                 await in_time(flush.done.wait(), _LOOK_AGAIN)
         finally:
@@ -204,8 +204,8 @@ class TaskExecutor:
                 try:
                     self._blocked_getters = 1
                     deliveries = await self._queue.receive(
-                        max(1, min(_RECEIVED_AT_ONCE, self._window_items - self.held)),
-                        max(1, self._window_bytes - self._lanes.held_bytes),
+                        max(1, min(_RECEIVED_AT_ONCE, self._prefetch_items - self.prefetched)),
+                        max(1, self._prefetch_bytes - self._lanes.prefetched_bytes),
                     )
                 except QueueClosedError:
                     return
@@ -235,7 +235,7 @@ class TaskExecutor:
 
     def _report_undelivered(self, receiver: asyncio.Task[None]) -> None:
         """Say what it costs that the event loop ended before this executor was stopped."""
-        left = self.held + len(self._disposal.interrupted) + self._queue.size()
+        left = self.prefetched + len(self._disposal.interrupted) + self._queue.size()
         # A fork inherits the event loop, and what is its parent's to deliver.
         if receiver.cancelled() and not self._stopping and left > 0 and os.getpid() == self._process:
             logger.warning("ended without stop(): %d operations are undelivered", left)
@@ -252,14 +252,14 @@ class TaskExecutor:
 
     @property
     def _is_full(self) -> bool:
-        return self.held >= self._window_items or self._lanes.held_bytes >= self._window_bytes
+        return self.prefetched >= self._prefetch_items or self._lanes.prefetched_bytes >= self._prefetch_bytes
 
     # -- carrying out
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while not self._halt.is_set() and (self._receiving or self._lanes.held):
+            while not self._halt.is_set() and (self._receiving or self._lanes.prefetched):
                 await self._let_grow()
                 if self._stopping and self._lanes.all_held:
                     break  # nothing is left that could be taken
@@ -299,7 +299,7 @@ class TaskExecutor:
     async def _let_grow(self) -> None:
         # Requests cost far more than the operations in them: a few milliseconds of patience save most of it.
         urgent = self._linger <= 0 or self._stopping or self._queue.closed
-        if not urgent and 0 < self._lanes.held < self._handler.limits.max_items // 4:
+        if not urgent and 0 < self._lanes.prefetched < self._handler.limits.max_items // 4:
             await asyncio.sleep(self._linger)
 
     async def _carry_out(self, batch: list[Delivery[Any]]) -> list[Outcome]:
@@ -366,7 +366,7 @@ class TaskExecutor:
 
     async def _wait_for_work(self) -> None:
         """Wait until something was received, a lane has backed off, or the end has come."""
-        if self._receiving or self._lanes.held:
+        if self._receiving or self._lanes.prefetched:
             await self._idle.wait(self._lanes.next_due())
 
     async def _fail(self, failure: PrefactorTelemetryFailureError) -> None:
@@ -378,7 +378,7 @@ class TaskExecutor:
             await self._on_failure(failure)
 
     async def _end(self) -> None:
-        """Cancel what still runs and release what it held."""
+        """Cancel what still runs and release what is left."""
         tasks, self._tasks = self._tasks, []
         others = [task for task in tasks if task is not asyncio.current_task()]
         for task in others:

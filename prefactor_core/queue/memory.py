@@ -117,11 +117,13 @@ class InMemoryQueue(Queue[T]):
         return ()
 
     async def dead_letter(
-        self, letters: Sequence[tuple[Delivery[T], DeadLetter[T]]]
+        self, dead_letters: Sequence[tuple[Delivery[T], DeadLetter[T]]]
     ) -> Sequence[Delivery[T]]:
         """Set deliveries aside; the last ``DEAD_LETTERS_KEPT`` can be looked at. None is ever refused."""
-        self._dead_letters.extend(letter for delivery, letter in letters if delivery.receipt is self)
-        self.dead_lettered += self._dispose([delivery for delivery, _ in letters])
+        self._dead_letters.extend(
+            dead_letter for delivery, dead_letter in dead_letters if delivery.receipt is self
+        )
+        self.dead_lettered += self._dispose([delivery for delivery, _ in dead_letters])
         return ()
 
     async def release(self, deliveries: Sequence[Delivery[T]]) -> None:

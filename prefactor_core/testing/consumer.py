@@ -72,7 +72,7 @@ async def consume(url: str, *, workers: int, **told: Any) -> None:
     # Cleanly: what is being handled ends, unless it waits for a word that does not come any more.
     await executor.stop(5.0 if handler.gate.is_set() else 0.2, drain=False)
     await queue.disconnect()
-    say("ended", **asdict(executor.account), held=executor.held)
+    say("ended", **asdict(executor.account), prefetched=executor.prefetched)
 
 
 if __name__ == "__main__":

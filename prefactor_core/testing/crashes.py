@@ -63,9 +63,9 @@ class CrashContract(Contract):
             while await kills():
                 deaths += 1
                 assert deaths <= _MOST_DEATHS, "it goes on for ever"
-            (letter,) = await listed(observer)
-        assert keys_of(operations_of([letter])) == keys_of([poison])
-        assert "crash" in letter.reason
+            (dead_letter,) = await listed(observer)
+        assert keys_of(operations_of([dead_letter])) == keys_of([poison])
+        assert "crash" in dead_letter.reason
         assert deaths >= 2, "one death is bad luck"
         for keys in by_instance(expected).values():
             assert list(dict.fromkeys(key for key in handled if key in keys)) == keys

@@ -24,8 +24,8 @@ async def dead_lettered(transport: Transport, put: list[Operation]) -> AsyncIter
     """Yield a queue with operations that were put and dead-lettered."""
     async with transport.shared(*put) as queue:
         deliveries = await receive(queue, len(put), transport.patience)
-        letter = partial(DeadLetter, reason=_REASON, attempts=4, reply='{"code": 422}')
-        assert not await queue.dead_letter([(one, letter(one.item)) for one in deliveries])
+        dead_letter = partial(DeadLetter, reason=_REASON, attempts=4, reply='{"code": 422}')
+        assert not await queue.dead_letter([(one, dead_letter(one.item)) for one in deliveries])
         await drained(queue, transport.patience)
         yield queue
 

@@ -127,9 +127,9 @@ class DeliveryContract(Contract):
         """Given a dead letter, when it is dead-lettered again, or settled, then nothing more happens."""
         async with transport.opened(*notes("instance", 3)) as queue:
             dead, *rest = await receive(queue, 3, transport.patience)
-            letter = DeadLetter(dead.item, "no use", attempts=2, reply="no")
+            dead_letter = DeadLetter(dead.item, "no use", attempts=2, reply="no")
             for _ in range(2):
-                assert not await queue.dead_letter([(dead, letter)])
+                assert not await queue.dead_letter([(dead, dead_letter)])
             assert not await queue.settle([dead])
             if transport.counts_handed_out:
                 assert await queue.depth() == 2

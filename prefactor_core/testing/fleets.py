@@ -119,7 +119,7 @@ class FleetContract(Contract):
             assert not await successor.settle(deliveries[2:]), "what it does is no concern of the owner's"
             account = await frozen.stop(single.patience)
             assert len(frozen.keys("handling")) == 2, "it was served nothing ahead of its successor"
-            assert (account["settled"], account["dead_lettered"], account["held"]) == (0, 0, 0)
+            assert (account["settled"], account["dead_lettered"], account["prefetched"]) == (0, 0, 0)
             assert account["released"] == account["received"] >= 2
             assert await listed(successor) == []
             await drained(successor, single.patience)

@@ -170,7 +170,7 @@ async def test_an_instance_whose_start_is_rejected_is_not_called_finished(tmp_pa
             pass
         summary = await client.close()
         assert (summary.delivered, summary.dead_lettered) == (1, 4)
-        reasons = [letter.reason for letter in queue.dead_letters()]
+        reasons = [dead.reason for dead in queue.dead_letters()]
         assert reasons[0] == "rejected: HTTP 422 rejected"
         assert reasons[1:] == ["follows a lost operation: rejected: HTTP 422 rejected"] * 3
 
@@ -181,8 +181,8 @@ async def test_an_instance_is_finished_once_and_not_before_it_has_begun(tmp_path
             pending = await new_instance(other)
         await AgentInstanceHandle(pending.id, client).finish()
         assert await client.flush(10)
-        (letter,) = queue.dead_letters()
-        assert letter.reason == "conflict: HTTP 409 invalid_action"
+        (dead,) = queue.dead_letters()
+        assert dead.reason == "conflict: HTTP 409 invalid_action"
         assert (await emulator.instance(pending.id))["status"] == "pending"
 
         first = await new_instance(client)

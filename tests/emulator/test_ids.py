@@ -31,4 +31,4 @@ def test_ids_carry_the_time_and_are_not_repeated() -> None:
 
 def test_what_is_no_id() -> None:
     values = [None, 1, b"0" * 32, "", "0" * 31, "0" * 33, "8" + "0" * 31, "0" * 31 + "\n"]
-    assert not any(map(is_pfid, [*values, *("0" * 31 + letter for letter in "ilouA")]))
+    assert not any(map(is_pfid, [*values, *("0" * 31 + dead for dead in "ilouA")]))

@@ -47,7 +47,9 @@ def lane_of(item: Any) -> str | None:
 
 def check_account(executor: TaskExecutor) -> None:
     account = executor.account
-    assert account.received == account.settled + account.dead_lettered + account.released + executor.held
+    assert (
+        account.received == account.settled + account.dead_lettered + account.released + executor.prefetched
+    )
 
 
 def check_all_done(bench: Bench) -> None:

@@ -97,7 +97,7 @@ async def test_a_general_fault_costs_twenty_dead_letters_and_then_only_probes(
         await bench.settle(within=120)
         assert bench.executor.holding is None
         assert api.effects[0].at - mended <= 1.0
-    lost = {letter.item.instance_id for letter in bench.dead.values()}
+    lost = {dead.item.instance_id for dead in bench.dead.values()}
     assert len(lost) <= CREDIT, "only what was rejected before, and its dependents"
     assert bench.problems() == []
     assert "none was taken in between" in caplog.text

@@ -103,7 +103,7 @@ class Worker:
         await ending
         await self.queue.disconnect()
         check_account(self.executor)
-        assert self.executor.held == 0
+        assert self.executor.prefetched == 0
 
 
 class World:
@@ -199,7 +199,7 @@ class World:
         for producer in self.producers:
             assert await producer.flush(60), "publishing does not end"
         deadline = now() + 300
-        while self.broker.unsettled or any(worker.executor.held for worker in self.workers):
+        while self.broker.unsettled or any(worker.executor.prefetched for worker in self.workers):
             assert now() < deadline, f"{self.broker.unsettled} operations are not settled"
             self.check_accounts()
             await asyncio.sleep(0.5)
@@ -217,8 +217,8 @@ class World:
             at = producer.published
             if at.confirmed != at.put:
                 found.append(f"of {at.put} only {at.confirmed} are confirmed")
-        if self.broker.letters:
-            found.append(f"{len(self.broker.letters)} dead letters")
+        if self.broker.all_dead:
+            found.append(f"{len(self.broker.all_dead)} dead letters")
         if any(worker.end.owned or worker.end in self.broker.members for worker in self.workers):
             found.append("somebody has not let go")
         happened = self.effects.happened

@@ -283,7 +283,7 @@ async def test_what_is_refused_after_an_outage_of_writes_does_not_wait_for_ever(
         assert bench.dead == {}
         broken = False
         await bench.settle(within=600)
-    assert {letter.reason.partition(":")[0] for letter in bench.dead.values()} == {reason}
+    assert {dead.reason.partition(":")[0] for dead in bench.dead.values()} == {reason}
 
 
 @virtual

@@ -376,15 +376,15 @@ async def test_dead_letters_are_refused_too() -> None:
     async with consuming(broker) as one:
         held = await receive(one, 3)
         broker.lose(0)
-        letters = [(delivery, DeadLetter(delivery.item, "no")) for delivery in held]
-        assert await one.dead_letter(letters) == held
-        assert broker.letters == []
+        all_dead = [(delivery, DeadLetter(delivery.item, "no")) for delivery in held]
+        assert await one.dead_letter(all_dead) == held
+        assert broker.all_dead == []
         assert broker.unsettled == 3
         again = await receive(one, 3)
-        letters = [(delivery, DeadLetter(delivery.item, "no", 4, "reply")) for delivery in again]
-        assert await one.dead_letter(letters) == []
+        all_dead = [(delivery, DeadLetter(delivery.item, "no", 4, "reply")) for delivery in again]
+        assert await one.dead_letter(all_dead) == []
         assert broker.unsettled == 0
-        records = [decode_dead_letter(letter.data, 9) for letter in broker.letters]
+        records = [decode_dead_letter(dead.data, 9) for dead in broker.all_dead]
         assert [(one.reason, one.attempts, one.reply, one.partition) for one in records] == [
             ("no", 4, "reply", 0)
         ] * 3
@@ -463,7 +463,7 @@ async def test_what_cannot_be_read_is_set_aside_and_holds_up_nothing(faults: lis
         assert numbers(held) == [0, 1, 2, 3, 4, 5], "in order, whatever the driver does"
         assert one.quarantined == 2
         assert await one.settle(held) == []
-    records = [decode_dead_letter(letter.data, 9) for letter in broker.letters]
+    records = [decode_dead_letter(dead.data, 9) for dead in broker.all_dead]
     found = {(record.envelope, record.reason, record.partition) for record in records}
     assert found == {
         (garbage, "unreadable: not JSON", 0),
@@ -511,7 +511,7 @@ async def test_isolated_partitions_are_handled_one_at_a_time() -> None:
             await nothing_comes(one, 3)
         assert broker.calls["begin"] == 3
         await one.release(isolated)
-        assert await receive(one, 1) == isolated, "given back, it has not ended"
+        assert await receive(one, 1) == isolated, "released, it has not ended"
         assert broker.calls["begin"] == 3
 
 
@@ -529,15 +529,15 @@ async def test_what_was_begun_too_often_is_set_aside(faults: list[Fault]) -> Non
         assert poison.dead_letter == DeadLetter(poison.item, KILLED, attempts=3)
         await nothing_comes(one, 5)
         await one.release([poison])
-        assert await receive(one, 1) == [poison], "given back, it is still given up"
+        assert await receive(one, 1) == [poison], "released, it is still to be dead-lettered"
         assert await one.dead_letter([(poison, poison.dead_letter)]) == []
         held = await receive(one, 1)
         assert numbers(held) == [2]
         assert held[0].dead_letter is None
         assert await one.settle(held) == []
         assert one.quarantined == 0, "it could be read"
-    (letter,) = broker.letters
-    record = decode_dead_letter(letter.data, 9)
+    (dead,) = broker.all_dead
+    record = decode_dead_letter(dead.data, 9)
     assert (record.reason, record.attempts) == (KILLED, 3)
     assert record.id == "id-p0:quality:1"
 
@@ -627,7 +627,7 @@ async def test_a_long_absence_costs_all_of_them_until_it_is_back(caplog: pytest.
     assert [re.sub(r"\d{2,}", "N", text) for text in texts] == [
         "fake://broker is unavailable, its partitions wait: no connection to the broker",
         "rebalance of fake://broker: lost (its lease ran out) [0-3]; owns 0",
-        "fake://broker is back after N s in which N tries failed",
+        "fake://broker is back after N s in which N attempts failed",
     ], "however long it lasts"
 
 
@@ -761,10 +761,10 @@ async def test_get_sets_aside_what_is_given_up() -> None:
     broker.fail("dead_letter", Fault())
     with pytest.raises(BrokerError):
         await queue.get()
-    assert broker.letters == []
+    assert broker.all_dead == []
     assert key_of(await queue.get()) == "p0:quality:1"
-    (letter,) = broker.letters
-    assert decode_dead_letter(letter.data, 9).reason == KILLED
+    (dead,) = broker.all_dead
+    assert decode_dead_letter(dead.data, 9).reason == KILLED
     assert broker.unsettled == 0
     await queue.disconnect()
 

@@ -24,12 +24,12 @@ def test_keys_and_reasons_are_cut(caplog: pytest.LogCaptureFixture) -> None:
     operation = quality("a", 1)
     long = Operation(operation.type, operation.payload, operation.timestamp, "k" * 10_000)
     none = Operation(operation.type, operation.payload, operation.timestamp)
-    letters: list[DeadLetter[Any]] = [
+    all_dead: list[DeadLetter[Any]] = [
         DeadLetter(long, "x" * 10_000),
         DeadLetter(none, "short"),
         DeadLetter("text", "other"),
     ]
-    DeadLetterLog(itertools.count().__next__).write(letters)
+    DeadLetterLog(itertools.count().__next__).write(all_dead)
     assert caplog.messages == [
         f"dead-lettered: record_quality {'k' * 61}...: {'x' * 997}...",
         "dead-lettered: record_quality None: short",

@@ -189,10 +189,10 @@ def test_one_refused_operation_is_set_aside_with_the_reply(code: int, *, bulk: b
     )
     bench = run(make_bench(api), life("a", 3), life("b", 3))
     assert set(bench.dead) == {"a-span1:create", "a-span1:finish"}
-    letter = bench.dead["a-span1:create"]
+    dead = bench.dead["a-span1:create"]
     reason = "not allowed" if code in {401, 403} else "rejected"
-    assert letter.reason.startswith(reason)
-    assert f"HTTP {code} no_good" in str(letter.reply)
+    assert dead.reason.startswith(reason)
+    assert f"HTTP {code} no_good" in str(dead.reply)
     assert bench.dead["a-span1:finish"].reason.startswith(f"follows a lost operation: {reason}")
     assert bench.problems() == []
     assert bench.failures == []
@@ -366,9 +366,9 @@ async def test_poison_is_set_aside_after_its_attempts_while_its_neighbours_go_on
             await asyncio.sleep(1)
         await bench.settle()
     assert set(bench.dead) == {"a-span1:create", "a-span1:finish"}
-    letter = bench.dead["a-span1:create"]
-    assert 4 <= letter.attempts <= 8
-    assert letter.reason.startswith(f"failed after {letter.attempts} attempts: HTTP 500")
+    dead = bench.dead["a-span1:create"]
+    assert 4 <= dead.attempts <= 8
+    assert dead.reason.startswith(f"failed after {dead.attempts} attempts: HTTP 500")
     assert bench.problems() == []
     ends = {effect.key: effect.at for effect in api.effects}
     for number in range(60):
@@ -535,8 +535,8 @@ async def test_operations_that_are_not_sound_stop_no_others() -> None:
             await bench.put(quality("z", odd.index(one)))
         await bench.settle()
     assert bench.executor.account.retried == 0
-    assert {letter.item.idempotency_key for letter in bench.queue.dead_letters()} == {
+    assert {dead.item.idempotency_key for dead in bench.queue.dead_letters()} == {
         one.idempotency_key for one in odd
     }
-    assert {letter.attempts for letter in bench.queue.dead_letters()} == {0}
+    assert {dead.attempts for dead in bench.queue.dead_letters()} == {0}
     assert len(bench.api.done()) == len(life("a", 2)) * 2 + len(odd)

@@ -60,9 +60,9 @@ async def test_attempts_are_retries_and_one(max_retries: int) -> None:
     queue, executor = await started(handler, "a", 3, max_retries=max_retries)
     assert await executor.stop()
     assert len(attempts) == max_retries + 1
-    (letter,) = queue.dead_letters()
-    assert letter.attempts == max_retries + 1
-    assert "ValueError: broken" in letter.reason
+    (dead,) = queue.dead_letters()
+    assert dead.attempts == max_retries + 1
+    assert "ValueError: broken" in dead.reason
     for number, (earlier, later) in enumerate(itertools.pairwise(attempts)):
         assert later - earlier <= 2.0**number
 
@@ -237,14 +237,14 @@ class Suspending(InMemoryQueue[Any]):
         return await super().settle(deliveries)
 
     async def dead_letter(
-        self, letters: Sequence[tuple[Delivery[Any], DeadLetter[Any]]]
+        self, all_dead: Sequence[tuple[Delivery[Any], DeadLetter[Any]]]
     ) -> Sequence[Delivery[Any]]:
         await asyncio.sleep(1)
-        return await super().dead_letter(letters)
+        return await super().dead_letter(all_dead)
 
 
 @virtual
-async def test_what_arrives_while_followers_are_buried_is_not_forgotten() -> None:
+async def test_what_arrives_while_followers_are_dead_lettered_is_not_forgotten() -> None:
     """The only worker waits for the queue to take dead letters; what is received meanwhile must wake it."""
     queue = Suspending()
     handler = Batches([Dead("refused")])
@@ -256,7 +256,7 @@ async def test_what_arrives_while_followers_are_buried_is_not_forgotten() -> Non
     await asyncio.sleep(1)
     await queue.put(quality("b", 1))
     await asyncio.sleep(20)
-    assert executor.held == 0
+    assert executor.prefetched == 0
     assert handler.batches[-1] == [quality("b", 1)]
     await executor.stop(5)
 
@@ -318,7 +318,7 @@ async def test_a_final_failure_ends_everything_and_gives_everything_back() -> No
     failures: list[tuple[PrefactorTelemetryFailureError, int, int]] = []
 
     async def on_failure(error: PrefactorTelemetryFailureError) -> None:
-        failures.append((error, queue.size(), executor.held))
+        failures.append((error, queue.size(), executor.prefetched))
 
     handler = Batches(failure, limits=BatchLimits(2, 1 << 30, 1), takes=1)
     put = [f"{lane}{number}" for lane in "abc" for number in range(3)]
@@ -349,7 +349,7 @@ async def test_a_function_can_end_everything_too() -> None:
 async def test_a_stop_says_so_when_a_final_failure_leaves_work_behind() -> None:
     queue, executor = await started(Batches(over(), takes=1), "a", 3)
     await asyncio.sleep(0.5)
-    assert not await executor.stop(10), "one was given back"
+    assert not await executor.stop(10), "one was released"
     assert queue.size() == 1
 
 
@@ -442,7 +442,7 @@ async def test_what_lingers_is_sent_together() -> None:
 
 @virtual
 async def test_an_instance_in_trouble_does_not_fill_the_window() -> None:
-    """Promise: nobody is held up for longer than the bounded tries take, 30 s."""
+    """Promise: nobody is held up for longer than the bounded attempts take, 30 s."""
 
     async def handler(operation: Any) -> None:
         if operation.instance_id == "a":

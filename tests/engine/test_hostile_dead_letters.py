@@ -46,18 +46,18 @@ def filled(seed: int) -> FakeBroker:
     rng = dice(seed)
     records = [*map(good, range(GOOD)), *hostile(rng, HOSTILE)]
     rng.shuffle(records)
-    broker.letters = [DeadLetterMessage(data, number % 2, number) for number, data in enumerate(records)]
+    broker.all_dead = [DeadLetterMessage(data, number % 2, number) for number, data in enumerate(records)]
     return broker
 
 
 @each("seed", range(4))
 async def test_good_ones_are_replayed_in_their_sequence_and_what_cannot_be_read_stays(seed: int) -> None:
     broker = filled(seed)
-    letters = DeadLetters(broker)
-    listed = [record async for record in letters.list()]
+    all_dead = DeadLetters(broker)
+    listed = [record async for record in all_dead.list()]
     readable = {record.id for record in listed if record.read() is not None}
-    replay = await letters.replay(Selection())
-    left = [record async for record in letters.list()]
+    replay = await all_dead.replay(Selection())
+    left = [record async for record in all_dead.list()]
     assert (replay.replayed, replay.unreadable) == (len(readable), len(listed) - len(readable))
     assert len(left) == replay.unreadable > HOSTILE // 20
     assert replay.gone == ()
@@ -68,8 +68,8 @@ async def test_good_ones_are_replayed_in_their_sequence_and_what_cannot_be_read_
         assert sequence == sorted(sequence)
         assert len(sequence) >= GOOD // 3
     named = Selection(ids={record.id for record in left})
-    assert await letters.purge(named) == len(left)
-    assert broker.letters == []
+    assert await all_dead.purge(named) == len(left)
+    assert broker.all_dead == []
 
 
 @each("at", TIMES)

@@ -1,4 +1,4 @@
-"""Careful partitions: who is handled beside whom, and for how long an attempt is recorded."""
+"""Isolation: who is handled beside whom, and for how long an attempt is recorded."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -72,8 +72,8 @@ async def test_what_was_begun_before_is_alone() -> None:
     for _ in range(2 * PARTITIONS):
         out = await received(consumer, 5)
         seen.append({f"{one.item.instance_id}:{one.item.payload['name']}" for one in out})
-        suspects = [one for one in out if one.item.instance_id in {"p0", "p1"} and _is_first(one)]
-        assert not suspects or len(out) == 1, seen
+        may_be_poison = [one for one in out if one.item.instance_id in {"p0", "p1"} and _is_first(one)]
+        assert not may_be_poison or len(out) == 1, seen
         assert not await consumer.settle(out)
     assert sum(map(len, seen)) == 2 * PARTITIONS, "all had their turn"
     await consumer.disconnect()

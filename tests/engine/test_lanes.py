@@ -117,9 +117,9 @@ def test_attempts_count_only_alone() -> None:
         if resolution.dead:
             break
     assert sizes == [3, 3, 2, 1, 1]
-    ((delivery, letter),) = resolution.dead
+    ((delivery, dead),) = resolution.dead
     assert delivery.item.name == "a1"
-    assert letter.attempts == 2
+    assert dead.attempts == 2
     assert names(lanes.take(WIDE, time)) == "a2", "the next has attempts of its own"
     assert not lanes.resolve(list(lanes._lanes["a"].line), [Retry("x")], time).dead
 
@@ -174,7 +174,7 @@ def test_apart_narrows_at_once_and_alone() -> None:
     assert names(lanes.take(WIDE, 0)) == "b1"
 
 
-def test_what_depends_on_a_lost_one_is_buried() -> None:
+def test_what_depends_on_a_lost_one_is_dead_lettered() -> None:
     operations = [
         create("a", "a-1"),
         create("a", "a-2", "a-1"),
@@ -188,16 +188,16 @@ def test_what_depends_on_a_lost_one_is_buried() -> None:
     outcomes: list[Outcome] = [NOT_REACHED] * len(batch)
     outcomes[:3] = [SETTLED, SETTLED, Dead("refused")]
     kept: list[str] = []
-    dead_lettered = [key_of(letter.item) for _, letter in lanes.resolve(batch, outcomes, 0).dead[1:]]
+    dead_lettered = [key_of(dead.item) for _, dead in lanes.resolve(batch, outcomes, 0).dead[1:]]
     for _ in range(20):
         batch = lanes.take(WIDE, 0)
         kept += [key_of(delivery.item) for delivery in batch if delivery.item.instance_id == "a"]
         resolution = lanes.resolve(batch, [SETTLED] * len(batch), 0)
-        dead_lettered += [key_of(letter.item) for _, letter in [*lanes.unsent.dead, *resolution.dead]]
+        dead_lettered += [key_of(dead.item) for _, dead in [*lanes.unsent.dead, *resolution.dead]]
         lanes.unsent.dead.clear()
     assert kept == ["a-3:create", "a-3:finish", "a:finish"]
     assert dead_lettered == ["a-2:create", "a-2:finish", "a-1:finish"]
-    assert lanes.held == lanes.held_bytes == 0
+    assert lanes.prefetched == lanes.prefetched_bytes == 0
 
 
 class LanesAgainstModel(RuleBasedStateMachine):
@@ -289,8 +289,8 @@ class LanesAgainstModel(RuleBasedStateMachine):
     @invariant()
     def the_sums_are_exact(self) -> None:
         left = [delivery for mine in self.model.values() for delivery in mine]
-        assert self.lanes.held == len(left)
-        assert self.lanes.held_bytes == sum(delivery.size for delivery in left)
+        assert self.lanes.prefetched == len(left)
+        assert self.lanes.prefetched_bytes == sum(delivery.size for delivery in left)
 
     def teardown(self) -> None:
         """Nothing is stuck: in the end everything can be settled."""
@@ -300,7 +300,7 @@ class LanesAgainstModel(RuleBasedStateMachine):
             self.time += 1000
             batch = self.lanes.take(WIDE, self.time)
             self.lanes.resolve(batch, [SETTLED] * len(batch), self.time)
-        assert self.lanes.held == 0
+        assert self.lanes.prefetched == 0
         assert not self.lanes._lanes, "an empty lane is kept"
 
     def _give_back(self, revoked: list[Delivery[Item]]) -> None:
@@ -346,9 +346,9 @@ def tried(lanes: Lanes[Operation], *rounds: list[Outcome]) -> dict[str, int]:
         batch = lanes.take(WIDE, time)
         padded = [*outcomes, *[NOT_REACHED] * (len(batch) - len(outcomes))]
         resolution = lanes.resolve(batch, padded, time)
-        found |= {key_of(letter.item): letter.attempts for _, letter in resolution.dead}
+        found |= {key_of(dead.item): dead.attempts for _, dead in resolution.dead}
     lanes.take(WIDE, time + 10_000)
-    return found | {key_of(letter.item): letter.attempts for _, letter in lanes.unsent.dead}
+    return found | {key_of(dead.item): dead.attempts for _, dead in lanes.unsent.dead}
 
 
 @each(

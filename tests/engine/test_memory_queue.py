@@ -121,7 +121,7 @@ async def test_dead_letters_are_a_ring_and_all_are_counted() -> None:
     deliveries = await queue.receive(many, 1 << 30)
     await queue.dead_letter([(one, DeadLetter(one.item, "no")) for one in deliveries])
     assert queue.dead_lettered == many
-    assert [letter.item for letter in queue.dead_letters()] == list(range(10, many))
+    assert [dead.item for dead in queue.dead_letters()] == list(range(10, many))
 
 
 @virtual

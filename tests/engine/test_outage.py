@@ -64,7 +64,7 @@ async def test_a_worker_says_little_of_a_long_outage(caplog: pytest.LogCaptureFi
 async def test_a_partition_that_fails_while_all_others_work_is_one_outage(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The executor's tries are told to the broker's own outage where it is given that."""
+    """The executor's attempts are told to the broker's own outage where it is given that."""
     caplog.set_level(logging.WARNING)
     broker = FakeBroker(PARTITIONS)
     queue = queue_on(broker)
@@ -79,7 +79,7 @@ async def test_a_partition_that_fails_while_all_others_work_is_one_outage(
     await queue.disconnect()
     texts = caplog.messages
     assert [("is unavailable" in text, "is back" in text) for text in texts] == [(True, False), (False, True)]
-    assert "100 tries failed" in texts[1]
+    assert "100 attempts failed" in texts[1]
 
 
 @pytest.mark.parametrize("call", ["settle", "read", "fleet", "acquire", "begin", "withdraw"])
@@ -138,7 +138,7 @@ async def test_a_queue_that_fails_is_told_once(
     executor.start()
     await put_all(queue, range(50))
     await asyncio.sleep(120)
-    assert (queue.failures, executor.held, executor.account.settled) == (0, 0, 50)
+    assert (queue.failures, executor.prefetched, executor.account.settled) == (0, 0, 50)
     await executor.stop(10)
     texts = caplog.messages
     assert len(texts) == 2
@@ -166,7 +166,7 @@ async def test_what_others_get_wrong_every_time_is_told_once(
         await queue.put(number)
         await asyncio.sleep(0.01)
     await asyncio.sleep(10)
-    assert executor.held == 0
+    assert executor.prefetched == 0
     await executor.stop(10)
     assert tracebacks(caplog) == 1
 
@@ -194,7 +194,7 @@ async def test_it_is_over_once_all_who_failed_got_through(caplog: pytest.LogCapt
     outage.worked("somebody else")
     assert len(caplog.messages) == 1
     await asyncio.sleep(0.2)
-    assert caplog.messages[1:] == ["it is back after 70 s in which 10 tries failed; 7 wait"]
+    assert caplog.messages[1:] == ["it is back after 70 s in which 10 attempts failed; 7 wait"]
     outage.failed(0, BrokerError("again"))
     assert caplog.messages[2:] == ["it is unavailable: again"]
     outage.close()
@@ -214,7 +214,7 @@ async def test_what_works_and_fails_by_turns_is_one_outage(caplog: pytest.LogCap
     await asyncio.sleep(10)
     assert caplog.messages == [
         "it is unavailable: BrokerError",
-        "it is back after 149 s in which 100 tries failed; 7 wait",
+        "it is back after 149 s in which 100 attempts failed; 7 wait",
     ]
 
 

@@ -131,7 +131,7 @@ class Worker:
         await ending
         await self.queue.disconnect()
         check_account(self.executor)
-        assert self.executor.held == 0
+        assert self.executor.prefetched == 0
 
 
 class World:
@@ -142,7 +142,7 @@ class World:
         self.broker = FakeBroker(partitions, lease=2.0)
         self.api = Api()
         self.api.poisons |= {*poisons}
-        self.letters: list[DeadLetter[Any]] = []
+        self.all_dead: list[DeadLetter[Any]] = []
         """What observers saw."""
         self.deaths = 0
         self._seed = seed * 1_000
@@ -181,7 +181,7 @@ class World:
 
     def _observe(self, settled: Sequence[Operation], dead: Sequence[DeadLetter[Any]]) -> None:
         del settled
-        self.letters += dead
+        self.all_dead += dead
 
 
 def id_of(key: str) -> str:
@@ -203,7 +203,7 @@ TROUBLE = {
 
 
 @each("poison, trouble", [*itertools.product(DOOMED, TROUBLE)])
-async def test_what_depends_on_a_poison_is_buried_with_it_unsent(poison: str, trouble: str) -> None:
+async def test_what_depends_on_a_poison_is_dead_lettered_with_it_unsent(poison: str, trouble: str) -> None:
     world = World(poison)
     world.broker.fail("dead_letter", *TROUBLE[trouble])
     world.put(nested("a"), nested("b"))
@@ -214,12 +214,12 @@ async def test_what_depends_on_a_poison_is_buried_with_it_unsent(poison: str, tr
     records = await world.records()
     check_letters(records, poison, DOOMED[poison])
     assert {record.attempts for record in records if record.reason == KILLED} == {3}
-    assert len(world.broker.letters) == len(records)
+    assert len(world.broker.all_dead) == len(records)
     assert world.api.happened["b"] == keys_of(nested("b"))
     assert world.api.happened.get("a", []) == [key for key in keys_of(nested("a")) if key not in lost]
     # An observer sees each of them once.
-    assert Counter(key_of(letter.item) for letter in world.letters) == Counter(dict.fromkeys(lost, 1))
-    assert {letter.reason for letter in world.letters} <= {KILLED, FOLLOWS}
+    assert Counter(key_of(dead.item) for dead in world.all_dead) == Counter(dict.fromkeys(lost, 1))
+    assert {dead.reason for dead in world.all_dead} <= {KILLED, FOLLOWS}
 
 
 @each("at_once, poison", [*itertools.product([True, False], DOOMED)])
@@ -230,14 +230,14 @@ async def test_a_poison_that_kills_no_more_is_replayed_with_what_depends_on_it(
     world.put(nested("a"), nested("b"))
     worker = await world.run()
     assert not {poison, *DOOMED[poison]} & {*world.api.sent}
-    assert len(world.letters) == 1 + len(DOOMED[poison])
+    assert len(world.all_dead) == 1 + len(DOOMED[poison])
     world.api.poisons.clear()
-    letters = DeadLetters(world.broker)
+    all_dead = DeadLetters(world.broker)
     if at_once:
-        assert (await letters.replay(Selection())).replayed == 1 + len(DOOMED[poison])
+        assert (await all_dead.replay(Selection())).replayed == 1 + len(DOOMED[poison])
     for record in await world.records():
         # One by one, as they were put: the worker has to remember what it has lost, and that it has not.
-        assert (await letters.replay(Selection(ids={record.id}))).replayed == 1
+        assert (await all_dead.replay(Selection(ids={record.id}))).replayed == 1
         await asyncio.sleep(5)
     # The worker that has dead_lettered them carries them out now.
     await asyncio.sleep(30)
@@ -249,7 +249,7 @@ async def test_a_poison_that_kills_no_more_is_replayed_with_what_depends_on_it(
 
 @each("poison", ["a-top:create", "a:register"])
 async def test_a_worker_that_dies_between_storing_a_letter_and_removing_its_operation(poison: str) -> None:
-    """It stores the letter twice, under one id; what depends on it follows all the same."""
+    """It stores the dead letter twice, under one id; what depends on it follows all the same."""
     world = World(poison)
     world.broker.buries_in_steps = True
     world.put(nested("a"), nested("b"))
@@ -265,10 +265,10 @@ async def test_a_worker_that_dies_between_storing_a_letter_and_removing_its_oper
     world.broker.faults = fails
     await world.until_done()
     assert world.deaths == 3 + 3 + 1
-    assert len(world.broker.letters) == 1 + 1 + len(DOOMED[poison])
+    assert len(world.broker.all_dead) == 1 + 1 + len(DOOMED[poison])
     check_letters(await world.records(), poison, DOOMED[poison])
     assert not {poison, *DOOMED[poison]} & {*world.api.sent}
-    assert len(world.letters) == 1 + len(DOOMED[poison]), "seen when the queue knows of it, once"
+    assert len(world.all_dead) == 1 + len(DOOMED[poison]), "seen when the queue knows of it, once"
 
 
 @virtual
@@ -288,7 +288,7 @@ async def test_a_worker_that_loses_the_partition_of_a_poison_it_has_given_up() -
     await world.until_done()
     assert world.deaths == 3 + 3
     check_letters(await world.records(), "a:register", DOOMED["a:register"])
-    assert len(world.broker.letters) == len(nested("a"))
+    assert len(world.broker.all_dead) == len(nested("a"))
     assert world.api.happened["b"] == keys_of(nested("b"))
 
 
@@ -342,7 +342,7 @@ def make_lanes(dependents: Dependents | None = None) -> Lanes[Operation]:
 
 
 def dead_lettered(lanes: Lanes[Operation]) -> list[tuple[str, str, int]]:
-    return [(key_of(letter.item), letter.reason, letter.attempts) for _, letter in lanes.unsent.dead]
+    return [(key_of(dead.item), dead.reason, dead.attempts) for _, dead in lanes.unsent.dead]
 
 
 @each("dependents", [None, Dependents()])
@@ -358,7 +358,7 @@ def test_what_is_given_up_waits_for_its_turn_and_is_not_sent(dependents: Depende
     lanes.resolve(first, [SETTLED], 0)
     assert keys(lanes.take(WIDE, 0)) == ["a:quality:3"]
     assert dead_lettered(lanes)[1:] == [("a:quality:2", KILLED, 3)]
-    assert lanes.held == 1
+    assert lanes.prefetched == 1
 
 
 def test_what_is_given_up_and_another_ones_by_now_is_given_back_and_no_loss() -> None:

@@ -36,8 +36,8 @@ async def queue_at(broker: FakeBroker) -> AsyncIterator[BrokerQueue]:
 async def dead_letter_all(
     queue: BrokerQueue, deliveries: Sequence[Delivery[Operation]], reason: str = "why"
 ) -> None:
-    letters = [(one, DeadLetter(one.item, reason, 1, "a secret of the reply")) for one in deliveries]
-    assert not await queue.dead_letter(letters)
+    all_dead = [(one, DeadLetter(one.item, reason, 1, "a secret of the reply")) for one in deliveries]
+    assert not await queue.dead_letter(all_dead)
 
 
 async def with_letters(broker: FakeBroker, queue: BrokerQueue, number: int) -> None:
@@ -70,7 +70,7 @@ async def test_what_was_delivered_and_what_was_kept_is_told() -> None:
         # What was kept can be replayed once more, and that is told anew.
         replay = replaying(operator)
         assert not await queue.settle(await receive(queue, 3))
-        assert ((await replay).delivered, broker.letters) == (3, [])
+        assert ((await replay).delivered, broker.all_dead) == (3, [])
     assert broker.answers == {}, "nothing is left of it"
 
 

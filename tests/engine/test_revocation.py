@@ -1,4 +1,4 @@
-"""Deliveries that become another process's: not carried out, given back, and taken up again in order."""
+"""Deliveries that become another process's: not carried out, released, and taken up again in order."""
 
 import asyncio
 import itertools
@@ -79,7 +79,7 @@ def test_attempts_of_what_was_revoked_do_not_count_against_what_comes_after() ->
         batch = lanes.take(WIDE, time)
         assert items(batch) == ["a2"]
         dead = lanes.resolve(batch, [Retry("x")], time).dead
-        assert [letter.attempts for _, letter in dead] == ([3] if time == 5_000 else [])
+        assert [dead.attempts for _, dead in dead] == ([3] if time == 5_000 else [])
 
 
 # -- dependents
@@ -137,12 +137,12 @@ async def test_a_replay_after_a_loss_is_carried_out_whole(lost: str, *, at_once:
     executor.start()
     await put_all(queue, life("a", 2))
     await executor.idle()
-    letters = queue.dead_letters()
-    assert letters[0].reason == "ValueError: refused"
-    assert {letter.reason for letter in letters[1:]} == {FOLLOWS + letters[0].reason}
-    assert len(letters) == {"register": 7, "starting": 6, "span0:create": 2}[lost]
+    all_dead = queue.dead_letters()
+    assert all_dead[0].reason == "ValueError: refused"
+    assert {dead.reason for dead in all_dead[1:]} == {FOLLOWS + all_dead[0].reason}
+    assert len(all_dead) == {"register": 7, "starting": 6, "span0:create": 2}[lost]
     refusing = False
-    replayed = [letter.item for letter in letters]
+    replayed = [dead.item for dead in all_dead]
     for operation in replayed:
         await queue.put(operation)
         if not at_once:
@@ -154,7 +154,7 @@ async def test_a_replay_after_a_loss_is_carried_out_whole(lost: str, *, at_once:
 
 
 def test_a_loss_that_another_owner_decides_anew_is_no_loss() -> None:
-    """What was revoked by the time it was given up may have its effect elsewhere."""
+    """What was revoked by the time it was to be dead-lettered may have its effect elsewhere."""
     lanes = make_lanes(dependents=Dependents())
     old, new = Switch(), Switch()
     lanes.add(owned(register("a"), old))
@@ -200,11 +200,11 @@ class Revocable(InMemoryQueue[Any]):
         return refused
 
     async def dead_letter(
-        self, letters: Sequence[tuple[Delivery[Any], DeadLetter[Any]]]
+        self, all_dead: Sequence[tuple[Delivery[Any], DeadLetter[Any]]]
     ) -> Sequence[Delivery[Any]]:
         self._fault()
-        refused = [delivery for delivery, _ in letters if self.refuses(delivery)]
-        self.dead += [letter for delivery, letter in letters if delivery not in refused]
+        refused = [delivery for delivery, _ in all_dead if self.refuses(delivery)]
+        self.dead += [dead for delivery, dead in all_dead if delivery not in refused]
         return refused
 
     async def release(self, deliveries: Sequence[Delivery[Any]]) -> None:
@@ -244,7 +244,7 @@ async def test_what_was_revoked_goes_back_without_being_handled() -> None:
     assert sorted(queue.released) == ["a2", "b1", "c1"]
     assert queue.done == []
     account = executor.account
-    assert (account.received, account.settled, account.released, executor.held) == (4, 0, 4, 0)
+    assert (account.received, account.settled, account.released, executor.prefetched) == (4, 0, 4, 0)
     await put_all(queue, ("a1", "a2", "b1"))
     assert await executor.stop(60)
     assert sorted(queue.done) == ["a1", "a2", "b1"]
@@ -271,7 +271,7 @@ async def test_waiting_for_everything_put_so_far_ends_under_load_although_delive
         queue.revoke()
         async with asyncio.timeout(15):
             await idle
-        assert executor.held > 0
+        assert executor.prefetched > 0
     loading.cancel()
     await executor.stop(60)
     check_account(executor)
@@ -326,7 +326,7 @@ async def test_stopping_without_draining_finishes_what_is_with_the_handler() -> 
     assert sorted(queue.done) == ["a1", "a2", "b1", "b2"]
     assert queue.released == ["a3", "b3", "c1"], "in the order in which they were received"
     account = executor.account
-    assert (account.received, account.settled, account.released, executor.held) == (7, 4, 3, 0)
+    assert (account.received, account.settled, account.released, executor.prefetched) == (7, 4, 3, 0)
 
 
 @virtual
@@ -382,7 +382,7 @@ async def test_no_delivery_is_forgotten_when_followers_and_revoked_ones_meet_an_
     else:
         await executor.stop(3, drain=end == "drain")
     check_account(executor)
-    assert executor.held == 0
+    assert executor.prefetched == 0
     account = executor.account
     assert account.received == account.settled + account.dead_lettered + account.released
 
@@ -397,7 +397,7 @@ async def test_what_the_queue_refuses_is_counted_as_given_back(what: str) -> Non
     await queue.put(register("a"))
     await asyncio.sleep(2)
     account = executor.account
-    assert (account.received, account.released, executor.held) == (1, 1, 0)
+    assert (account.received, account.released, executor.prefetched) == (1, 1, 0)
     # Its owner decides now; what follows is not held to be lost here.
     queue.refuses = lambda delivery: delivery.revoked
     await queue.put(start("a"))

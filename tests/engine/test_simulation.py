@@ -139,7 +139,7 @@ def test_senders_that_are_ended_and_replaced_at_random(seeds: Seeds) -> None:
             await asyncio.sleep(rng.uniform(0.1, 4))
             await sender.executor.abandon()
             sender.check_books()
-            assert sender.executor.held == 0
+            assert sender.executor.prefetched == 0
             sender = make_bench(api, seed=number, queue=bench.queue)
         await agent
         async with running(sender):

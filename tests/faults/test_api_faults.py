@@ -69,15 +69,15 @@ async def test_what_is_rejected_is_set_aside_and_the_rest_arrives(tmp_path: Path
             async with client.create_agent_instance(agent_version=VERSION) as instance:
                 await load.turn(instance)
         summary = await client.close(timeout=60)
-        dead = {letter.item.idempotency_key: letter for letter in queue.dead_letters()}
+        dead = {dead.item.idempotency_key: dead for dead in queue.dead_letters()}
         alive = [operation for operation in queue.puts if operation.idempotency_key not in dead]
         assert compare(alive, await emulator.effects()) == Comparison(0, 0, 0)
         # Two of the ten spans of a turn are of that schema; one of them has two children.
         assert summary.dead_lettered == len(dead) == 4 * 2 * 4
-        rejected = [letter for letter in dead.values() if letter.reason == "rejected: HTTP 422 rejected"]
+        rejected = [dead for dead in dead.values() if dead.reason == "rejected: HTTP 422 rejected"]
         assert len(rejected) == 4 * 2
-        assert all(letter.item.type is OperationType.CREATE_SPAN for letter in rejected)
-        assert all(letter.reply is not None and "HTTP 422" in letter.reply for letter in rejected)
+        assert all(dead.item.type is OperationType.CREATE_SPAN for dead in rejected)
+        assert all(dead.reply is not None and "HTTP 422" in dead.reply for dead in rejected)
 
 
 async def test_a_rejected_registration_takes_its_instance_along_and_no_other(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ async def test_a_rejected_registration_takes_its_instance_along_and_no_other(tmp
             async with client.create_agent_instance(agent_version=VERSION) as instance:
                 await Load().turn(instance)
         await client.close(timeout=60)
-        dead = {letter.item.idempotency_key for letter in queue.dead_letters()}
-        assert len({letter.item.instance_id for letter in queue.dead_letters()}) == 1
+        dead = {dead.item.idempotency_key for dead in queue.dead_letters()}
+        assert len({dead.item.instance_id for dead in queue.dead_letters()}) == 1
         assert len(dead) == 3 + 2 * 10
         alive = [operation for operation in queue.puts if operation.idempotency_key not in dead]
         assert compare(alive, await emulator.effects()) == Comparison(0, 0, 0)

@@ -91,11 +91,11 @@ async def test_good_instances_go_on_beside_many_bad_ones(
                 await going_on
             assert await queue.flush(180)
         await until(all_good, 180, "the good ones are done")  # how late, the engine shows in virtual time
-        letters = await dead_letters(fleet)
+        all_dead = await dead_letters(fleet)
         owners = {one.idempotency_key or "": one.instance_id or "" for life in bad for one in life}
         mean = api.answers(owners).total() / BAD
     assert await effect_keys(fleet) == kept | valid
-    assert {key_of(letter) for letter in letters} == lost
+    assert {key_of(dead) for dead in all_dead} == lost
     # What is valid, the bulk request that finds it out, and one more; some for what breaks off meanwhile.
     assert mean <= requests
 
@@ -116,7 +116,7 @@ async def test_when_everything_is_rejected_few_are_lost_and_the_rest_waits(fleet
     (before,) = await fault_hits(fleet.emulator)
     await asyncio.sleep(PROBING_SECONDS)
     (after,) = await fault_hits(fleet.emulator)
-    letters = await dead_letters(fleet)
+    all_dead = await dead_letters(fleet)
     rate = (after - before) / PROBING_SECONDS
     async with publishing(fleet) as queue:
         keys |= await put(queue, [whole(OPERATIONS)])
@@ -128,9 +128,9 @@ async def test_when_everything_is_rejected_few_are_lost_and_the_rest_waits(fleet
 
     await until(accounted_for, 180, "what waited is delivered")
     in_the_end = await dead_letters(fleet)
-    rejections = sum(letter.reply is not None for letter in letters)
+    rejections = sum(dead.reply is not None for dead in all_dead)
     assert rejections <= REJECTIONS
     assert rate <= REQUESTS_PER_SECOND
     # What was in flight when it was mended may still be rejected, with its dependents.
     assert len(in_the_end) <= (REJECTIONS + 4) * OPERATIONS
-    assert await effect_keys(fleet) == keys - {key_of(letter) for letter in in_the_end}
+    assert await effect_keys(fleet) == keys - {key_of(dead) for dead in in_the_end}

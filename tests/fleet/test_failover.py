@@ -145,7 +145,7 @@ async def test_a_leader_killed_under_load(cluster: Cluster, tmp_path: Path, work
 
 
 async def test_a_master_that_lost_its_replica(redis_cluster: RedisCluster, redis_prefix: str) -> None:
-    """What no replica takes is stored once, however often it is tried; and the later tries take no time."""
+    """What no replica takes is stored once, however often it is sent; later attempts take no time."""
     key = stream_of(redis_prefix, 0)
     master = await asyncio.to_thread(redis_cluster.master_of, key)
     replica = await asyncio.to_thread(redis_cluster.replica_of, master)

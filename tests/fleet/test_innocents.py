@@ -68,7 +68,7 @@ async def has_begun(fleet: Fleet, worker: Probed) -> None:
 
 async def check_all(fleet: Fleet) -> None:
     """Nothing is a dead letter, and everything has its one effect in its order."""
-    assert [letter.reason for letter in await dead_letters(fleet)] == []
+    assert [dead.reason for dead in await dead_letters(fleet)] == []
     check(fleet, OPERATIONS)
 
 

@@ -1,4 +1,4 @@
-"""The API unavailable, its token refused, and the API asking everybody to wait: nothing is given up.
+"""The API unavailable, its token refused, and the API asking everybody to wait: nothing is dead-lettered.
 
 ``PREFACTOR_TEST_FULL=1`` has outages of a minute.
 """
@@ -50,7 +50,7 @@ async def wait(fleet: Fleet, probed: Probed) -> None:
 
 
 async def check_all(fleet: Fleet, puts: int, probed: Probed) -> None:
-    """Everything takes effect once and in order, and nothing was given up."""
+    """Everything takes effect once and in order, and nothing was dead-lettered."""
     await takes_effect(fleet, puts)
     await stop(probed.child)
     assert await dead_letters(fleet) == []

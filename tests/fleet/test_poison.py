@@ -20,7 +20,7 @@ from tests.worker.commands import open_queue
 CRASHES = 3
 """Until a partition is handled one operation at a time."""
 ATTEMPTS = 3
-"""Of the operation alone, until it is given up."""
+"""Of the operation alone, until it is dead-lettered."""
 KILLED = "its workers crashed each time they handled it"
 FOLLOWS = f"follows a lost operation: {KILLED}"
 NEIGHBOURS = 8
@@ -70,13 +70,13 @@ async def supervised(fleet: Fleet, key: str, operations: int) -> tuple[Probed, l
 
 async def check_killed(fleet: Fleet, key: str, operations: int) -> None:
     """The poison operation, and it alone, is a dead letter; everything else took effect."""
-    (letter,) = await dead_letters(fleet)
-    assert reasons([letter]) == {key: (KILLED, ATTEMPTS, None)}
+    (dead,) = await dead_letters(fleet)
+    assert reasons([dead]) == {key: (KILLED, ATTEMPTS, None)}
     assert fleet.figures() == Figures(operations, lost=1, doubled=0, out_of_order=0, unexpected=0)
 
 
 def reasons(records: list[StoredDeadLetter]) -> dict[str, tuple[str, int, str | None]]:
-    """Return reason, attempts and reply of each letter, by key."""
+    """Return reason, attempts and reply of each dead letter, by key."""
     return {key_of(record): (record.reason, record.attempts, record.reply) for record in records}
 
 
@@ -125,9 +125,9 @@ async def test_what_depends_on_a_poison_is_set_aside_unsent_and_can_be_replayed(
         await set_faults(fleet.emulator, *counters)
 
         worker, deaths = await supervised(fleet, poison.idempotency_key or "", len(notes.operations))
-        letters = reasons(await dead_letters(fleet))
-        assert letters.pop(poison.idempotency_key or "") == (KILLED, ATTEMPTS, None)
-        assert letters == dict.fromkeys(keys_of(followers), (FOLLOWS, 0, None))
+        all_dead = reasons(await dead_letters(fleet))
+        assert all_dead.pop(poison.idempotency_key or "") == (KILLED, ATTEMPTS, None)
+        assert all_dead == dict.fromkeys(keys_of(followers), (FOLLOWS, 0, None))
         # A crash with progress since the last one does not count.
         assert CRASHES + ATTEMPTS <= len(deaths) <= CRASHES + ATTEMPTS + 3, deaths
         assert await fault_hits(fleet.emulator) == [0] * len(counters)

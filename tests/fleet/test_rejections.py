@@ -36,9 +36,9 @@ async def turns(instance: AgentInstanceHandle, number: int) -> None:
 
 
 async def work(
-    client: PrefactorCoreClient, refused: str | None = None, suspects: int = 0
+    client: PrefactorCoreClient, refused: str | None = None, bad: int = 0
 ) -> list[AgentInstanceHandle]:
-    """Run 50 instances; one has the id ``refused``, and ``suspects`` of them use the bad schema too.
+    """Run 50 instances; one has the id ``refused``, and ``bad`` of them use the bad schema too.
 
     Those are not finished, and returned: what is replayed has to come before the end.
     """
@@ -49,7 +49,7 @@ async def work(
         instance = await client.create_agent_instance(agent_version=VERSION, instance_id=instance_id)
         await instance.start()
         await turns(instance, TURNS // 2)
-        if number >= INSTANCES - suspects:
+        if number >= INSTANCES - bad:
             async with instance.span("bad"), instance.span("good"), instance.span("good"):
                 pass
             unfinished.append(instance)
@@ -96,14 +96,14 @@ async def test_only_what_is_rejected_and_what_depends_on_it_suffers(fleet: Fleet
             "reject:schema=bad",
             f"reject:type=agent_instances/register,instance={refused}",
         )
-        unfinished = await work(client, refused, suspects=3)
+        unfinished = await work(client, refused, bad=3)
         assert await client.flush(180)
         doomed = keys_of([*notes.of(refused), *notes.under("bad")])
         others = set(notes.put_at) - doomed - before
         await takes_effect(fleet, len(before | others), 30)
-        letters = await until_letters(fleet, len(doomed))
-        assert {key_of(letter) for letter in letters} == doomed
-        check_reasons(letters, refused)
+        all_dead = await until_letters(fleet, len(doomed))
+        assert {key_of(dead) for dead in all_dead} == doomed
+        check_reasons(all_dead, refused)
         late = await latencies(fleet, notes, others)
         assert len(late) == len(others)
         assert late[-1] < usual[-1] + DELAY_SECONDS
@@ -132,16 +132,16 @@ async def until_letters(fleet: Fleet, number: int) -> list[StoredDeadLetter]:
     return found
 
 
-def check_reasons(letters: list[StoredDeadLetter], refused: str) -> None:
+def check_reasons(all_dead: list[StoredDeadLetter], refused: str) -> None:
     """What was rejected has the reply with it, and what follows it the reason."""
-    rejected = [letter for letter in letters if letter.reply is not None]
+    rejected = [dead for dead in all_dead if dead.reply is not None]
     assert len(rejected) == 1 + 3
-    for letter in rejected:
-        operation = operation_of(letter)
+    for dead in rejected:
+        operation = operation_of(dead)
         registers = operation.type is OperationType.REGISTER_AGENT_INSTANCE
         assert registers is (operation.instance_id == refused)
         assert registers or operation.type is OperationType.CREATE_SPAN
-        assert "this operation is never taken" in (letter.reply or "")
-        assert "rejected" in letter.reason
-    followers = [letter.reason for letter in letters if letter.reply is None]
+        assert "this operation is never taken" in (dead.reply or "")
+        assert "rejected" in dead.reason
+    followers = [dead.reason for dead in all_dead if dead.reply is None]
     assert all(reason.startswith("follows a lost operation: ") for reason in followers)

@@ -39,7 +39,7 @@ async def stopped(worker: Child) -> float:
 
 def account(worker: Child) -> tuple[int, int]:
     """Return how many operations a worker says it has settled and dead-lettered; its account adds up."""
-    words = r"stopped: (\d+) received, (\d+) settled, (\d+) dead-lettered, (\d+) given back"
+    words = r"stopped: (\d+) received, (\d+) settled, (\d+) dead-lettered, (\d+) released"
     found = re.search(words, worker.log)
     assert found is not None, worker.log
     received, settled, dead, released = (int(number) for number in found.groups())

@@ -150,7 +150,7 @@ async def test_workers_whose_first_process_is_killed_stop_cleanly(fleet: Fleet) 
                 assert await exit_status(process, GRACE) == 0, head.log
     async with open_queue(fleet.url) as queue:
         owners = [state.owner for state in await queue.consumer.states()]
-    assert owners == [None] * 16, "all partitions were given back"
+    assert owners == [None] * 16, "all partitions were released"
     assert head.log.count("the first process is gone: finishing what is in flight") == 3
     assert head.log.count("stopped: ") == 3
     puts = await published(fleet, agent)

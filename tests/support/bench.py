@@ -49,7 +49,7 @@ class Bench:
     def check_books(self) -> None:
         account = self.executor.account
         assert account.received == (
-            account.settled + account.dead_lettered + account.released + self.executor.held
+            account.settled + account.dead_lettered + account.released + self.executor.prefetched
         )
         queue = self.queue
         assert queue.accepted == (
@@ -58,7 +58,7 @@ class Bench:
 
     @property
     def dead(self) -> dict[str, DeadLetter[Operation]]:
-        return {key_of(letter.item): letter for letter in self.queue.dead_letters()}
+        return {key_of(dead.item): dead for dead in self.queue.dead_letters()}
 
     def problems(self) -> list[str]:
         """Compare what happened with what was put."""

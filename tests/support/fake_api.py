@@ -135,7 +135,7 @@ class FakeApi:
     Attributes:
         script: Faults of the next requests, one each; ``None`` lets one pass.
         faults: Asked for a fault at each request once the script is used up.
-        away: Nothing can be reached, pings included.
+        unavailable: Nothing can be reached, pings included.
         token: What every request, pings included, is answered if the token is bad.
         ping_reply: What pings are answered instead.
         no_bulk: What bulk requests are answered where there is no bulk.

@@ -117,7 +117,7 @@ class FakeBroker(Broker):
         """Everything that was ever published, repeats included."""
         self.batches: list[tuple[int, int]] = []
         """Every batch: its partition, and how many were in it."""
-        self.letters: list[DeadLetterMessage] = []
+        self.all_dead: list[DeadLetterMessage] = []
         self.leases: dict[int, Lease] = {}
         self.crashes: Counter[int] = Counter()
         self.isolated_until: Counter[int] = Counter()
@@ -320,14 +320,14 @@ class FakePartition(Partition):
             return list(messages)
         return await self._call("settle", lambda: self._remove(messages))
 
-    async def dead_letter(self, letters: Sequence[tuple[Message, bytes]]) -> Sequence[Message]:
-        messages = [message for message, _ in letters]
+    async def dead_letter(self, all_dead: Sequence[tuple[Message, bytes]]) -> Sequence[Message]:
+        messages = [message for message, _ in all_dead]
 
         def store() -> None:
             if self._is_owner():
-                self._broker.letters += [
+                self._broker.all_dead += [
                     DeadLetterMessage(record, self.number, object())
-                    for message, record in letters
+                    for message, record in all_dead
                     if message.receipt in self._broker.logs[self.number]
                 ]
 
@@ -546,17 +546,17 @@ class FakeDeadLetterEnd(DeadLetterEnd):
         self._address: str | None = None
 
     async def count(self) -> int:
-        return len(self._broker.letters)
+        return len(self._broker.all_dead)
 
     async def read(self) -> AsyncIterator[DeadLetterMessage]:
-        for letter in await self._broker.call("letters", lambda: list(self._broker.letters)):
-            yield letter
+        for dead in await self._broker.call("dead_letters", lambda: list(self._broker.all_dead)):
+            yield dead
 
-    async def remove(self, letters: Sequence[DeadLetterMessage]) -> None:
+    async def remove(self, all_dead: Sequence[DeadLetterMessage]) -> None:
         def forget() -> None:
-            gone = {id(letter) for letter in letters}
-            kept = [letter for letter in self._broker.letters if id(letter) not in gone]
-            self._broker.letters[:] = kept
+            gone = {id(dead) for dead in all_dead}
+            kept = [dead for dead in self._broker.all_dead if id(dead) not in gone]
+            self._broker.all_dead[:] = kept
 
         await self._broker.call("remove", forget)
 

@@ -95,10 +95,10 @@ class Rig(ABC, Generic[B]):
         assert owner.isolated
         return end, owner, message
 
-    async def letters(self) -> list[DeadLetterMessage]:
+    async def all_dead(self) -> list[DeadLetterMessage]:
         """Return all dead letters, through an end of its own."""
         async with self.dead_letters() as end:
-            return [letter async for letter in end.read()]
+            return [dead async for dead in end.read()]
 
     async def disconnect(self) -> None:
         for end in self._ends:

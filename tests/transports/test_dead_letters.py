@@ -36,20 +36,20 @@ async def test_letters_stay_in_order_until_they_are_removed(rig: AnyRig) -> None
             assert isinstance(reading, AsyncGenerator)
             some = [await anext(reading) for _ in range(count)]
             await reading.aclose()
-            letters = [letter async for letter in end.read()]  # reading may begin again
-        assert [letter.data for letter in some] == [*records, b"record of elsewhere"][:count]
-        assert [letter.partition for letter in letters] == [0] * _MANY + [1]
-        assert [letter.data for letter in letters] == [*records, b"record of elsewhere"]
+            all_dead = [dead async for dead in end.read()]  # reading may begin again
+        assert [dead.data for dead in some] == [*records, b"record of elsewhere"][:count]
+        assert [dead.partition for dead in all_dead] == [0] * _MANY + [1]
+        assert [dead.data for dead in all_dead] == [*records, b"record of elsewhere"]
     async with rig.dead_letters() as end:
-        letters = [letter async for letter in end.read()]
-        await end.remove([letters[1], letters[4]])
-        await end.remove([letters[1]])
-        await end.remove(letters[100:_MANY])
+        all_dead = [dead async for dead in end.read()]
+        await end.remove([all_dead[1], all_dead[4]])
+        await end.remove([all_dead[1]])
+        await end.remove(all_dead[100:_MANY])
     await dead_letter_all(rig, "later", partition=1)
     kept = [record for place, record in enumerate(records[:100]) if place not in {1, 4}]
     async with rig.dead_letters() as end:
-        left = [letter async for letter in end.read()]
-        assert [letter.data for letter in left] == [*kept, b"record of elsewhere", b"record of later"]
+        left = [dead async for dead in end.read()]
+        assert [dead.data for dead in left] == [*kept, b"record of elsewhere", b"record of later"]
         await end.remove(left)
         assert await end.count() == 0
 
@@ -57,7 +57,7 @@ async def test_letters_stay_in_order_until_they_are_removed(rig: AnyRig) -> None
         return await consumer.backlog() == 0
 
     await until(drained, "what was dead-lettered to be gone")
-    assert await rig.letters() == []
+    assert await rig.all_dead() == []
 
 
 async def take(end: DeadLetterEnd, count: int) -> list[bytes]:
@@ -85,7 +85,7 @@ async def test_answers_reach_each_address_once_and_in_order(rig: AnyRig) -> None
     assert await take(end, len(sent)) == sent
     assert await take(other, 1) == [b"2"]
     assert await end.answers() == []
-    assert await rig.letters() == []
+    assert await rig.all_dead() == []
 
 
 async def test_answers_to_nobody_are_dropped(rig: AnyRig, caplog: pytest.LogCaptureFixture) -> None:
@@ -106,7 +106,7 @@ async def test_answers_to_nobody_are_dropped(rig: AnyRig, caplog: pytest.LogCapt
     await worker.answer(address, [b"right"])
     assert await take(end, 1) == [b"right"]
     assert await worker.backlog() == 0
-    assert await rig.letters() == []
+    assert await rig.all_dead() == []
     assert not [record for record in caplog.records if record.levelname in {"WARNING", "ERROR"}]
     assert await gone.open_answers() not in {None, old}
     assert await gone.answers() == []

@@ -52,7 +52,7 @@ async def test_poison_is_tried_alone_three_times_and_its_neighbours_live(rig: An
     assert all([await owner.begin(message) for message in fresh])
     assert await owner.settle(fresh) == []
     await owner.release()
-    assert [letter.data for letter in await rig.letters()] == [b"it kills"]
+    assert [dead.data for dead in await rig.all_dead()] == [b"it kills"]
     assert not any("attempts" in name or "trials" in name or "blame" in name for name in await rig.left())
 
 

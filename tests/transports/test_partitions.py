@@ -147,7 +147,7 @@ async def test_the_number_of_partitions_is_agreed_once(rig: AnyRig) -> None:
 async def test_looking_makes_nothing(rig: AnyRig) -> None:
     end = rig.consuming()
     assert (await end.states(), await end.backlog()) == ([], 0)
-    assert await rig.letters() == []
+    assert await rig.all_dead() == []
     await rig.broker().check()
     assert await end.standing_aside() == 0
     assert await rig.left() == set()

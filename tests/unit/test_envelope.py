@@ -268,7 +268,7 @@ def test_fields_that_are_missing_or_of_another_kind(subtests: pytest.Subtests) -
 
 
 def test_ids_that_are_no_text(subtests: pytest.Subtests) -> None:
-    """Lanes and lineages are kept by them, so one that cannot be hashed would end a worker."""
+    """Lanes and dependents are kept by them, so one that cannot be hashed would end a worker."""
     ids = ("instance_id", "span_id", "parent_span_id")
     for name, value in itertools.product(ids, (5, True, 1.5, [SECRET], {"a": SECRET})):
         with subtests.test(f"{name} = {value!r}"):

@@ -131,7 +131,7 @@ class Observer:
     @hookimpl
     def prefactor_disposed(self, settled: Sequence[str], dead: Sequence[DeadLetter[str]]) -> None:
         self.settled += settled
-        self.dead += [letter.item for letter in dead]
+        self.dead += [dead.item for dead in dead]
 
 
 class Broken:

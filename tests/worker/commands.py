@@ -156,7 +156,7 @@ async def publish(queue: BrokerQueue, operations: Sequence[Operation]) -> None:
 
 
 async def dead_letter(queue: BrokerQueue, operations: Sequence[Operation]) -> None:
-    """Have operations given up, each as if the API had rejected it."""
+    """Have operations dead-lettered, each as if the API had rejected it."""
     await publish(queue, operations)
     left = len(operations)
     async with asyncio.timeout(_SECONDS):

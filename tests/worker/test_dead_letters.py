@@ -52,16 +52,14 @@ async def test_what_is_listed_and_shown(filled: str) -> None:
     assert (done.status, done.errors) == (0, "")
     assert "secret" not in done.output, "payloads and replies only when they are asked for"
     assert done.document["more"] is False
-    letters = done.document["dead_letters"]
+    all_dead = done.document["dead_letters"]
     for instance in ("first", "second"):
-        own = [letter for letter in letters if letter["instance"] == instance]
-        assert [letter["type"] for letter in own] == TYPES
-        assert len({letter["partition"] for letter in own}) == 1
-    assert len({letter["id"] for letter in letters}) == 8
-    assert {(letter["reason"], letter["attempts"], letter["readable"]) for letter in letters} == {
-        (REASON, 1, True)
-    }
-    created = next(one for one in letters if (one["instance"], one["type"]) == ("first", "create_span"))
+        own = [dead for dead in all_dead if dead["instance"] == instance]
+        assert [dead["type"] for dead in own] == TYPES
+        assert len({dead["partition"] for dead in own}) == 1
+    assert len({dead["id"] for dead in all_dead}) == 8
+    assert {(dead["reason"], dead["attempts"], dead["readable"]) for dead in all_dead} == {(REASON, 1, True)}
+    created = next(one for one in all_dead if (one["instance"], one["type"]) == ("first", "create_span"))
     done = await _letters(filled, "show", created["id"], "--json")
     assert (done.status, done.errors) == (0, "")
     shown = done.document
@@ -226,7 +224,7 @@ async def test_hostile_messages_are_listed_shown_and_purged(transport_url: str) 
         (delivery,) = await queue.receive(10, 1 << 20)  # it stands behind the others
         await queue.dead_letter([(delivery, DeadLetter(delivery.item, "why", 0))])
     listed = await _letters(transport_url, "list", "--json")
-    ids = [letter["id"] for letter in listed.document["dead_letters"]]
+    ids = [dead["id"] for dead in listed.document["dead_letters"]]
     assert len(ids) == len(hostile)
     assert "made-early" in ids
     for one in ids:

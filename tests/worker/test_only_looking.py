@@ -54,7 +54,7 @@ def _everything_at(server: RedisServer) -> tuple[object, ...]:
 
 async def _look(url: str) -> list[Done]:
     done = [await command(*words, "--transport", url) for words in _LOOKS]
-    # A letter that is not there, and no worker for --strict; the rest is well.
+    # A dead letter that is not there, and no worker for --strict; the rest is well.
     assert [one.status for one in done] == [0, 1, 0, 0, 0, 1], [one.output + one.errors for one in done]
     return done
 

@@ -24,14 +24,14 @@ logger = logging.getLogger("prefactor_rabbitmq")
 WAIT_SECONDS: Final = 30.0
 """For another reader to finish."""
 LOOK_SECONDS: Final = 5.0
-"""For which it is enough to see that letters are read. Then the lock is tried: that may be out of date."""
+"""For which seeing that dead letters are read is enough. Then the lock is tried: that may be out of date."""
 RETURN_SECONDS: Final = 5.0
-"""For letters to be back whose reader has no lock any more."""
+"""For dead letters to be back whose reader has no lock any more."""
 _LOOK_PAUSE: Final = 0.1
 _LOCKED: Final = 0.5
-"""Seconds between two tries that the broker refuses: it logs an error for each."""
+"""Seconds between two attempts that the broker refuses: it logs an error for each."""
 _AT_ONCE: Final = 16
-"""Records given back or removed together: of more than 32 under way the broker forgets the order, or some."""
+"""Records released or removed together: of more than 32 under way the broker forgets the order, or some."""
 _ROUNDS: Final = 5
 _LOOKS: Final = 100
 _PAUSE: Final = 0.01
@@ -88,7 +88,7 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
         """
         return await self._count(await self._connector.link())
 
-    async def remove(self, letters: Sequence[DeadLetterMessage]) -> None:
+    async def remove(self, dead_letters: Sequence[DeadLetterMessage]) -> None:
         """Acknowledge records of the last reading, and hear that the broker is still there."""
         async with self._lock:
             link, channel = self._link, self._channel
@@ -96,10 +96,10 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
                 raise BrokerError(
                     f"{self._connector.name}: the connection was lost since the dead letters were read"
                 )
-            for start in range(0, len(letters), _AT_ONCE):
+            for start in range(0, len(dead_letters), _AT_ONCE):
                 async with link.bounded("removing dead letters"):
-                    for letter in letters[start : start + _AT_ONCE]:
-                        tag = self._tags.pop(str(letter.receipt), None)
+                    for dead_letter in dead_letters[start : start + _AT_ONCE]:
+                        tag = self._tags.pop(str(dead_letter.receipt), None)
                         if tag is not None:
                             await channel.basic_ack(tag, wait=False)
                             self._got -= 1
@@ -228,11 +228,11 @@ class _Reader:
     async def wait_for_returns(self, link: Link) -> int:
         """Wait until all is back that somebody has read, such as a reader that was killed just now.
 
-        Its lock may go a moment before its letters are back.
+        Its lock may go a moment before its dead letters are back.
 
         Returns:
             How many are not back, by what the broker says. While the node is down that their reader was
-            connected to, it says so of letters that are back, too.
+            connected to, it says so of dead letters that are back, too.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + RETURN_SECONDS
@@ -249,7 +249,7 @@ class _Reader:
         return readings
 
     async def _readings(self, link: Link) -> int:
-        """Return how many letters are with readers."""
+        """Return how many dead letters are with readers."""
         return (await link.look(self._names.dead, "looking for readers of the dead letters")).consumers
 
 

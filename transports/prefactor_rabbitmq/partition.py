@@ -162,16 +162,16 @@ class RabbitPartition(Partition):
         self._wake.set()
         return [message for message, receipt in receipts if receipt is None]
 
-    async def dead_letter(self, letters: Sequence[tuple[Message, bytes]]) -> Sequence[Message]:
+    async def dead_letter(self, dead_letters: Sequence[tuple[Message, bytes]]) -> Sequence[Message]:
         """Publish the records, and when the broker has confirmed them, settle the messages."""
-        messages = [message for message, _ in letters]
+        messages = [message for message, _ in dead_letters]
         if not self.held:
             return messages
         dead = self._topology.names.dead
         await self._outlet.publish(
             [
                 Outgoing("", dead, record, {"partition": self.number, "at": self._memory.stamp()})
-                for _, record in letters
+                for _, record in dead_letters
             ]
         )
         return await self.settle(messages)

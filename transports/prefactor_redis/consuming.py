@@ -125,10 +125,10 @@ class RedisConsumingEnd(ConsumingEnd):
             links=self._links,
             cursor=Cursor(keys.operations, self._links, self._block, self._options.timeout),
             seen=seen or BEGINNING,
-            suspect=isolated_until is not None,
+            isolating=isolated_until is not None,
             releases=self._releases,
         )
-        if owned.suspect:
+        if owned.isolating:
             crashed = "%s: %d owners crashed at the same place; it is handled one operation at a time"
             logger.warning(crashed, name, CRASHES)
         self._owned.add(owned)

@@ -73,7 +73,7 @@ class RedisPartition(Partition):
         token: What tells its owner from others.
         links: Connections for all but reading.
         seen: Everything up to this id may have been handled before.
-        suspect: Whether owners crashed here, and what they were handed is not all settled yet.
+        isolating: Whether owners crashed here, and what they were handed is not all settled yet.
         begun: The id of the operation that this owner recorded an attempt at, until that has ended.
         released: Whether nothing is left to be done for its release.
     """
@@ -86,7 +86,7 @@ class RedisPartition(Partition):
     links: Links
     cursor: Cursor
     seen: bytes
-    suspect: bool
+    isolating: bool
     releases: Releases
     begun: bytes = field(default=b"", init=False)
     released: bool = field(default=False, init=False)
@@ -105,7 +105,7 @@ class RedisPartition(Partition):
     @property
     def isolated(self) -> bool:
         """Whether one operation at a time is to be handled."""
-        return self.suspect
+        return self.isolating
 
     async def read(self, max_items: int, max_bytes: int) -> list[Message]:
         """Return the next messages, once the broker has said after reading them that they are ours."""
@@ -138,7 +138,7 @@ class RedisPartition(Partition):
 
     async def begin(self, message: Message) -> bool:
         """Record an attempt, while isolated; return whether it is one of the first three."""
-        if not self.suspect:
+        if not self.isolating:
             return True
         self._require_held()
         self.begun = _id_of(message)
@@ -216,8 +216,8 @@ class RedisPartition(Partition):
             del refused[: len(chunk)]
             if self.begun in ids:
                 self.begun = b""
-            if self.suspect and not integer(reply[0]):
-                self.suspect = False
+            if self.isolating and not integer(reply[0]):
+                self.isolating = False
                 logger.info("%s: what crashed its owners is behind; full speed again", self.name)
         return refused
 

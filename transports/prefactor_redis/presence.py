@@ -156,7 +156,7 @@ class _Subscription:
                 since = clock()
             except BrokerError as error:
                 logger.debug("not subscribed to %s: %s", self._channel, error)
-            # At once, unless the server stays away, or ends whatever is subscribed.
+            # At once, unless the server stays unavailable, or ends whatever is subscribed.
             failures = 0 if since - began > self._interval else failures + 1
             if failures > 1:
                 await asyncio.sleep(_RETRY.delay(failures))

@@ -110,13 +110,13 @@ class RabbitRig(Rig[RabbitBroker]):
         await self.disconnect()
         await self.broker().clear()
 
-    async def store_letters(self, letters: Sequence[bytes]) -> PublishingEnd:
+    async def store_letters(self, all_dead: Sequence[bytes]) -> PublishingEnd:
         """Store dead letters of partition 0, and return the end that has done so."""
         end = self.publishing("timeout=10")
         await end.partitions()
         queue = f"{self.prefix}.dead"
         await outlet(end).publish(
-            [Outgoing("", queue, data, {"partition": 0, "at": place}) for place, data in enumerate(letters)]
+            [Outgoing("", queue, data, {"partition": 0, "at": place}) for place, data in enumerate(all_dead)]
         )
         return end
 

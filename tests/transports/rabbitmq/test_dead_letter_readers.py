@@ -20,7 +20,7 @@ _A_WHILE = 0.5
 
 @pytest.fixture
 async def full(rig: RabbitRig) -> RabbitRig:
-    """Store letters, as many as the broker does not take back in order."""
+    """Store dead letters, as many as the broker does not take back in order."""
     await rig.store_letters(_ALL)
     return rig
 
@@ -34,7 +34,7 @@ async def _begin(end: DeadLetterEnd, count: int) -> AsyncGenerator[DeadLetterMes
 
 
 async def _list(rig: RabbitRig) -> list[bytes]:
-    return [letter.data for letter in await rig.letters()]
+    return [dead.data for dead in await rig.all_dead()]
 
 
 async def _waiting(rig: RabbitRig) -> "asyncio.Task[list[bytes]]":
@@ -49,18 +49,18 @@ async def _replay(rig: RabbitRig) -> list[bytes]:
     """Publish everything once more, one by one, as a replay does."""
     publishing = rig.publishing()
     async with rig.dead_letters() as end:
-        letters = [letter async for letter in end.read()]
-        for letter in letters:
-            await publishing.publish(0, [letter.data])
-            await end.remove([letter])
-    return [letter.data for letter in letters]
+        all_dead = [dead async for dead in end.read()]
+        for dead in all_dead:
+            await publishing.publish(0, [dead.data])
+            await end.remove([dead])
+    return [dead.data for dead in all_dead]
 
 
 async def _purge(rig: RabbitRig) -> list[bytes]:
     async with rig.dead_letters() as end:
-        letters = [letter async for letter in end.read()]
-        await end.remove(letters)
-    return [letter.data for letter in letters]
+        all_dead = [dead async for dead in end.read()]
+        await end.remove(all_dead)
+    return [dead.data for dead in all_dead]
 
 
 @pytest.mark.parametrize("limited", [True, False])
@@ -72,7 +72,7 @@ async def test_a_reader_waits_until_the_one_before_is_disconnected(full: RabbitR
     after = await _waiting(full)
     assert await before.count() == _COUNT - 100
     if not limited:
-        assert [letter.data async for letter in reading] == _ALL[100:]
+        assert [dead.data async for dead in reading] == _ALL[100:]
         assert not after.done()
     await before.disconnect()
     assert await after == _ALL
@@ -115,7 +115,7 @@ async def test_an_end_reads_again_after_a_lost_connection(full: RabbitRig) -> No
         cut(end)
         with pytest.raises(BrokerError):
             await end.remove([])
-        assert [letter.data async for letter in end.read()] == _ALL
+        assert [dead.data async for dead in end.read()] == _ALL
         after = await _waiting(full)
     assert await after == _ALL
 
@@ -123,14 +123,14 @@ async def test_an_end_reads_again_after_a_lost_connection(full: RabbitRig) -> No
 async def test_who_waits_for_too_long_hears_why(full: RabbitRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dead_letters, "WAIT_SECONDS", 1.0)
     before = full.dead_letters()
-    for count in (100, 200):  # with letters left, and with none: it reads from an empty queue then
+    for count in (100, 200):  # with dead letters left, and with none: it reads from an empty queue then
         reading = before.read()
         assert isinstance(reading, AsyncGenerator)
-        letters = [await anext(reading) for _ in range(count)]
+        all_dead = [await anext(reading) for _ in range(count)]
         with pytest.raises(BrokerError, match=r"another command is .*amqp://.*try again"):
             await _list(full)
-        await before.remove(letters)
-    with pytest.raises(BrokerError, match="another command"):  # it holds no letter, and the lock
+        await before.remove(all_dead)
+    with pytest.raises(BrokerError, match="another command"):  # it holds no dead letter, and the lock
         await _list(full)
     await before.disconnect()
     assert await _list(full) == []
@@ -155,15 +155,15 @@ async def test_dead_letters_are_read_though_the_node_of_their_last_reader_is_dow
     queue = f"{amqp_prefix}.dead"
     first = rabbit_cluster.nodes[0]
     rig = RabbitRig(first.url, amqp_prefix)
-    letters = _ALL[:100]
-    publishing = await rig.store_letters(letters)
+    all_dead = _ALL[:100]
+    publishing = await rig.store_letters(all_dead)
     leader = await asyncio.to_thread(rabbit_cluster.leader_of, queue)
     node = next(node for node in rabbit_cluster.nodes if node is not leader)
     await _begin(rig.dead_letters(url=node.url), 50)
     await asyncio.to_thread(node.kill)
     async with rig.dead_letters("timeout=10", url=leader.url) as end:
-        found = [letter async for letter in end.read()]
-        assert [letter.data for letter in found] == letters
+        found = [dead async for dead in end.read()]
+        assert [dead.data for dead in found] == all_dead
         await end.remove(found)
         assert await end.count() == 0
     await publishing.disconnect()
@@ -197,11 +197,11 @@ async def test_a_deleted_store_is_made_again_and_nothing_is_lost(rig: RabbitRig)
     first, second = await read(owner, 2)
     assert await owner.dead_letter([(first, b"lost with the queue")]) == []
     await rig.delete("dead")
-    letters = [(second, b"record")]
+    all_dead = [(second, b"record")]
     with pytest.raises(BrokerError, match="routed"):
-        await owner.dead_letter(letters)
+        await owner.dead_letter(all_dead)
     assert owner.held
-    assert await owner.dead_letter(letters) == []
+    assert await owner.dead_letter(all_dead) == []
     assert await _list(rig) == [b"record"]
 
 

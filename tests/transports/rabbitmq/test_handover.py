@@ -39,7 +39,7 @@ async def _hand_over(rig: RabbitRig, times: int = 1) -> None:
 
 
 async def _hand_over_one(rig: RabbitRig) -> None:
-    """Own the backlog and release it with its first message handed out, whether it is suspect or not."""
+    """Own the backlog and release it with its first message handed out, isolated or not."""
     owner, _ = await _owner(rig.consuming())
     await owner.release()
 
@@ -59,7 +59,7 @@ def _said(caplog: pytest.LogCaptureFixture, words: str) -> int:
     return sum(words in record.getMessage() for record in caplog.records)
 
 
-async def test_hand_overs_make_nobody_suspect(rig: RabbitRig) -> None:
+async def test_hand_overs_isolate_nobody(rig: RabbitRig) -> None:
     """Neither among many processes nor to and fro between a few."""
     await rig.publish(BACKLOG)
     await _hand_over(rig, 5)
@@ -83,7 +83,7 @@ async def test_what_is_still_on_its_way_at_a_hand_over_is_told_too(rig: RabbitRi
     assert not owner.isolated
 
 
-async def test_each_crash_between_hand_overs_counts_once_and_three_make_suspect(rig: RabbitRig) -> None:
+async def test_each_crash_between_hand_overs_counts_once_and_three_isolate(rig: RabbitRig) -> None:
     await rig.publish(BACKLOG)
     for crashes in (1, 2):
         await _hand_over(rig, 2)

@@ -76,7 +76,7 @@ def test_redelivered_by_count() -> None:
     assert [message.redelivered for message in inbox.take(3, 100)] == [False, False, True]
 
 
-def test_returns_that_are_known_to_be_harmless_make_nobody_suspect() -> None:
+def test_returns_that_are_known_to_be_harmless_isolate_nobody() -> None:
     """As this process has survived them, or others tell of them: no less than is known already."""
     memory = Memory()
     assert (memory.may_be_poison("a", 2), memory.may_be_poison("a", 3)) == (False, True)

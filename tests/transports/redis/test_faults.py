@@ -57,7 +57,7 @@ async def test_a_full_server_is_drained(own_redis: RedisRig, redis_server: Redis
     assert await partition.settle(found[:5]) == []
     assert await partition.dead_letter([(message, b"record") for message in found[5:8]]) == []
     await consumer.fleet()
-    assert len([letter async for letter in own_redis.dead_letters().read()]) == 3
+    assert len([dead async for dead in own_redis.dead_letters().read()]) == 3
     assert (await consumer.states())[0].backlog == 2
     # Its owner is killed while it is full: a successor takes over, and owners renew.
     await command(redis_server, "DEL", own_redis.key("lease"))

@@ -78,7 +78,7 @@ async def test_a_past_owner_that_knows_nothing_of_it_is_refused(rig: RedisRig) -
     assert partition.held
     assert names(await read(partition, 3)) == ["1", "2", "3"]
     assert await successor.backlog() == 3
-    assert await rig.letters() == []
+    assert await rig.all_dead() == []
 
 
 async def test_losing_a_lease_ends_a_read_under_way(rig: RedisRig) -> None:
@@ -109,9 +109,9 @@ async def test_many_messages_are_disposed_of_in_parts(rig: RedisRig) -> None:
     assert await partition.dead_letter([(message, b"why") for message in found[1_100:]]) == []
     await partition.release()
     async with rig.dead_letters() as dead:
-        letters = [letter async for letter in dead.read()]
-        assert [letter.data for letter in letters] == [b"why"] * 700
-        await dead.remove(letters)
+        all_dead = [one async for one in dead.read()]
+        assert [one.data for one in all_dead] == [b"why"] * 700
+        await dead.remove(all_dead)
     assert await rig.left() == {"{prefix}:partitions"}
 
 
@@ -139,7 +139,7 @@ async def test_care_is_for_what_was_handed_out(rig: RedisRig, caplog: pytest.Log
     assert "crashed" in caplog.text
     await rig.publish("345")
     assert await partition.settle([message, *await read(partition, 1)]) == []
-    assert not is_isolated(partition), "with nothing handed out, what was there is suspect"
+    assert not is_isolated(partition), "with nothing handed out, what was there is isolated"
     await partition.release()
     await rig.crash_often(3, 2)
     for _ in range(2):  # care outlasts clean ends

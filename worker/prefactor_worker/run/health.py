@@ -20,10 +20,10 @@ class Verdict(NamedTuple):
 
 
 class Health:
-    """Answers probes, from any thread; ``held`` returns how many operations the worker holds."""
+    """Answers probes, from any thread; ``prefetched`` returns how many operations the worker has."""
 
-    def __init__(self, held: Callable[[], int], meter: Meter) -> None:
-        self._held = held
+    def __init__(self, prefetched: Callable[[], int], meter: Meter) -> None:
+        self._prefetched = prefetched
         self._meter = meter
         self.ticked_at = time.monotonic()
         """When the event loop had its last turn."""
@@ -39,8 +39,8 @@ class Health:
         now = time.monotonic()
         if now - self.ticked_at > _FROZEN:
             return Verdict(good=False, words=f"the event loop has not run for {now - self.ticked_at:.0f} s")
-        held = self._held()
-        if not held:
+        prefetched = self._prefetched()
+        if not prefetched:
             return Verdict(good=True, words="nothing to do")
         if self.waiting_for is not None:
             return Verdict(good=True, words=f"waiting: {self.waiting_for}")
@@ -49,9 +49,10 @@ class Health:
         idle = now - self._meter.progressed_at
         if idle > _STALLED:
             return Verdict(
-                good=False, words=f"{held} operations are held, and nothing was done for {idle:.0f} s"
+                good=False,
+                words=f"{prefetched} operations are prefetched, and nothing was done for {idle:.0f} s",
             )
-        return Verdict(good=True, words=f"{held} operations are being worked on")
+        return Verdict(good=True, words=f"{prefetched} operations are being worked on")
 
     def ready(self) -> Verdict:
         """Say whether broker and API are both there and take what they are given."""

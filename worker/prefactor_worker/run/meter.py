@@ -79,8 +79,8 @@ class Meter:
         for operation in settled:
             if operation.timestamp.tzinfo is not None:
                 self.delivery_seconds.observe(max(0.0, (now - operation.timestamp).total_seconds()))
-        for letter in dead:
-            self.dead.labels(letter.item.type.value).inc()
+        for dead_letter in dead:
+            self.dead.labels(dead_letter.item.type.value).inc()
 
 
 class MeteredApi:

@@ -68,8 +68,10 @@ class Watch:
             "Partitions that no worker owns, by what the broker says; NaN while it is unavailable.",
         )
         self._unowned.set(math.nan)
-        held = gauge("prefactor_operations_prefetched", "Operations that this worker holds.")
-        held.set_function(lambda: executor.held)
+        prefetched = gauge(
+            "prefactor_operations_prefetched", "Operations that this worker has read and not disposed of."
+        )
+        prefetched.set_function(lambda: executor.prefetched)
         self._unavailable = gauge("prefactor_api_unavailable", "1 while the API is waited for.")
         self._refused = gauge("prefactor_api_token_refused", "1 while the API refuses the token.")
         self._paused = gauge("prefactor_api_paused_seconds", "For how long the API asks everybody to wait.")
@@ -90,8 +92,8 @@ class Watch:
         health.ticked_at = time.monotonic()
         self._unavailable.set(state.unavailable is not None)
         self._refused.set(state.token_refused)
-        self._paused.set(state.held)
-        health.paused = state.held
+        self._paused.set(state.paused)
+        health.paused = state.paused
         health.waiting_for = None
         if state.token_refused:
             health.waiting_for = "the API refuses the token; this worker stands aside"

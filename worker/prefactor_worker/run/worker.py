@@ -66,7 +66,7 @@ class Worker:
             outage=self.queue.consumer.outage,
         )
         self.executor, self.breaker = self.pipeline.executor, self.pipeline.breaker
-        self.health = Health(lambda: self.executor.held, self.meter)
+        self.health = Health(lambda: self.executor.prefetched, self.meter)
         self._watch = Watch(
             self.queue,
             self.executor,
@@ -79,7 +79,7 @@ class Worker:
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
-        """Ask it to stop: what is in flight is finished, the rest is given back."""
+        """Ask it to stop: what is in flight is finished, the rest is released."""
         self._stop.set()
 
     async def run(self) -> bool:
@@ -134,7 +134,7 @@ class Worker:
     async def _end(self) -> bool:
         """Finish what is in flight, give back the rest and every partition."""
         deadline = asyncio.get_running_loop().time() + self._settings.grace
-        held = self.executor.held
+        prefetched = self.executor.prefetched
         # A little of the grace period is for letting go of the partitions.
         await self.executor.stop(max(0.1, self._settings.grace * 0.8), drain=False)
         try:
@@ -145,12 +145,12 @@ class Worker:
             return False
         account = self.executor.account
         logger.info(
-            "stopped: %d received, %d settled, %d dead-lettered, %d given back (of %d held at the end)",
+            "stopped: %d received, %d settled, %d dead-lettered, %d released (of %d prefetched at the end)",
             account.received,
             account.settled,
             account.dead_lettered,
             account.released,
-            held,
+            prefetched,
         )
         return True
 
@@ -164,7 +164,9 @@ class Worker:
                 except BrokerError:
                     empty = 0
                     continue
-                empty = empty + 1 if left == 0 and self.executor.held == 0 and self.queue.size() == 0 else 0
+                empty = (
+                    empty + 1 if left == 0 and self.executor.prefetched == 0 and self.queue.size() == 0 else 0
+                )
             logger.info("everything is settled or dead-lettered")
         finally:
             self.stop()
