@@ -38,9 +38,14 @@ async def run_sender(role: str, url: str, seconds: float) -> tuple[dict[str, Any
 @pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.parametrize("role", ["agent", "worker"])
 async def test_memory_stays_flat_and_the_log_quiet(role: str, kind: str) -> None:
-    async with large_api(HOSTILE[kind]) as (api, url):
-        report, log = await run_sender(role, url, SECONDS)
-        connections = api.connections
+    async def meet(seconds: float) -> tuple[int, dict[str, Any], list[str]]:
+        async with large_api(HOSTILE[kind]) as (api, url):
+            report, log = await run_sender(role, url, seconds)
+            return api.connections, report, log
+
+    connections, report, log = await meet(SECONDS)
+    if connections < 2:  # a busy machine gets to no second request in that time
+        connections, report, log = await meet(10 * SECONDS)
     assert connections > 1
     assert report["delivered"] == 0
     assert report["grown_mib"] < MOST_MIB

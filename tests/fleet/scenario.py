@@ -160,7 +160,7 @@ async def printed(child: Child, *statuses: int) -> object:
     assert child.process.stdout is not None
     async with asyncio.timeout(300):
         output = await child.process.stdout.read()
-    status = await child.ended(10)
+    status = await child.ended(60)
     assert not statuses or status in statuses, child.log
     try:
         return json.loads(output)

@@ -21,7 +21,7 @@ from tests.support.watching import Probed, on_redis, probed_worker, set_faults
 from tests.worker.commands import RUN, command, open_queue
 
 README = Path(__file__).parents[2] / "worker" / "README.md"
-GRACE = 10.0
+GRACE = 50.0
 
 
 async def test_a_taken_port_is_one_line_and_status_2() -> None:
@@ -98,7 +98,7 @@ async def test_json_lines_hold_no_secrets(
         await asyncio.to_thread(server.kill)
         await until(lambda: "is unavailable" in worker.log.partition("the API is back")[2], 180)
         worker.signal(signal.SIGTERM)
-        assert await worker.ended(35) in {0, 1}
+        assert await worker.ended(120) in {0, 1}
         lines = [json.loads(line) for line in worker.log.splitlines()]
     assert len(lines) > 8
     for line in lines:
@@ -134,7 +134,7 @@ async def test_several_processes_run_and_stop_as_one(fleet: Fleet) -> None:
         await until(lambda: Probed(head, port).answers("/healthz", 200), 180)
         puts = await published(fleet, agent)
         await takes_effect(fleet, puts)
-        await stop(head, within=40)
+        await stop(head, within=120)
         assert head.log.count("stopped: ") == 2
         assert not any(map(is_alive, processes(head)))
     check(fleet, puts)
@@ -164,7 +164,7 @@ async def test_a_stop_before_anything_was_begun_is_a_good_end(fleet: Fleet) -> N
         worker = await fleet.worker()
         await until(partial(catches, worker.process.pid, signal.SIGTERM), 180, "it can be stopped")
         worker.signal(number)
-        assert await worker.ended(10) == 0, number
+        assert await worker.ended(60) == 0, number
         assert worker.log == "", f"{number!r}: it had not come as far as that"
 
 

@@ -209,7 +209,7 @@ async def test_agents_side_by_side_keep_apart(emulator: Emulator, queue: Recordi
 
         async def one(number: int) -> None:
             middleware = PrefactorMiddleware(client, agent_name=f"Shop {number}")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(180):
                 await agent_with(middleware).ainvoke(question())
             await middleware.close()
 
@@ -261,7 +261,7 @@ async def test_an_agent_whose_instance_is_terminated_stops_with_the_reason(
             """Have this very instance terminated, and work on until the agent has heard of it."""
             assert not event.is_set()
             await terminate(emulator, instance.id, reason="over budget")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(180):
                 while not event.is_set():
                     async with instance.span("work"):
                         await asyncio.sleep(0.02)

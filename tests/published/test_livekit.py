@@ -37,7 +37,7 @@ async def recorded(url: str, queue: RecordingQueue) -> AsyncIterator[PrefactorLi
     try:
         yield wrapper
     finally:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(180):
             await wrapper.close()
 
 
@@ -60,7 +60,7 @@ async def test_a_real_session_with_a_tool(
     session = session_with(calls("price_of", '{"article": "tea"}'), says(ANSWER))
     async with recorded(emulator.url, queue) as wrapper, session:
         await wrapper.start(session, ShopAgent())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(180):
             result: RunResult[None] = await session.run(user_input="What is tea?")
         result.expect.contains_message(role="assistant")
     assert {header for _, header in sent} == {both}
@@ -120,7 +120,7 @@ async def test_a_refused_token_is_raised_when_the_session_is_closed(tmp_path: Pa
         speak(session, "Is anybody there?")
         try:
             with pytest.raises(PrefactorTelemetryFailureError):
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(180):
                     await wrapper.close()
             assert not client._initialized
         finally:

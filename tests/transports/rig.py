@@ -152,7 +152,7 @@ async def own(end: ConsumingEnd, number: int = 0) -> Partition:
 async def read(partition: Partition, count: int) -> list[Message]:
     """Read until there are so many messages."""
     found: list[Message] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(180):
         while len(found) < count:
             found += await partition.read(count - len(found), PLENTY)
     return found
@@ -167,7 +167,7 @@ async def first(end: ConsumingEnd, count: int = 10) -> tuple[Partition, list[Mes
             pass
         return owner, messages
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(180):
         return await until(attempt, "messages")
 
 

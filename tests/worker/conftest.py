@@ -26,7 +26,7 @@ def redis_transport(redis_url: str, redis_prefix: str) -> str:
 async def rabbitmq_transport(amqp_url: str, amqp_prefix: str) -> AsyncIterator[str]:
     """A RabbitMQ without anything of ours."""
     yield f"{amqp_url}?prefix={amqp_prefix}&partitions={PARTITIONS}"
-    async with asyncio.timeout(30), aiormq.connect(amqp_url) as connection:
+    async with asyncio.timeout(180), aiormq.connect(amqp_url) as connection:
         channel = await connection.channel()
         for name in ("partitions", "dead", "workers", *map(str, range(PARTITIONS))):
             await channel.queue_delete(f"{amqp_prefix}.{name}")

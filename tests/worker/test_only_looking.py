@@ -74,7 +74,7 @@ async def test_a_rabbitmq_stays_as_it_is(rabbit_server: RabbitServer, vhost: str
         await dead_letter(queue, life("dead"))
     async with open_queue(url) as queue:
         await publish(queue, life("waiting"))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         before = unused
         while sum(int(line.split("\t")[1]) for line in before["queues"]) != 10:  # it counts every few seconds
             before = await asyncio.to_thread(_everything_in, rabbit_server, vhost)
