@@ -33,10 +33,12 @@ OPERATIONS = INSTANCES * (3 + 2 * SPANS)
 BEGUN_SECONDS = 1.0
 """For what a worker does once it owns its partitions: it begins operations."""
 LEASE_SECONDS = 1.0
-DRAIN_SECONDS = 200.0 if FULL else 60.0
+DRAIN_SECONDS = 300.0
 """Generous: isolated partitions are handled one operation at a time."""
 UNAVAILABLE = "error:status=503"
-"""The API answers nothing else, so that no outage of the broker ends with progress."""
+"""The API takes no write, so that no outage of the broker ends with progress."""
+PATIENT = ("--max-retries", "100")
+"""It answers pings, so that failures of an isolated operation count as its own: that is not meant here."""
 
 Outage = Callable[[Probed], Awaitable[None]]
 
@@ -76,7 +78,7 @@ async def killed_in_the_outage(fleet: Fleet, outages: int) -> None:
     """Have workers killed at an API that answers 503, each of them once it has begun operations."""
     await set_faults(fleet.emulator, UNAVAILABLE)
     for _ in range(outages):
-        worker = await probed_worker(fleet)
+        worker = await probed_worker(fleet, *PATIENT)
         (before,) = await fault_hits(fleet.emulator)
         await has_begun(fleet, worker)
         await until(partial(asked_again, fleet, before), 180, "it asks the API")
@@ -120,7 +122,7 @@ async def survives(fleet: Fleet, outage: Outage, outages: int = OUTAGES) -> None
     """Have one worker meet an outage over and over, at an API that is unavailable too; then all is well."""
     await publish(fleet)
     await set_faults(fleet.emulator, UNAVAILABLE)
-    worker = await probed_worker(fleet)
+    worker = await probed_worker(fleet, *PATIENT)
     for _ in range(outages):
         await has_begun(fleet, worker)
         await outage(worker)
