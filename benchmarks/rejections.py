@@ -152,7 +152,7 @@ class Result:
         rate: Their operations a second.
         requests: All writes, in bulk or single.
         per_bad: Requests that the API answered for a bad instance, on average; and the most for one.
-        letters: Dead letters by reason.
+        all_dead: Dead letters by reason.
         drained: Whether nothing waited in the end.
     """
 

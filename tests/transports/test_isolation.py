@@ -87,7 +87,7 @@ async def test_attempts_of_owners_that_crashed_stand_whoever_withdraws(rig: AnyR
     assert await owner.attempts(message) == MAX_ATTEMPTS + 2
 
 
-async def test_isolation_ends_with_the_last_suspect_however_often_owners_end_cleanly(rig: AnyRig) -> None:
+async def test_isolation_ends_with_the_last_that_may_be_poison_however_often_owners_end(rig: AnyRig) -> None:
     await rig.publish("abc")
     await rig.crash_often(3, 3)
     for _ in range(2):

@@ -91,7 +91,7 @@ def test_returns_that_are_known_to_be_harmless_isolate_nobody() -> None:
     assert memory.may_be_poison("a", 3)
 
 
-def test_suspects_of_whom_more_is_known_are_cleared() -> None:
+def test_what_may_be_poison_is_cleared_by_what_more_is_known() -> None:
     memory = Memory()
     inbox = Inbox(memory)
     _add(inbox, 1, 2, count=3)
@@ -118,7 +118,7 @@ def test_the_last_that_an_owner_had_before_is_known() -> None:
     assert not inbox.ends_returned([fresh])
 
 
-def test_with_a_suspect_here_one_at_a_time_is_handed_out() -> None:
+def test_with_what_may_be_poison_here_one_at_a_time_is_handed_out() -> None:
     inbox = _inbox(1, 2)
     (first,) = inbox.take(1, 100)
     _add(inbox, 3, count=3)
