@@ -33,7 +33,7 @@ print(queue.broker.name)
 def run(*command: str, cwd: Path | None = None) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=200, check=False, cwd=cwd, env=environment
+        command, capture_output=True, text=True, timeout=500, check=False, cwd=cwd, env=environment
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

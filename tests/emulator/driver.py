@@ -95,7 +95,7 @@ class Api(httpx.Client):
         super().__init__(
             base_url=f"{url}/api/v1/",
             headers={"Authorization": f"Bearer {token or new_id()}"},
-            timeout=20,
+            timeout=60,
         )
 
     def write(

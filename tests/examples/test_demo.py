@@ -74,7 +74,7 @@ def running(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     assert [path.name for path in cwd.glob("prefactor-demo-*")] == [], "temporary files are gone"
 
 
@@ -106,9 +106,9 @@ def test_in_process(folder: Path) -> None:
     with running("-q", PURR, "--json", "--keep", cwd=folder) as process:
         assert process.stderr is not None
         url = process.stderr.readline().split(" until ")[0].split()[-1]
-        assert "Document reader" in httpx.get(url, timeout=20).text, "the page is kept"
+        assert "Document reader" in httpx.get(url, timeout=60).text, "the page is kept"
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=90)
+        output, _ = process.communicate(timeout=180)
     assert process.returncode == 0
     found: dict[str, Any] = json.loads(output)
     assert [(each["question"], each["sentences"][0]) for each in found["answers"]] == [
@@ -186,7 +186,7 @@ async def test_every_end_leaves_nothing_behind(
             process.send_signal(stop)
             await until(lambda: all(map(has_been_told_to_end, workers)))
         os.kill(processes(folder, victim)[0], stop)
-        _, errors = process.communicate(timeout=90)
+        _, errors = process.communicate(timeout=180)
     told = r"scripts/demo: (agents|worker) \d ended by SIGKILL: .*\n" if stop is signal.SIGKILL else ""
     assert process.returncode == status
     assert re.fullmatch(told, errors), errors

@@ -21,7 +21,7 @@ assert (prefactor_core.__file__ or "").startswith(sys.prefix), prefactor_core.__
 
 def run(*command: str, status: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=110, check=False, env=os.environ | variables
+        command, capture_output=True, text=True, timeout=500, check=False, env=os.environ | variables
     )
     assert done.returncode == status, (command, done.stderr)
     return done

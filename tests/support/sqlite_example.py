@@ -71,7 +71,7 @@ def outcomes(home: Path, tests: str, names: Sequence[str]) -> dict[str, tuple[st
         [sys.executable, "-m", "pytest", *options, *chosen, str(module)],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=500,
         check=False,
         cwd=home,
         env={**os.environ, "PYTHONPATH": str(home), "COLUMNS": "1000"},

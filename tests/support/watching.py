@@ -32,7 +32,7 @@ class Probed:
 
     async def ask(self, path: str) -> tuple[int, str]:
         """Return status and text of a path; 0 while nobody listens there yet."""
-        async with httpx.AsyncClient(base_url=self._base, timeout=5, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=self._base, timeout=60, trust_env=False) as client:
             try:
                 reply = await client.get(path)
             except httpx.TransportError as error:
@@ -96,12 +96,12 @@ async def dead_letters(fleet: Fleet) -> list[StoredDeadLetter]:
 async def set_faults(emulator: Emulator, *faults: str, seed: int = 1) -> None:
     """Have the emulator misbehave from now on, in place of what it did before."""
     body: dict[str, Any] = {"faults": list(faults), "seed": seed}
-    async with httpx.AsyncClient(base_url=emulator.url, timeout=10, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=emulator.url, timeout=60, trust_env=False) as client:
         (await client.post("/emulator/faults", json=body)).raise_for_status()
 
 
 async def fault_hits(emulator: Emulator) -> list[int]:
     """Return how often each of the emulator's faults has struck."""
-    async with httpx.AsyncClient(base_url=emulator.url, timeout=10, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=emulator.url, timeout=60, trust_env=False) as client:
         found: list[int] = (await client.get("/emulator/faults")).raise_for_status().json()["hits"]
         return found

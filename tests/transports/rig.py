@@ -105,7 +105,7 @@ class Rig(ABC, Generic[B]):
             await end.disconnect()
 
 
-async def until(check: Callable[[], Awaitable[T | None]], what: str, seconds: float = 20.0) -> T:
+async def until(check: Callable[[], Awaitable[T | None]], what: str, seconds: float = 180.0) -> T:
     """Ask again and again until the answer is true; a broker that is unavailable is no answer."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + seconds
@@ -121,7 +121,7 @@ async def until(check: Callable[[], Awaitable[T | None]], what: str, seconds: fl
         await asyncio.sleep(0.02)
 
 
-async def eventually(condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+async def eventually(condition: Callable[[], object], what: str, seconds: float = 180.0) -> None:
     """Ask again and again until a condition that nobody has to wait for is true."""
 
     async def check() -> bool:
@@ -130,7 +130,7 @@ async def eventually(condition: Callable[[], object], what: str, seconds: float 
     await until(check, what, seconds)
 
 
-async def persistently(call: Callable[[], Awaitable[object]], seconds: float = 30.0) -> int:
+async def persistently(call: Callable[[], Awaitable[object]], seconds: float = 180.0) -> int:
     """Repeat what fails with ``BrokerError`` until it works; return how often it failed."""
     failures = -1
 

@@ -25,7 +25,7 @@ class Epmd(Server):
         env = {name: value for name, value in os.environ.items() if not name.startswith("ERL_EPMD_")}
         self.spawn([program, "-port", str(self.port), "-address", "127.0.0.1"], env)
 
-    def wait_ready(self, seconds: float = 60.0) -> None:
+    def wait_ready(self, seconds: float = 180.0) -> None:
         """Wait until it accepts connections."""
         wait_until(
             self._accepts, f"an epmd at port {self.port}", seconds=seconds, pause=0.02, details=self.tail

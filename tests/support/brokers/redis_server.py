@@ -80,7 +80,7 @@ class RedisServer(Server):
             self._configured = True
         self.spawn([program, str(config), *self._arguments()])
 
-    def wait_ready(self, seconds: float = 60.0) -> None:
+    def wait_ready(self, seconds: float = 180.0) -> None:
         """Wait until it has loaded its data and answers."""
         wait_for_redis("127.0.0.1", self.port, seconds=seconds, process=self)
 

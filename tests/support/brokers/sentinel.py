@@ -25,7 +25,7 @@ class _Sentinel(RedisServer):
             f"sentinel parallel-syncs {_NAME} 1",
         )
 
-    def wait_ready(self, seconds: float = 60.0) -> None:
+    def wait_ready(self, seconds: float = 180.0) -> None:
         super().wait_ready(seconds)
         # It looks at the others every 10 s and gives a master that came back 8 s before it demotes it.
         # Redis before 7.0 cannot be told otherwise, and is as slow as that.
