@@ -75,7 +75,7 @@ async def cut_off(rig: RedisRig, proxy: Proxy) -> Partition:
     """Cut the owner behind the proxy off, and succeed it."""
     proxy.refuse()
     await proxy.reset()
-    return await own(rig.consuming(OPTIONS))
+    return await own(rig.consuming("lease=30"))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ async def test_outages_of_the_server_longer_than_a_lease_are_nobodys_crash(
 
 async def test_outages_of_a_worker_are_not_held_against_what_it_handled(own_redis: RedisRig) -> None:
     await own_redis.publish("1")
-    successor = own_redis.consuming(OPTIONS)
+    successor = own_redis.consuming("lease=30")
     async with child(own_redis, lease=1) as worker:
         for number in range(OUTAGES):
             assert await says(worker, "begun"), f"dead-lettered after {number} outages"

@@ -42,7 +42,7 @@ async def test_no_cancellation_is_swallowed(rig: RedisRig) -> None:
 
 
 async def test_a_full_server_is_drained(own_redis: RedisRig, redis_server: RedisServer) -> None:
-    publisher, consumer = own_redis.publishing(), own_redis.consuming("lease=1")
+    publisher, consumer = own_redis.publishing(), own_redis.consuming("lease=30")
     await publisher.partitions()
     await publisher.publish(0, [b"%d" % number for number in range(10)])
     partition = await own(consumer)
@@ -61,8 +61,8 @@ async def test_a_full_server_is_drained(own_redis: RedisRig, redis_server: Redis
     assert (await consumer.states())[0].backlog == 2
     # Its owner is killed while it is full: a successor takes over, and owners renew.
     await command(redis_server, "DEL", own_redis.key("lease"))
-    successor = await own(own_redis.consuming("lease=1"))
-    until = asyncio.get_running_loop().time() + 1.5
+    successor = await own(own_redis.consuming("lease=3"))
+    until = asyncio.get_running_loop().time() + 4
     await eventually(lambda: asyncio.get_running_loop().time() > until, "more than a lease is over")
     assert successor.held
     assert await successor.settle(await read(successor, 2)) == []
@@ -73,7 +73,7 @@ async def test_a_full_server_is_drained(own_redis: RedisRig, redis_server: Redis
 
 
 async def test_an_emptied_server_is_noticed_loudly(own_redis: RedisRig, redis_server: RedisServer) -> None:
-    publisher, consumer = own_redis.publishing("partitions=3"), own_redis.consuming("lease=2")
+    publisher, consumer = own_redis.publishing("partitions=3"), own_redis.consuming("lease=6")
     await publisher.partitions()
     await consumer.partitions()
     await publisher.publish(0, [b"1", b"2"])

@@ -82,7 +82,7 @@ async def test_a_user_without_channels(
     redis_server.command("ACL", "SETUSER", "some", "on", ">pw", "~*", "+@all", "resetchannels")
     url = redis_server.url.replace("redis://", "redis://some:pw@")
     await own_redis.publishing(url=url).publish(0, [b"1"])
-    owner, successor = (own_redis.consuming("lease=1", url=url) for _ in range(2))
+    owner, successor = (own_redis.consuming("lease=30", url=url) for _ in range(2))
     await owner.partitions()
     await own(owner, 1)
     await read(await own(owner), 1)
