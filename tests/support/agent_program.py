@@ -103,7 +103,7 @@ async def _main(options: argparse.Namespace) -> None:
         buffer_operations=options.buffer,
         close_timeout=options.close_timeout,
     )
-    with Path(options.puts).open("w") as puts:  # noqa: ASYNC230 -- a line is buffered, like any agent's log
+    with Path(options.puts).open("w", buffering=1) as puts:  # noqa: ASYNC230 -- whole lines at once: others read it
         made = create_queue(options.url, config)
         assert isinstance(made, BrokerQueue)
         queue = RecordingBrokerQueue(made, BufferBounds(options.buffer, config.buffer_bytes), puts)
