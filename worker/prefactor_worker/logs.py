@@ -5,11 +5,15 @@ import logging
 import sys
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from types import TracebackType
+from typing import TypeAlias
 
 from prefactor_core.texts import one_line
 
 _LOGGERS = ("prefactor_worker", "prefactor_core", "prefactor_redis", "prefactor_rabbitmq")
+_ExceptionInfo: TypeAlias = (
+    tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+)
 
 
 class LogFormat(StrEnum):
@@ -32,7 +36,7 @@ class LineFormatter(logging.Formatter):
         """Return the line."""
         return one_line(super().formatMessage(record))
 
-    def formatException(self, ei: Any) -> str:  # noqa: N802 -- the library's name
+    def formatException(self, ei: _ExceptionInfo) -> str:  # noqa: N802 -- the library's name
         """Return the lines of a traceback."""
         return "\n".join(f"  {one_line(line)}" for line in super().formatException(ei).splitlines())
 
