@@ -87,6 +87,10 @@ class Worker:
 
         Returns:
             Whether it ended within its grace period with nothing but what the broker still holds.
+
+        Raises:
+            ExceptionGroup: Something beside the executor failed unexpectedly. What was in flight is finished,
+                and the rest released.
         """
         logger.info(
             "worker %d takes from %s and posts to %s, %d requests at a time",
@@ -99,20 +103,21 @@ class Worker:
             host, port = self._settings.metrics_host, self._settings.metrics_port
             with serving(host, port, self.registry, self.health) if port else nullcontext():
                 self.executor.start()
-                beside = [
-                    asyncio.create_task(self._watch.run(), name="watch"),
-                    asyncio.create_task(self.breaker.check(), name="check-token"),
-                    asyncio.create_task(self._keep_aside(), name="aside"),
-                ]
-                if self._settings.drain:
-                    beside.append(asyncio.create_task(self._stop_once_drained(), name="drain"))
-                try:
-                    await self._stop.wait()
-                    return await self._end()
-                finally:
-                    for task in beside:
-                        task.cancel()
-                    await asyncio.gather(*beside, return_exceptions=True)
+                async with asyncio.TaskGroup() as group:
+                    beside = [
+                        group.create_task(self._watch.run(), name="watch"),
+                        group.create_task(self.breaker.check(), name="check-token"),
+                        group.create_task(self._keep_aside(), name="aside"),
+                    ]
+                    if self._settings.drain:
+                        beside.append(group.create_task(self._stop_once_drained(), name="drain"))
+                    try:
+                        await self._stop.wait()
+                    finally:
+                        released = await self._end()
+                        for task in beside:
+                            task.cancel()
+                return released
         finally:
             await self.pipeline.http.close()
 
@@ -156,20 +161,17 @@ class Worker:
 
     async def _stop_once_drained(self) -> None:
         empty = 0
-        try:
-            while empty < 2:  # one look may fall between two of the broker's own steps
-                await asyncio.sleep(_LOOK)
-                try:
-                    left = await self.queue.depth()
-                except BrokerError:
-                    empty = 0
-                    continue
-                empty = (
-                    empty + 1 if left == 0 and self.executor.prefetched == 0 and self.queue.size() == 0 else 0
-                )
-            logger.info("everything is settled or dead-lettered")
-        finally:
-            self.stop()
+        while empty < 2:  # one look may fall between two of the broker's own steps
+            await asyncio.sleep(_LOOK)
+            try:
+                left = await self.queue.depth()
+            except BrokerError:
+                empty = 0
+                continue
+            done = left == self.executor.prefetched == self.queue.size() == 0
+            empty = empty + 1 if done else 0
+        logger.info("everything is settled or dead-lettered")
+        self.stop()
 
 
 def broker_queue(url: str) -> BrokerQueue:
