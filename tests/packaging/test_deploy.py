@@ -20,8 +20,8 @@ from prefactor_worker.run.health import Health
 from prefactor_worker.run.meter import Meter
 from prefactor_worker.run.server import serving
 from prefactor_worker.run.settings import RunSettings
-from prefactor_worker.run.token import FixedToken
 from prefactor_worker.run.worker import Worker
+from prefactor_worker.token import FixedToken
 
 PROJECT = Path(__file__).parents[2]
 WORKER = PROJECT / "worker"

@@ -96,7 +96,7 @@ def test_a_good_record_is_shown_as_it_is() -> None:
         "an-id",
         "create_span",
         "instance i, partition 3",
-        "why (tried 2 times)",
+        "why (2 attempts)",
         "sdk@1",
         '"a": 1',
     ):
@@ -118,9 +118,9 @@ def test_every_time_of_the_calendar_can_be_told() -> None:
 
 def test_how_often_it_was_tried() -> None:
     for attempts, listed, row in (
-        (0, "(never tried)", "0, it was never tried"),
-        (1, "(tried once)", "1"),
-        (2, "(tried 2 times)", "2"),
+        (0, "(never sent)", "0, it was never sent"),
+        (1, "(1 attempt)", "1"),
+        (2, "(2 attempts)", "2"),
     ):
         found = StoredDeadLetter.of(ENVELOPE, 3, "why", attempts, None)
         assert f"why {listed}" in "\n".join(line.plain for line in summary_lines(found))

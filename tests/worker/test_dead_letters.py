@@ -232,7 +232,7 @@ async def test_hostile_messages_are_listed_shown_and_purged(transport_url: str) 
         assert (shown.status, shown.errors) == (0, "")
         assert one in shown.output
         assert all(character.isprintable() or character == "\n" for character in shown.output)
-        assert "it was never tried" in shown.output
+        assert "it was never sent" in shown.output
     done = await _letters(transport_url, "replay", "--all", "--wait", "0", "--json")
     assert (done.status, done.document["replayed"], done.document["unreadable"]) == (1, 1, 4)
     assert "Traceback" not in done.errors

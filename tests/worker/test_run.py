@@ -3,10 +3,10 @@
 import pytest
 
 from prefactor_core.broker.queue import BrokerQueue
-from prefactor_worker.run import worker as module
+from prefactor_worker import broker as module
 from prefactor_worker.run.settings import RunSettings
-from prefactor_worker.run.token import FixedToken
 from prefactor_worker.run.worker import Worker
+from prefactor_worker.token import FixedToken
 from tests.engine.setups import queue_on
 from tests.support.fake_broker import FakeBroker
 from tests.support.ports import free_port

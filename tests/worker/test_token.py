@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prefactor_worker.run.token import FileToken
+from prefactor_worker.token import FileToken
 
 
 def _write(file: Path) -> None:

@@ -1,1 +1,1 @@
-"""The command line beside the SDK: what runs delivery, and what looks after it."""
+"""The command ``prefactor-worker``: runs workers, and inspects a fleet."""

@@ -1,7 +1,6 @@
 """`prefactor-worker check`."""
 
 import asyncio
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -11,6 +10,8 @@ from rich.text import Text
 
 from prefactor_core.broker.options import asked_partitions
 from prefactor_core.config import DEFAULT_API_URL
+from prefactor_core.texts import one_line
+from prefactor_worker.broker import broker_queue
 from prefactor_worker.operate.check_api import check_api, plain_url
 from prefactor_worker.operate.check_broker import (
     DEFAULT_MAX_AGE,
@@ -20,10 +21,8 @@ from prefactor_worker.operate.check_broker import (
 )
 from prefactor_worker.operate.common import command, write_json
 from prefactor_worker.operate.findings import Level, is_well
-from prefactor_worker.operate.words import safe
-from prefactor_worker.options import ApiUrlIfAny, AsJson, TransportIfAny
-from prefactor_worker.run.token import TOKEN_VARIABLE, TokenError, find_token
-from prefactor_worker.run.worker import broker_queue
+from prefactor_worker.options import ApiTokenFile, ApiUrlIfAny, AsJson, TransportIfAny
+from prefactor_worker.token import TokenError, find_token
 
 _STYLES: Final = {
     Level.OK: "green",
@@ -39,14 +38,7 @@ async def check(
     *,
     transport: TransportIfAny = None,
     api_url: ApiUrlIfAny = None,
-    api_token_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="PREFACTOR_API_TOKEN_FILE",
-            metavar="FILE",
-            help=f"The API's token. Else {TOKEN_VARIABLE} is taken.",
-        ),
-    ] = None,
+    api_token_file: ApiTokenFile = None,
     strict: Annotated[
         bool,
         typer.Option("--strict", help="For monitors: no worker, or a backlog too old or long, is a problem."),
@@ -120,6 +112,6 @@ async def check(
         for finding in findings:
             line = Text(f"{finding.about:<7}")
             line.append(f"{finding.level.value:<{_WIDTH}}", style=_STYLES[finding.level])
-            line.append(f"  {safe(finding.text)}")
+            line.append(f"  {one_line(finding.text)}")
             console.print(line)
     return 0 if is_well(findings) else 1

@@ -10,10 +10,10 @@ from prefactor_core.api.http import HttpApi
 from prefactor_core.api.replies import Reply
 from prefactor_core.client import CORE_SDK_HEADER_ENTRY
 from prefactor_core.config import HttpClientConfig
+from prefactor_core.texts import one_line
 from prefactor_worker.operate.findings import Finding, Findings, Level
-from prefactor_worker.operate.words import safe
 from prefactor_worker.options import API_URL_VARIABLE
-from prefactor_worker.run.token import TOKEN_VARIABLE
+from prefactor_worker.token import TOKEN_VARIABLE
 
 _CONNECT_SECONDS: Final = 5.0
 _REQUEST_SECONDS: Final = 15.0
@@ -34,7 +34,7 @@ async def check_api(url: str | None, token: str | None, token_problem: str | Non
     Where a token was named and there is none, ``token_problem`` says why.
 
     Raises:
-        ValidationError: The URL is none.
+        ValidationError: The URL is malformed.
     """
     findings = Findings("API")
     if url is None:
@@ -114,13 +114,13 @@ def _judge_api(findings: Findings, url: str, reply: Reply, token: str | None) ->
 def _spoken(reply: Reply, token: str | None) -> str:
     """Return the reply in the API's own words, which may quote the token: not here."""
     detail = reply.detail if token is None else reply.detail.replace(token, "***")
-    return safe(detail).rstrip(". ")
+    return one_line(detail).rstrip(". ")
 
 
 async def _unreachable(url: str, reply: Reply) -> str:
     """Say why no reply came."""
     parts = urlsplit(url)
-    where, reason = plain_url(url), safe(reply.failure or "no reply")
+    where, reason = plain_url(url), one_line(reply.failure or "no reply")
     host = parts.hostname or ""
     if reply.reached:
         return (
@@ -135,7 +135,9 @@ async def _unreachable(url: str, reply: Reply) -> str:
             "of an authority that is trusted here?"
         )
     if not await _has_address(host):
-        return f"the name {safe(host)} cannot be resolved: is it spelt right, and does the DNS here know it?"
+        return (
+            f"the name {one_line(host)} cannot be resolved: is it spelt right, and does the DNS here know it?"
+        )
     return f"{where} cannot be reached ({reason}): is it running? Are host and port right?"
 
 

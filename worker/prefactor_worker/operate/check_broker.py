@@ -7,11 +7,11 @@ from typing import Final
 from prefactor_core.broker.driver import Broker
 from prefactor_core.broker.options import DEFAULT_PARTITIONS
 from prefactor_core.exceptions import BrokerError
+from prefactor_worker.broker import disagreement
 from prefactor_worker.operate.findings import Finding, Findings, Level, is_well
-from prefactor_worker.operate.look import Look, Observer
+from prefactor_worker.operate.look import FleetReader, Look
 from prefactor_worker.operate.words import count, duration
 from prefactor_worker.options import TRANSPORT_VARIABLE
-from prefactor_worker.run.watch import disagreement
 
 _ONLY_WARNINGS: Final = ("appendonly is no", "its settings cannot be checked", "is missing, with what")
 """Words of what a broker finds wrong with itself under which a fleet works: some live with it on purpose."""
@@ -61,8 +61,8 @@ async def check_broker(broker: Broker | None, asked: int | None, limits: Limits 
         rest = "the rest of its settings" if problems else "its settings"
         findings.ok(f"its version, {rest} and this user's permissions are as they have to be")
     try:
-        async with aclosing(Observer(broker)) as observer:
-            look = await observer.look()
+        async with aclosing(FleetReader(broker)) as reader:
+            look = await reader.look()
         _add_use(findings, look, asked)
         if limits is not None:
             judge(findings, look, limits)

@@ -7,7 +7,8 @@ from pydantic_core import from_json
 from rich.text import Text
 
 from prefactor_core.broker.dead_letters import Replay, StoredDeadLetter, envelope_fields
-from prefactor_worker.operate.words import count, moment, safe, safe_json
+from prefactor_core.texts import one_line
+from prefactor_worker.operate.words import count, moment, safe_json
 
 _UNREADABLE: Final = "cannot be read by this release"
 _INDENT: Final = "    "
@@ -16,28 +17,28 @@ _LONGEST_REASON: Final = 500
 """Characters of a reason in a list; ``show`` has all of it."""
 
 
-def summary(record: StoredDeadLetter) -> dict[str, Any]:
+def summary(dead_letter: StoredDeadLetter) -> dict[str, Any]:
     """Return what may be shown unasked: no payload, and no reply, which may quote one."""
-    envelope = record.read()
+    envelope = dead_letter.read()
     operation = None if envelope is None else envelope.operation
     return {
-        "id": record.id,
+        "id": dead_letter.id,
         "readable": envelope is not None,
         "type": None if operation is None else operation.type.value,
         "instance": None if operation is None else operation.instance_id,
-        "partition": record.partition,
-        "at": record.at.isoformat() if record.known else None,
-        "attempts": record.attempts if record.known else None,
-        "reason": record.reason,
+        "partition": dead_letter.partition,
+        "at": dead_letter.at.isoformat() if dead_letter.known else None,
+        "attempts": dead_letter.attempts if dead_letter.known else None,
+        "reason": dead_letter.reason,
     }
 
 
-def whole(record: StoredDeadLetter) -> dict[str, Any]:
+def whole(dead_letter: StoredDeadLetter) -> dict[str, Any]:
     """Return all there is, the payload too."""
-    found = summary(record) | {"reply": record.reply}
-    envelope = record.read()
+    found = summary(dead_letter) | {"reply": dead_letter.reply}
+    envelope = dead_letter.read()
     if envelope is None:
-        return found | envelope_fields(record.envelope)
+        return found | envelope_fields(dead_letter.envelope)
     operation = envelope.operation
     return found | {
         "sequence": envelope.sequence,
@@ -45,28 +46,28 @@ def whole(record: StoredDeadLetter) -> dict[str, Any]:
         "created_at": operation.timestamp.isoformat(),
         "sdk": envelope.sdk_header,
         "replayed": envelope.replayed,
-        "body": from_json(record.envelope)["body"],
+        "body": from_json(dead_letter.envelope)["body"],
     }
 
 
-def summary_lines(record: StoredDeadLetter) -> Iterator[Text]:
+def summary_lines(dead_letter: StoredDeadLetter) -> Iterator[Text]:
     """Yield a few lines about a dead letter; they are not to be wrapped, since ids are copied from them."""
-    fields = summary(record)
-    line = Text(safe(fields["id"]), style="bold")
+    fields = summary(dead_letter)
+    line = Text(one_line(fields["id"]), style="bold")
     line.append(f"  {fields['type'] or _UNREADABLE}", style="cyan")
-    line.append(f"  {_when(record)}", style="dim")
+    line.append(f"  {_when(dead_letter)}", style="dim")
     yield line
     if fields["instance"]:
-        yield Text(f"{_INDENT}instance {safe(fields['instance'])}, partition {fields['partition']}")
+        yield Text(f"{_INDENT}instance {one_line(fields['instance'])}, partition {fields['partition']}")
     else:
         yield Text(f"{_INDENT}partition {fields['partition']}")
-    tried = f" ({_tried(record.attempts)})" if record.known else ""
-    yield Text(f"{_INDENT}{safe(record.reason[:_LONGEST_REASON])}{tried}")
+    attempts = f" ({_attempts(dead_letter.attempts)})" if dead_letter.known else ""
+    yield Text(f"{_INDENT}{one_line(dead_letter.reason[:_LONGEST_REASON])}{attempts}")
 
 
-def whole_lines(record: StoredDeadLetter) -> Iterator[Text]:
+def whole_lines(dead_letter: StoredDeadLetter) -> Iterator[Text]:
     """Yield everything about a dead letter."""
-    fields, envelope = whole(record), record.read()
+    fields, envelope = whole(dead_letter), dead_letter.read()
     rows = {
         "operation": fields["id"],
         "type": fields["type"] or _UNREADABLE,
@@ -74,9 +75,9 @@ def whole_lines(record: StoredDeadLetter) -> Iterator[Text]:
         "sequence": fields.get("sequence"),
         "partition": fields["partition"],
         "made": None if envelope is None else moment(envelope.operation.timestamp),
-        "dead since": _when(record),
+        "dead since": _when(dead_letter),
         "reason": fields["reason"],
-        "attempts": "0, it was never tried" if fields["attempts"] == 0 else fields["attempts"],
+        "attempts": "0, it was never sent" if fields["attempts"] == 0 else fields["attempts"],
         "API's reply": fields["reply"] or "none",
         "key": fields.get("key"),
         "SDK": fields.get("sdk"),
@@ -85,7 +86,7 @@ def whole_lines(record: StoredDeadLetter) -> Iterator[Text]:
     for name, value in rows.items():
         if value is not None and value != "":
             line = Text(f"{name:<12}", style="dim")
-            line.append(safe(str(value)), style="default")
+            line.append(one_line(str(value)), style="default")
             yield line
     yield Text()
     if "body" in fields:
@@ -94,17 +95,15 @@ def whole_lines(record: StoredDeadLetter) -> Iterator[Text]:
     else:
         yield Text("envelope, as it is", style="dim")
         text = fields["envelope"] if "envelope" in fields else fields["envelope_base64"]
-        yield Text(safe(text) or "(it is empty)")
+        yield Text(one_line(text) or "(it is empty)")
 
 
-def _tried(attempts: int) -> str:
-    if attempts == 0:
-        return "never tried"
-    return "tried once" if attempts == 1 else f"tried {attempts:,} times"
+def _attempts(attempts: int) -> str:
+    return count(attempts, "attempt") if attempts else "never sent"
 
 
-def _when(record: StoredDeadLetter) -> str:
-    return moment(record.at) if record.known else "at an unknown time"
+def _when(dead_letter: StoredDeadLetter) -> str:
+    return moment(dead_letter.at) if dead_letter.known else "at an unknown time"
 
 
 def replay_json(replay: Replay, *, known: bool) -> dict[str, Any]:
@@ -140,7 +139,7 @@ def replay_lines(replay: Replay, wait: float, *, known: bool) -> Iterator[str]:
         outcome = f": {replay.delivered:,} delivered, {replay.kept_count:,} kept{pending}"
     yield f"{count(replay.replayed, DEAD_LETTER)} replayed{outcome}."
     for reason, ids in replay.kept.items():
-        yield f"  {len(ids):,} kept: {safe(reason)}; for example {safe(ids[0])}"
+        yield f"  {len(ids):,} kept: {one_line(reason)}; for example {one_line(ids[0])}"
     if known and replay.pending:
         yield f"  {replay.pending:,} wait at the broker for a worker: no news for {wait:g} s"
     if not known and wait > 0 and replay.replayed:
@@ -148,5 +147,5 @@ def replay_lines(replay: Replay, wait: float, *, known: bool) -> Iterator[str]:
     if replay.gone:
         yield (
             f"  {len(replay.gone):,} gone by then, replayed or purged by somebody else; "
-            f"for example {safe(replay.gone[0])}"
+            f"for example {one_line(replay.gone[0])}"
         )

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 
 from prefactor_core.broker.dead_letters import DeadLetters, Replay, Selection
+from prefactor_core.texts import one_line
+from prefactor_worker.broker import broker_queue
 from prefactor_worker.operate.common import command, warn, write_json
 from prefactor_worker.operate.dead_letter_view import (
     DEAD_LETTER,
@@ -19,9 +21,8 @@ from prefactor_worker.operate.dead_letter_view import (
     whole,
     whole_lines,
 )
-from prefactor_worker.operate.words import count, safe
+from prefactor_worker.operate.words import count
 from prefactor_worker.options import AsJson, Transport
-from prefactor_worker.run.worker import broker_queue
 
 Ids: TypeAlias = Annotated[
     list[str] | None, typer.Argument(metavar="[OPERATION_ID]...", help="Operations, as `list` names them.")
@@ -236,5 +237,5 @@ def _agreed(question: str) -> bool:
 def _not_found(ids: Sequence[str]) -> int:
     """Say which ids are not among the dead letters; return the exit status that this makes."""
     if ids:
-        warn(f"not among the dead letters: {', '.join(map(safe, ids))}")
+        warn(f"not among the dead letters: {', '.join(map(one_line, ids))}")
     return int(bool(ids))

@@ -42,7 +42,7 @@ class Look:
 
     @property
     def backlog(self) -> int:
-        """Operations that wait in all partitions."""
+        """Operations at the broker that are not settled, in all partitions."""
         return sum(row.state.backlog for row in self.rows)
 
     @property
@@ -73,13 +73,13 @@ class Look:
         return any(row.state.dead is None for row in self.rows)
 
 
-class Observer:
+class FleetReader:
     """Looks at the fleet of a broker again and again; ``aclose`` it."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._end = broker.consuming()
-        self._waited: dict[int, int] = {}
+        self._backlogs: dict[int, int] = {}
         self._looked_at = 0.0
 
     async def look(self) -> Look:
@@ -92,7 +92,7 @@ class Observer:
         aside = await self._end.standing_aside()
         now, at = time.monotonic(), datetime.now(UTC)
         rows = [self._row(state, at.timestamp(), now - self._looked_at) for state in states]
-        self._waited = {state.number: state.backlog for state in states}
+        self._backlogs = {state.number: state.backlog for state in states}
         self._looked_at = now
         return Look(at, rows, await self._count(states), aside)
 
@@ -102,8 +102,8 @@ class Observer:
 
     def _row(self, state: PartitionState, at: float, since: float) -> Row:
         age = None if state.oldest is None else max(0.0, at - state.oldest)
-        waited = self._waited.get(state.number)
-        return Row(state, age, None if waited is None else (state.backlog - waited) / since)
+        before = self._backlogs.get(state.number)
+        return Row(state, age, None if before is None else (state.backlog - before) / since)
 
     async def _count(self, states: Sequence[PartitionState]) -> int:
         known = [state.dead for state in states if state.dead is not None]

@@ -13,12 +13,13 @@ from rich.text import Text
 
 from prefactor_core.broker.driver import Broker
 from prefactor_core.exceptions import BrokerError
+from prefactor_core.texts import one_line
+from prefactor_worker.broker import broker_queue
 from prefactor_worker.operate.common import command, write_json
-from prefactor_worker.operate.look import Look, Observer
+from prefactor_worker.operate.look import FleetReader, Look
 from prefactor_worker.operate.status_view import as_json, as_table
-from prefactor_worker.operate.words import moment, safe
+from prefactor_worker.operate.words import moment
 from prefactor_worker.options import AsJson, Transport
-from prefactor_worker.run.worker import broker_queue
 
 _FRAME_LINES: Final = 12
 """Lines of a terminal that a watched table needs beside its partitions."""
@@ -42,28 +43,28 @@ async def status(
     It changes nothing, and joins no fleet.
     """
     broker = broker_queue(transport).broker
-    async with aclosing(Observer(broker)) as observer:
+    async with aclosing(FleetReader(broker)) as reader:
         if watch:
-            await _watch(observer, _Screen(broker) if json_document else _Terminal(broker), interval)
+            await _watch(reader, _Screen(broker) if json_document else _Terminal(broker), interval)
         elif json_document:
-            write_json(as_json(broker.name, await observer.look()))
+            write_json(as_json(broker.name, await reader.look()))
         else:
-            Console().print(as_table(broker.name, await observer.look(), watched=False))
+            Console().print(as_table(broker.name, await reader.look(), watched=False))
     return 0
 
 
-async def _watch(observer: Observer, screen: "_Screen", interval: float) -> None:
-    looking = asyncio.create_task(_look_on(observer, screen, interval), name="status-watch")
+async def _watch(reader: FleetReader, screen: "_Screen", interval: float) -> None:
+    looking = asyncio.create_task(_look_on(reader, screen, interval), name="status-watch")
     for number in (signal.SIGINT, signal.SIGTERM):  # which are how a watch ends well
         asyncio.get_running_loop().add_signal_handler(number, looking.cancel)
     with screen.live or nullcontext(), suppress(asyncio.CancelledError):
         await looking  # else it ends only by an error: the pipe's, for one
 
 
-async def _look_on(observer: Observer, screen: "_Screen", interval: float) -> None:
+async def _look_on(reader: FleetReader, screen: "_Screen", interval: float) -> None:
     while True:
         try:
-            screen.show(await observer.look())
+            screen.show(await reader.look())
         except BrokerError as error:
             screen.unavailable(str(error))
         await asyncio.sleep(interval)
@@ -103,7 +104,7 @@ class _Terminal(_Screen):
 
     def unavailable(self, problem: str) -> None:
         """Draw the last table once more, and why there is no newer one."""
-        words = Text(f"{moment(datetime.now(UTC))}: {safe(problem)}; trying again.", style="red")
+        words = Text(f"{moment(datetime.now(UTC))}: {one_line(problem)}; trying again.", style="red")
         if self._last is None or self.live is None:
             self._draw(words)
         else:

@@ -7,8 +7,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from prefactor_core.texts import one_line
 from prefactor_worker.operate.look import Look, Row
-from prefactor_worker.operate.words import count, duration, safe
+from prefactor_worker.operate.words import count, duration
 
 _UNKNOWN = "?"
 
@@ -77,12 +78,12 @@ def as_table(broker: str, look: Look, *, watched: bool, rows: int | None = None)
 
 
 def _title(broker: str) -> Text:
-    return Text(safe(broker), style="bold", overflow="fold")
+    return Text(one_line(broker), style="bold", overflow="fold")
 
 
 def _cells(row: Row, *, watched: bool) -> list[str]:
     state = row.state
-    owner = "none" if state.owner is None else safe(state.owner) or "a worker"
+    owner = "none" if state.owner is None else one_line(state.owner) or "a worker"
     oldest = "" if state.backlog == 0 else _UNKNOWN if row.age is None else duration(row.age)
     dead = _UNKNOWN if state.dead is None else f"{state.dead:,}"
     change = [_signed(row.change)] if watched else []

@@ -30,11 +30,6 @@ def count(number: int, one: str) -> str:
     return f"{number:,} {one if number == 1 else one + 's'}"
 
 
-def safe(text: str) -> str:
-    """Replace what a terminal would obey: the words come from others."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
 def safe_json(value: object) -> str:
     """Return JSON for people, with what a terminal would obey escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=False)

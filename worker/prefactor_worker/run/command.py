@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -16,12 +15,12 @@ from pydantic import ValidationError
 from prefactor_core.config import DEFAULT_API_URL
 from prefactor_core.exceptions import PrefactorCoreError
 from prefactor_worker.logs import LogFormat, set_up_logs
-from prefactor_worker.options import ApiUrl, Transport
+from prefactor_worker.options import ApiTokenFile, ApiUrl, Transport
 from prefactor_worker.run.fleet import run_fleet
 from prefactor_worker.run.server import ListenError
 from prefactor_worker.run.settings import RunSettings
-from prefactor_worker.run.token import TOKEN_VARIABLE, TokenError, find_token
 from prefactor_worker.run.worker import Worker
+from prefactor_worker.token import TOKEN_VARIABLE, TokenError, find_token
 
 logger = logging.getLogger("prefactor_worker")
 
@@ -36,14 +35,7 @@ def run(
     *,
     transport: Transport,
     api_url: ApiUrl = DEFAULT_API_URL,
-    api_token_file: Annotated[
-        Path | None,
-        _option(
-            "API_TOKEN_FILE",
-            f"The API's token, read again when the file changes. Else {TOKEN_VARIABLE} is taken.",
-            metavar="FILE",
-        ),
-    ] = None,
+    api_token_file: ApiTokenFile = None,
     concurrency: Annotated[
         int, _option("CONCURRENCY", "Requests in flight at most.", min=1, max=64)
     ] = RunSettings.concurrency,
@@ -69,7 +61,7 @@ def run(
         int,
         _option(
             "METRICS_PORT",
-            "Its port: /metrics, /healthz, /readyz. 0 for none. Further processes take the next ones.",
+            "Port of /metrics, /healthz and /readyz; 0 for none. Further processes take the next ones.",
             min=0,
             max=65535,
         ),
@@ -85,8 +77,8 @@ def run(
 ) -> int:
     """Take operations from a broker and post them to the API, until SIGTERM.
 
-    As many copies as you like share the work by themselves. SIGTERM finishes what is in flight and gives the
-    rest back; a second one ends at once.
+    As many copies as you like share the work by themselves. SIGTERM finishes what is in flight and releases
+    the rest; a second one ends at once.
     """
     set_up_logs(log_format, log_level.upper())
     with _wrong_settings_named():

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from prefactor_worker.run.token import TokenSource
+from prefactor_worker.token import TokenSource
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from prefactor_core.api.circuit_breaker import CircuitBreaker
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.exceptions import BrokerError
 from prefactor_core.queue.executor import TaskExecutor
+from prefactor_worker.broker import disagreement
 from prefactor_worker.run.health import Health
 from prefactor_worker.run.meter import Meter
 
@@ -21,16 +22,6 @@ logger = logging.getLogger("prefactor_worker")
 _TICK: Final = 1.0
 _LOOKS: Final = 10
 """Ticks between two looks at what waits at the broker."""
-
-
-def disagreement(asked: int | None, recorded: int) -> str | None:
-    """Return what is wrong with the number of partitions that a URL asks for, if anything is."""
-    if asked is None or asked == recorded:
-        return None
-    return (
-        f"the URL asks for {asked} partitions, and the {recorded} that are recorded count; leave the option "
-        "out, or use another prefix"
-    )
 
 
 class Watch:

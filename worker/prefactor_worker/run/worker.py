@@ -10,16 +10,15 @@ from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 
-from prefactor_core import HttpClientConfig, PrefactorCoreConfig
+from prefactor_core import HttpClientConfig
 from prefactor_core.api.packing import BULK_LIMITS
 from prefactor_core.api.pipeline import Pipeline
 from prefactor_core.api.replies import Reply
 from prefactor_core.broker.options import asked_partitions
-from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.client import CORE_SDK_HEADER_ENTRY
-from prefactor_core.exceptions import BrokerError, TransportError
+from prefactor_core.exceptions import BrokerError
 from prefactor_core.execution.retry import RetryPolicy
-from prefactor_core.plugins import create_queue
+from prefactor_worker.broker import broker_queue
 from prefactor_worker.run.health import Health
 from prefactor_worker.run.meter import Meter, MeteredApi, MeteredDelivery
 from prefactor_worker.run.server import serving
@@ -37,7 +36,7 @@ class Worker:
 
     Raises:
         TransportError: The transport's URL cannot be served, or it needs no workers.
-        InvalidInputError: Another setting is wrong.
+        pydantic.ValidationError: The API's URL, its token or the timeout of requests is wrong.
     """
 
     def __init__(self, settings: RunSettings) -> None:
@@ -137,7 +136,7 @@ class Worker:
             await asyncio.sleep(_LOOK)
 
     async def _end(self) -> bool:
-        """Finish what is in flight, give back the rest and every partition."""
+        """Finish what is in flight, release the rest and every partition."""
         deadline = asyncio.get_running_loop().time() + self._settings.grace
         prefetched = self.executor.prefetched
         # A little of the grace period is for letting go of the partitions.
@@ -172,15 +171,3 @@ class Worker:
             empty = empty + 1 if done else 0
         logger.info("everything is settled or dead-lettered")
         self.stop()
-
-
-def broker_queue(url: str) -> BrokerQueue:
-    """Return the queue at a transport URL that workers can empty.
-
-    Raises:
-        TransportError: There is none, or operations never leave the agent's process with it.
-    """
-    queue = create_queue(url, PrefactorCoreConfig(transport_url=url))
-    if not isinstance(queue, BrokerQueue):
-        raise TransportError("the transport is no broker: its operations never leave the agent's process")
-    return queue
