@@ -19,7 +19,7 @@ def transport_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def redis_transport(redis_url: str, redis_prefix: str) -> str:
     """A Redis without anything of ours."""
-    return f"{redis_url}?prefix={redis_prefix}&partitions={PARTITIONS}&lease=3"
+    return f"{redis_url}?prefix={redis_prefix}&partitions={PARTITIONS}&lease=30"
 
 
 @pytest.fixture

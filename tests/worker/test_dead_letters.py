@@ -251,7 +251,7 @@ def test_what_a_replay_says() -> None:
     kept = {"one \x1b[31m": ["a", "b"], "other": ["c"]}
     assert _shown(Replay(6, 1, ("d", "e"), 2, kept), known=True) == [
         "6 dead letters replayed: 2 delivered, 3 kept, 1 pending.",
-        "  2 kept: one  [31m; for example a",
+        "  2 kept: one \\x1b[31m; for example a",
         "  1 kept: other; for example c",
         "  1 wait at the broker for a worker: no news for 30 s",
         "  2 gone by then, replayed or purged by somebody else; for example d",
