@@ -28,13 +28,15 @@ class HttpClientConfig(BaseModel):
     Attributes:
         api_url: Base URL, without ``/api/v1``.
         api_token: The bearer token; appears in no ``repr``.
-        request_timeout: Seconds without a byte from the API until a request has failed.
+        request_timeout: Seconds without a byte from the API after which a request fails. It also fails once
+            it has taken ``connect_timeout`` and ``request_timeout`` together.
         connect_timeout: Seconds to connect.
         max_retries: Taken for compatibility; ``QueueConfig.max_retries`` counts.
         initial_retry_delay: Taken for compatibility; ``QueueConfig.retry_delay_base`` counts.
         max_retry_delay: Bound of one backoff, in seconds, in the one retry policy.
         retry_multiplier: What the backoff grows by, in the one retry policy.
-        retry_on_status_codes: Statuses to be retried beside those that always are (408, 425, 429, 5xx).
+        retry_on_status_codes: Statuses to retry although they would be final (400, 401, 403, 404, 409, 413
+            and 422, with the API's error code). All other failures are retried anyway.
         default_idempotency_key: Taken for compatibility; every operation has a key of its own.
     """
 
@@ -61,7 +63,7 @@ class HttpClientConfig(BaseModel):
         parts = urlsplit(value)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("expected http:// or https:// and a host")  # it may hold a password
-        _ = parts.port  # raises if it is none
+        _ = parts.port  # raises if it is not a port number
         return value.rstrip("/")
 
     @field_validator("api_token")
@@ -77,7 +79,7 @@ class QueueConfig(BaseModel):
     """How queued operations are carried out.
 
     Attributes:
-        num_workers: Requests in flight at most.
+        num_workers: Requests in flight at most, 1 to 20.
         max_retries: Attempts at a failed operation after the first.
         retry_delay_base: Bound of the first backoff, in seconds; later ones grow from it.
     """
@@ -90,7 +92,10 @@ class QueueConfig(BaseModel):
 
 
 def _http_config_of(value: Any) -> Any:
-    """Accept any object with the attributes of ``HttpClientConfig``."""
+    """Accept any object with the attributes of ``HttpClientConfig``.
+
+    Published integrations pass ``prefactor_http``'s class of that name, which pydantic alone would refuse.
+    """
     if value is None or isinstance(value, HttpClientConfig | dict):
         return value
     names = HttpClientConfig.model_fields
@@ -113,7 +118,7 @@ class PrefactorCoreConfig(BaseModel):
         transport_url: Where operations are queued; the scheme names the transport. It may hold a password,
             and so appears in no ``repr``.
         buffer_operations: Operations that this process holds unsettled at most. What does not fit is
-            dropped in whole chains of dependents, and counted.
+            dropped with its dependents, and counted.
         buffer_bytes: Bytes that those take at most.
         buffer_policy: What a full buffer does: ``drop``, as said, or ``block``, which has the agent wait for
             room instead; then an agent does wait for the network.

@@ -46,7 +46,14 @@ def run(
         int, _option("MAX_RETRIES", "Attempts after the first.", min=0, max=100)
     ] = RunSettings.max_retries,
     request_timeout: Annotated[
-        float, _option("REQUEST_TIMEOUT", "Seconds without a byte from the API.", min=0.1, max=600)
+        float,
+        _option(
+            "REQUEST_TIMEOUT",
+            "Seconds without a byte from the API after which a request fails. "
+            "It also fails 10 s after that many in all.",
+            min=0.1,
+            max=600,
+        ),
     ] = RunSettings.request_timeout,
     drain: Annotated[
         bool, _option("DRAIN", "End once everything is settled or dead-lettered.", "--drain")
