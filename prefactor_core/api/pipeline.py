@@ -36,8 +36,8 @@ class Pipeline:
     """The parts, put together. Start and stop the ``executor``, then close ``http``.
 
     ``concurrency`` is how many requests are in flight at most. ``ping`` stands in for ``http.ping``;
-    ``around_api`` and ``around_delivery`` wrap the delivery and the HTTP client that it uses, to measure
-    them; ``observer`` is told what the installed observers are. The other arguments are those of the parts.
+    ``around_api`` wraps the HTTP client and ``around_delivery`` the delivery that uses it, to measure them;
+    ``observer`` is told what the installed observers are. The other arguments are those of the parts.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
-"""What a reply means: one total function from a reply to what becomes of the operation.
+"""What a reply means: ``classify`` judges a request's reply, ``classify_item`` one output of a bulk reply.
 
-The rules are the table "What a reply means" of the API's description; ``tests/unit/test_replies.py`` holds
-every row.
+``tests/unit/test_replies.py`` holds the rules.
 """
 
 from collections.abc import Container, Mapping

@@ -1,19 +1,19 @@
 """Operations as the API's requests: the one place that knows paths, ``_type`` names and field names.
 
 Once sent, an operation's fields never change: the same whether it travels in bulk or alone, first or again.
-An operation's payload uses these names; all but the ones with a question mark are needed:
+An operation's payload uses these names; those with a question mark may be missing:
 
 ======================== ============================================================================
 type                     payload
 ======================== ============================================================================
 REGISTER_AGENT_INSTANCE  instance_id, agent_version, agent_schema_version, agent_id?, environment_id?,
-                         external_identifier?, purpose?
-START_AGENT_INSTANCE     instance_id, timestamp
-FINISH_AGENT_INSTANCE    instance_id, status, timestamp
-RECORD_QUALITY           instance_id, name, payload
-CREATE_SPAN              instance_id, span_id, schema_name, status, payload, parent_span_id?,
+                         external_identifier?, purpose?, update_current_version?
+START_AGENT_INSTANCE     instance_id, timestamp?
+FINISH_AGENT_INSTANCE    instance_id, status?, timestamp?
+RECORD_QUALITY           instance_id, name, payload?
+CREATE_SPAN              instance_id, schema_name, span_id?, status?, payload?, parent_span_id?,
                          started_at?, finished_at?, result_payload?
-FINISH_SPAN              instance_id, span_id, status, timestamp, result_payload?
+FINISH_SPAN              instance_id, span_id, status?, timestamp?, result_payload?
 ======================== ============================================================================
 """
 
@@ -88,7 +88,7 @@ def bulk_body(items: list[bytes]) -> bytes:
 
 
 def encode(operation: Operation) -> WireOperation:
-    """Permit an operation into what is sent.
+    """Return an operation in the form in which it is sent.
 
     Raises:
         OperationError: A field that its type needs is missing, or it is not sound. Operations that the client
