@@ -1,4 +1,4 @@
-"""Every error that prefactor-core raises, in one hierarchy.
+"""The errors that prefactor-core defines, in one hierarchy.
 
 ::
 
@@ -21,15 +21,15 @@
         ├── MissingDriverError                     the plugin is there, its driver is not
         └── BrokerError                            a broker is unavailable, or did not do what it was asked
 
-Errors of the network never appear here: agent code does not meet them. They become the reason on a
-dead letter, or a log line.
+Agent code never meets an error of the network: it becomes the reason on a dead letter, or a log line. Only
+workers, operators and transports meet ``BrokerError``.
 """
 
 from typing import Any
 
 
 class PrefactorCoreError(Exception):
-    """Base of all errors of prefactor-core."""
+    """Base of the errors that prefactor-core defines."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Copied and unpickled without __init__, whose arguments are not always ``args``.
@@ -155,7 +155,8 @@ class MissingDriverError(TransportError):
 class BrokerError(TransportError):
     """A broker could not be reached, or did not do what it was asked.
 
-    Agents never meet it: publishing goes on by itself, and so do workers.
+    Agent code never meets it, since publishing is retried in the background; workers, operators and
+    transports do.
 
     Attributes:
         confirmed: Of a batch that was being published, how many at its head the broker has confirmed.
