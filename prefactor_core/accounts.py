@@ -39,7 +39,8 @@ class CloseSummary:
         put: Operations that the calls on this client made.
         delivered: Those whose effect has happened at the API; with a broker, those that it has confirmed.
         dead_lettered: Those that the API will not take; each was logged with its reason.
-        dropped: Those that did not fit into the buffer, by type, and those that a refused token left.
+        dropped: Those that did not fit into the buffer, by type; under ``discarded``, those that were dropped
+            because the API refused the token.
         left: Those that were not delivered in time.
         unconfirmed: Of ``left``, those that were sent to a broker without an answer; they may have arrived.
     """
@@ -79,6 +80,7 @@ class ClientStats:
         sending: Those that the executor has: in flight, or waiting for another attempt; with a broker, those
             that were sent and are not confirmed.
         retried: As in ``ExecutorAccount``; one operation may count several times.
+        open_spans: Spans that were opened by this client and are not finished.
     """
 
     put: int = 0

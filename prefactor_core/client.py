@@ -101,8 +101,10 @@ class PrefactorCoreClient:
 
         Raises:
             ClientAlreadyInitializedError: It has begun already.
-            TransportError: ``transport_url`` names no transport that is installed.
-            InvalidInputError: The configuration lacks something that this transport needs.
+            TransportError: ``transport_url`` cannot be served: its scheme is unknown, an option is wrong, or
+                the driver is missing (``MissingDriverError``).
+            InvalidInputError: The configuration lacks something that this transport needs, or ``queue`` is
+                closed.
         """
         if self._session is not None:
             left = self._session.lifetime
@@ -157,6 +159,11 @@ class PrefactorCoreClient:
 
         Returns:
             Whether that came true in ``timeout`` seconds. What was dead-lettered counts as dealt with.
+
+        Raises:
+            ClientNotInitializedError: The client is not running.
+            WrongEventLoopError: The client belongs to another event loop.
+            PrefactorTelemetryFailureError: Delivery has failed for good.
         """
         session = self._running()
         done = await session.lifetime.flush(timeout)

@@ -30,4 +30,8 @@ def prefactor_create_queue(url: str, config: "PrefactorCoreConfig") -> "Queue[An
 
 @hookspec
 def prefactor_disposed(settled: "Sequence[Any]", dead: "Sequence[DeadLetter[Any]]") -> None:
-    """See what was settled and what was dead-lettered just now; every observer is called. Be quick."""
+    """See what was settled and what was dead-lettered just now; every observer is called.
+
+    Be quick: the call is synchronous, on the event loop. If it raises, the exception is logged once an
+    outage, observers that come after it miss this call, and delivery continues.
+    """

@@ -53,7 +53,7 @@ class AgentInstanceHandle:
         An instance that was never started is started first: the API finishes only what has begun.
 
         Raises:
-            ValueError: The status is none of these.
+            InvalidInputError: The status is none of these.
         """
         if self._finished:
             return

@@ -121,11 +121,12 @@ class Operation:
         timestamp: When the operation was made.
         idempotency_key: 1 to 64 printable characters; the same for every sending. Where it is missing, one
             is derived from the content.
-        metadata: The caller's own; never sent to the API, but for the SDK header.
+        metadata: The caller's own. It is not sent to the API, except for the SDK header, and is lost when the
+            operation goes through a broker.
         size: About how many bytes it takes, for bounds on memory and on requests.
 
     Raises:
-        InvalidInputError: The type or the time is none.
+        InvalidInputError: ``type`` is not an ``OperationType``, or ``timestamp`` not a ``datetime``.
         InvalidPayloadError: The payload is not JSON, or too large; the message names the path of the value.
     """
 

@@ -13,7 +13,9 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long to wait before a retry; ``max_retries`` counts against an item.
+    """How often to retry, and how long to wait before: an item has ``max_retries`` + 1 attempts.
+
+    The bound of the wait grows by ``multiplier`` with each failure, from ``base`` to ``cap`` seconds.
 
     Full jitter (a uniform choice between nothing and the exponential bound) spreads the retries of many
     senders best; see "Exponential Backoff And Jitter" in the AWS architecture blog. A server's
