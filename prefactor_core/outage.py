@@ -1,6 +1,6 @@
 """Outages in the log: one line when something becomes unavailable, and one when it works again.
 
-Whatever is tried again and again, by however many tasks, tells one ``Outage`` how its attempts ended.
+Whatever is attempted again and again, by however many tasks, tells one ``Outage`` how its attempts ended.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class Outage:
         self._end: asyncio.TimerHandle | None = None
 
     def failed(self, who: Hashable, error: Exception) -> None:
-        """Take note that a try of ``who`` failed. The outage goes on until the same one worked or ended."""
+        """Take note that an attempt of ``who`` failed. The outage lasts until it has worked or ended."""
         self._cancel_end()
         if not self._failures:
             self._began = asyncio.get_running_loop().time()
@@ -62,7 +62,7 @@ class Outage:
         self._failures += 1
 
     def worked(self, who: Hashable) -> None:
-        """Take note that somebody got through, or has no more reason to try."""
+        """Take note that an attempt of ``who`` worked, or that it makes no more."""
         if who not in self._failing:
             return
         self._failing.remove(who)
@@ -89,7 +89,7 @@ class Outage:
         self._end = None
         state = self._state()
         self._logger.warning(
-            "%s is back after %.0f s in which %d attempts failed%s",
+            "%s works again after %.0f s and %d failed attempts%s",
             self._name,
             self._ended - self._began,
             self._failures,

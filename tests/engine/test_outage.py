@@ -57,7 +57,7 @@ async def test_a_worker_says_little_of_a_long_outage(caplog: pytest.LogCaptureFi
     assert len(caplog.records) <= 2 + 6 * outages
     assert sum("is unavailable" in record.getMessage() for record in caplog.records) == outages
     # Each of the two says so once an outage.
-    assert sum("is back" in record.getMessage() for record in caplog.records) == 2 * outages
+    assert sum("works again" in record.getMessage() for record in caplog.records) == 2 * outages
 
 
 @virtual
@@ -78,8 +78,11 @@ async def test_a_partition_that_fails_while_all_others_work_is_one_outage(
     await executor.stop(10)
     await queue.disconnect()
     texts = caplog.messages
-    assert [("is unavailable" in text, "is back" in text) for text in texts] == [(True, False), (False, True)]
-    assert "100 attempts failed" in texts[1]
+    assert [("is unavailable" in text, "works again" in text) for text in texts] == [
+        (True, False),
+        (False, True),
+    ]
+    assert "100 failed attempts" in texts[1]
 
 
 @pytest.mark.parametrize("call", ["settle", "read", "fleet", "acquire", "begin", "withdraw"])
@@ -143,7 +146,7 @@ async def test_a_queue_that_fails_is_told_once(
     texts = caplog.messages
     assert len(texts) == 2
     assert texts[0].startswith("the queue fails, and is tried again: ")
-    assert texts[1].startswith("the queue is back after ")
+    assert texts[1].startswith("the queue works again after ")
     assert tracebacks(caplog) == traced
 
 
@@ -194,7 +197,7 @@ async def test_it_is_over_once_all_who_failed_got_through(caplog: pytest.LogCapt
     outage.worked("somebody else")
     assert len(caplog.messages) == 1
     await asyncio.sleep(0.2)
-    assert caplog.messages[1:] == ["it is back after 70 s in which 10 attempts failed; 7 wait"]
+    assert caplog.messages[1:] == ["it works again after 70 s and 10 failed attempts; 7 wait"]
     outage.failed(0, BrokerError("again"))
     assert caplog.messages[2:] == ["it is unavailable: again"]
     outage.close()
@@ -214,7 +217,7 @@ async def test_what_works_and_fails_by_turns_is_one_outage(caplog: pytest.LogCap
     await asyncio.sleep(10)
     assert caplog.messages == [
         "it is unavailable: BrokerError",
-        "it is back after 149 s in which 100 attempts failed; 7 wait",
+        "it works again after 149 s and 100 failed attempts; 7 wait",
     ]
 
 
@@ -251,7 +254,7 @@ async def test_what_fails_once_and_is_not_tried_again_hides_no_outage(
         await asyncio.sleep(60)
     texts = caplog.messages
     assert sum("is unavailable" in text for text in texts) == 2
-    assert all("is back after" in text for text in texts[1::2] if "rebalance" not in text)
+    assert all("works again after" in text for text in texts[1::2] if "rebalance" not in text)
     assert not any(f"after {seconds} s" in text for text in texts for seconds in range(3_600, 6_000))
 
 

@@ -247,7 +247,7 @@ async def test_a_batch_that_fails_with_all_of_it_confirmed_is_no_outage_that_las
         assert publisher.published == Published(3, 3, 0, 0, {})
         await asyncio.sleep(60)
         assert not broker.publish_script, "it failed"
-        assert "is back after 0 s" in caplog.text
+        assert "works again after 0 s" in caplog.text
 
 
 @virtual
@@ -289,7 +289,7 @@ async def test_a_broker_that_is_away_at_the_start(caplog: pytest.LogCaptureFixtu
     texts = caplog.messages
     assert len(texts) == 2
     assert "does not take operations, they wait here" in texts[0]
-    assert "is back" in texts[1]
+    assert "works again" in texts[1]
 
 
 @virtual

@@ -37,13 +37,13 @@ async def has_caught_up(fleet: Fleet) -> bool:
 
 async def restart(server: RedisServer | RabbitServer, fleet: Fleet, agent: Child) -> None:
     """Kill the server under load and start it again; the fleet goes on by itself."""
-    told = agent.log.count("is back")
+    told = agent.log.count("works again")
     await until(lambda: has_caught_up(fleet), 180, "all goes on, after the last restart too")
     await asyncio.to_thread(server.kill)
     await asyncio.sleep(AWAY_SECONDS)
     await asyncio.to_thread(server.start)
     # Else the next outage may be the same one to some.
-    await until(lambda: agent.log.count("is back") > told, 180, "the agent says that it is back")
+    await until(lambda: agent.log.count("works again") > told, 180, "the agent says that it is back")
 
 
 async def test_five_restarts_make_a_few_lines(server: RedisServer | RabbitServer, tmp_path: Path) -> None:
