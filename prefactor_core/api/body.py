@@ -70,7 +70,7 @@ class Decoder:
             yield piece
 
     def finish(self) -> None:
-        """The body has ended. Raises ``BodyError`` if its compressed data have not."""
+        """Note the end of the body. Raises ``BodyError`` if its compressed data have not ended."""
         if self._gzip is not None and self._came and not self._gzip.eof:
             raise BodyError("its gzip data end too soon")
 

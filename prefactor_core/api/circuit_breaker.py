@@ -1,8 +1,8 @@
 """The circuit breaker: whether sending makes sense, and whether a failure is the API's or the operation's.
 
-A failure says nothing about an operation while the endpoint fails everybody. So after a failure the endpoint
-has to be proved well, by another success or by a ping, before the failure counts; and it counts for less, the
-more often the endpoint has been failing first sendings of others lately.
+A failure says nothing about an operation while the API fails everybody. So after a failure the API has to be
+proved well, by another success or by a ping, before the failure counts; and it counts for less, the more
+often the API has been failing first sendings of others lately.
 
 While the API is unavailable the circuit is open: one sender probes it with growing patience, the others wait
 for that one, and no operation loses an attempt. Where only a write can prove it well, a ping that succeeds
@@ -37,7 +37,7 @@ _FAILED_REQUESTS: Final = 4
 _FAILED_LANES: Final = 3
 """So many requests of so many lanes failing in a row, with nothing done between, is no fault of theirs."""
 _PROOF_LASTS: Final = 1.0
-"""Seconds for which a success or a ping is proof enough that the endpoint is well."""
+"""Seconds for which a success or a ping is proof enough that the API is well."""
 
 
 @dataclass(slots=True)
@@ -116,7 +116,7 @@ class CircuitBreaker:
 
     @property
     def ready(self) -> bool:
-        """Whether ``permit`` gives one at once: the endpoint is well, or a probe with a write is due."""
+        """Whether ``permit`` gives one at once: the API is well, or a probe with a write is due."""
         if self._open is not None and not self._half_open:
             return False
         return self._paused_until <= asyncio.get_running_loop().time()
@@ -131,7 +131,7 @@ class CircuitBreaker:
                     self._half_open = await self._probe(self._open)
 
     async def prove(self) -> bool:
-        """Return whether the endpoint is well: something was done within the last second, or a ping says so.
+        """Return whether the API is well: something was done within the last second, or a ping says so.
 
         While a probe with a write is due, the ping that made it due says so.
         """
@@ -152,7 +152,7 @@ class CircuitBreaker:
         await self._is_well(asyncio.get_running_loop().time())
 
     def succeeded(self, *, first: bool) -> None:
-        """Something was done; ``first`` if nothing in the request had been sent before."""
+        """Note that a request was done; ``first`` if nothing in it had been sent before."""
         self._proved_at = asyncio.get_running_loop().time()
         self._failed_requests = 0
         self._failed_lanes.clear()
@@ -161,10 +161,10 @@ class CircuitBreaker:
         self._recover()
 
     async def failed(self, permit: Permit, reply: Reply, lanes: Iterable[object], *, first: bool) -> float:
-        """A request of these lanes came to nothing; ``first`` as in ``succeeded``.
+        """Note that a request of these lanes failed; ``first`` as in ``succeeded``.
 
         Returns:
-            How much of an attempt that was: 1 at an endpoint that is well, 0 at one that is unavailable.
+            How much of an attempt that was: 1 if the API is well, 0 if it is unavailable.
         """
         if first:
             self._failure_rate += (1 - self._failure_rate) * _RATE_WEIGHT
@@ -184,7 +184,7 @@ class CircuitBreaker:
         return weight if reply.code is not None else weight * _HEARSAY
 
     async def refused(self, permit: Permit, reply: Reply, operation_type: str) -> bool:
-        """A request was not allowed (401, 403). Find out whether that is about the token.
+        """Find out whether a request was not allowed (401, 403) because of the token.
 
         Returns:
             Whether it was the request's own fault: the token is good.
@@ -198,12 +198,12 @@ class CircuitBreaker:
         return await self._is_well(now, instead=str(reply), operation_type=operation_type)
 
     def answered(self, permit: Permit) -> None:
-        """The API itself has answered a write, if only by refusing it."""
+        """Note that the API itself has answered a write, if only by refusing it."""
         if permit.probe and self._open is not None and self._open.needs_answer:
             self._recover()
 
     def throttled(self, permit: Permit, retry_after: float) -> None:
-        """The API asks everybody to wait, in seconds."""
+        """Note that the API asks everybody to wait ``retry_after`` seconds."""
         if self._open is not None:
             self._open.failures += permit.probe
         until = asyncio.get_running_loop().time() + retry_after
@@ -220,7 +220,7 @@ class CircuitBreaker:
         return self._failed_requests >= _FAILED_REQUESTS and len(self._failed_lanes) >= _FAILED_LANES
 
     async def _is_well(self, since: float, instead: str = "", operation_type: str | None = None) -> bool:
-        """Ping, unless something was proved after ``since``; find the endpoint unavailable if that fails."""
+        """Ping, unless something was proved after ``since``; find the API unavailable if that fails."""
         async with self._pinging:
             if self._open is not None:
                 return False
@@ -258,7 +258,7 @@ class CircuitBreaker:
     def _trip(self, reason: str, *, needs_answer: bool) -> None:
         self._open = _Open(reason, needs_answer)
         if self._token_refused:
-            logger.warning("the API refuses the token, everything waits until it takes it: %s", reason)
+            logger.warning("the API refuses the token (%s); nothing is sent until it accepts it", reason)
         else:
             logger.warning("the API is unavailable, everything waits for it: %s", reason)
 

@@ -54,7 +54,7 @@ class Api(Protocol):
 class ApiDelivery:
     """The batch handler that posts operations to the API.
 
-    ``retry_on`` are statuses to be tried again, whatever else they mean. ``on_terminated`` is told the
+    ``retry_on`` are statuses to be retried, whatever else they mean. ``on_terminated`` is told the
     instance and the reason when a reply asks an agent to stop.
     """
 

@@ -107,7 +107,7 @@ class HttpApi:
             self._unforeseen += 1
             if self._unforeseen == 1:
                 logger.exception(
-                    "a request failed in a way that was not foreseen; this is not repeated until one works"
+                    "unexpected error in a request; further ones are not logged until a request succeeds"
                 )
             return Reply(None, failure=type(error).__name__)
         self._works_again()
@@ -142,7 +142,7 @@ class HttpApi:
 
     def _works_again(self) -> None:
         if self._unforeseen > 1:
-            logger.warning("requests work again; %d failed in a way that was not foreseen", self._unforeseen)
+            logger.warning("requests succeed again; %d failed with an unexpected error", self._unforeseen)
         self._unforeseen = 0
 
 

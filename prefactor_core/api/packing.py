@@ -24,7 +24,7 @@ SINGLE_LIMITS: Final = BatchLimits(max_items=20, max_bytes=1024 * 1024, max_lane
 """Without bulk, a call sends so many operations of one lane one after the other."""
 
 _REMEMBERED: Final = 60.0
-"""Seconds until what was refused is tried again. It may have been a proxy."""
+"""Seconds until what was refused is sent again. It may have been a proxy."""
 
 _KEYS_KEPT: Final = 10_000
 """Keys remembered at most of operations that travel alone."""
@@ -54,12 +54,12 @@ class Packing:
         return _now() >= self._no_bulk_until
 
     def no_bulk(self, reply: Reply) -> None:
-        """Bulk requests are not taken here."""
-        self._say("no bulk requests here (%s): sending single ones", reply)
+        """Note that bulk requests are not accepted; single ones are sent for a while."""
+        self._say("the API does not accept bulk requests (%s); operations are sent one by one", reply)
         self._no_bulk_until = _now() + _REMEMBERED
 
     def too_large(self, items: list[bytes], reply: Reply) -> None:
-        """A bulk request of several items, or its reply, was too large. Half of it may pass, for a while."""
+        """Note that a bulk request of several items, or its reply, was too large: send less for a while."""
         size = sum(len(item) for item in items)
         self._say(
             "a bulk request of %d operations and %d bytes was too large (%s): sending smaller ones",
@@ -73,7 +73,7 @@ class Packing:
         self._small_until = _now() + _REMEMBERED
 
     def passed(self) -> None:
-        """A bulk request has got through. If it could be of any size, what was in the way is over."""
+        """Note that a bulk request got through. If it could be of any size, what was in the way is over."""
         if self.limits is self._usual_limits:
             self._said.clear()
 
@@ -82,13 +82,13 @@ class Packing:
         return key in self._singly
 
     def set_alone(self, key: str) -> None:
-        """A bulk reply could not speak for the operation of that key."""
+        """Have the operation of that key travel alone: a bulk reply could not speak for it."""
         if len(self._singly) >= _KEYS_KEPT:
             self._singly.clear()  # most are dead-lettered by now; the others are sent in bulk once more
         self._singly.add(key)
 
     def forget(self, key: str) -> None:
-        """The operation of that key has been answered."""
+        """Forget that the operation of that key had to travel alone: it has been answered."""
         self._singly.discard(key)
 
     def _say(self, message: str, *details: object) -> None:

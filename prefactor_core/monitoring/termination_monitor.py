@@ -64,7 +64,7 @@ class TerminationMonitor:
             self.finished(instance_id)
 
     def terminated(self, instance_id: str, reason: str | None) -> None:
-        """The service asks this instance's agent to stop. The first reason stands."""
+        """Mark an instance: the service asks its agent to stop. The first reason stands."""
         watched = self._entry(instance_id)
         if watched.event.is_set():
             return
