@@ -12,7 +12,7 @@ class ExecutorAccount:
         received: Deliveries taken from the queue.
         settled: Those whose effect has happened.
         overtaken: Of ``settled``, those whose effect had happened before the last attempt.
-        dead_lettered: Those that will not be tried again.
+        dead_lettered: Those that will not be retried.
         released: Those that were another process's by then, or went back at a stop or a failure.
         retried_by_type: How often deliveries went back into their lanes since something went wrong, by
             operation type: what failed itself, and what was sent behind it in its lane.

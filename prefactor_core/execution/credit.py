@@ -1,13 +1,13 @@
 """Credit: how many rejections are believed while nothing succeeds, and the lanes that are held beyond that.
 
-An endpoint that rejects one operation is right. One that rejects everything is the wrong one, or the token is
-of another account; then each dead letter would have to be replayed. So every dead letter that a rejection
+An API that rejects one operation is right. One that rejects everything is the wrong one, or the token is of
+another account; then each dead letter would have to be replayed. So every dead letter that a rejection
 makes spends credit, and every success restores it. Without credit a rejected lane is held, and nobody else:
 all held lanes share a slow pace of retries, and the next success frees them. Dependents spend credit as well,
 until a success has come after the rejection that they follow; half of the credit is kept for rejections.
 
-A rejection between two successes that are close together is believed without credit: the endpoint was right
-all the time. Where only a few lanes are rejected after all, the fault is theirs, and they are believed later.
+A rejection between two successes that are close together is believed without credit: the API was right all
+the time. Where only a few lanes are rejected after all, the fault is theirs, and they are believed later.
 """
 
 import logging
@@ -27,11 +27,11 @@ CREDIT: Final = 20
 RETRY_SECONDS: Final = 0.2
 """Seconds between two retries of held lanes, all together."""
 GENERAL: Final = 20
-"""Lanes that have to be rejected, with no success in between, for a fault to be the endpoint's."""
+"""Lanes that have to be rejected, with no success in between, for a fault to be the API's."""
 _DOUBT_SECONDS: Final = 5.0
 """Seconds without credit after which fewer lanes are believed to be at fault themselves."""
 _CLOSE_SECONDS: Final = 1.0
-"""Seconds between two successes for which the endpoint was right all the time."""
+"""Seconds between two successes for which the API was right all the time."""
 _EARLY_SECONDS: Final = 1e-6
 """How much too early a timer may come."""
 _QUIET_SECONDS: Final = 60.0
@@ -60,7 +60,7 @@ class Credit(Generic[L]):
 
     @property
     def general(self) -> bool:
-        """Whether so many lanes were rejected that the fault must be the endpoint's."""
+        """Whether so many lanes were rejected that the fault must be the API's."""
         return len(self._rejected) >= GENERAL
 
     def spend(self, key: Hashable, now: float, *, dependent: bool = False) -> bool:
@@ -125,7 +125,7 @@ class Credit(Generic[L]):
             return [], believed
         if self._warned:
             self._warned = False
-            logger.warning("an operation was taken again: %d held lanes go on", len(self._held))
+            logger.warning("the API accepts operations again; %d held instances resume", len(self._held))
         self.exhausted = None
         freed = [*self._held]
         self._held.clear()

@@ -1,4 +1,4 @@
-"""What depends on what: an operation that is lost takes along what makes no sense without it.
+"""Dependents: an operation that is lost takes along what makes no sense without it.
 
 Half an instance is worse than none. The rule is used at both ends: by the bounded buffer when it drops,
 and by the executor when it dead-letters.
@@ -19,8 +19,8 @@ _SPANS_KEPT: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
-    """Why something is lost, and after how many successes an endpoint's rejection began that, if one did."""
+class LostOperation:
+    """Why an operation is lost, and after how many successes a rejection began that, if one did."""
 
     reason: str
     rejected_at: int | None = None
@@ -33,7 +33,7 @@ class _LostInstance:
     kind: OperationType
     key: str | None
     sequence: int | None
-    loss: Loss
+    loss: LostOperation
 
     def begins_anew_with(self, item: Operation) -> bool:
         """Whether ``item`` is to be tried in spite of the loss: it comes before what lost the instance."""
@@ -55,7 +55,7 @@ class Dependents:
 
     def __init__(self) -> None:
         self._instances: dict[str, _LostInstance] = {}
-        self._spans: dict[tuple[str, str], Loss] = {}
+        self._spans: dict[tuple[str, str], LostOperation] = {}
 
     def __bool__(self) -> bool:
         """Whether anything is remembered: the cheap question before ``loss_of``."""
@@ -64,11 +64,12 @@ class Dependents:
     def lose(self, item: object, reason: str, *, rejected_at: int | None = None, whole: bool = False) -> None:
         """Remember that ``item`` is lost. Items that are no operations have no dependents.
 
-        ``rejected_at`` is as in ``Loss``; with ``whole`` the item's instance is lost, whatever the item is.
+        ``rejected_at`` is as in ``LostOperation``; with ``whole`` the item's instance is lost, whatever the
+        item is.
         """
         if not isinstance(item, Operation) or item.instance_id is None:
             return
-        loss = Loss(reason, rejected_at)
+        loss = LostOperation(reason, rejected_at)
         if whole or item.type.rules.stage < Stage.RUN:
             if item.instance_id in self._instances:
                 return  # what it follows is what has to be revived
@@ -92,11 +93,11 @@ class Dependents:
         loss = self.loss_of(item, tried_anew=False)
         return None if loss is None else loss.reason
 
-    def loss_of(self, item: object, *, tried_anew: bool = True) -> Loss | None:
+    def loss_of(self, item: object, *, tried_anew: bool = True) -> LostOperation | None:
         """Return why ``item`` must not be sent, ``None`` if it may be.
 
         What lost its instance itself, or comes before that, is ``tried_anew``: it is replayed, or its owner
-        has changed. Only once it has had its effect does ``revive`` let follow what depends on it.
+        has changed. Only once it has had its effect does ``revive`` let its dependents be sent.
         """
         if not isinstance(item, Operation) or item.instance_id is None:
             return None

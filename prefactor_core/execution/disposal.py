@@ -65,7 +65,7 @@ class DeadLetterLog:
 class Disposal:
     """Settles and dead-letters deliveries at a queue that may be unavailable for a while.
 
-    It counts, and tells ``observe``, once the queue has been told. There is no last try.
+    It counts, and tells ``observe``, once the queue has been told. It retries for ever.
     """
 
     def __init__(

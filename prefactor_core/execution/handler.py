@@ -81,7 +81,7 @@ class NoCircuit:
 class EachItem:
     """Makes a batch handler of a function that carries out one item, or raises.
 
-    ``is_retryable`` says whether an exception is worth another try; by default all are.
+    ``is_retryable`` says whether an exception is worth another attempt; by default all are.
     """
 
     limits = ONE_ITEM

@@ -33,7 +33,7 @@ logger = logging.getLogger("prefactor_core.queue")
 T = TypeVar("T")
 
 _NO_LIMIT: Final = 1 << 30
-_SHARED_TRIES: Final = 2
+_SHARED_ATTEMPTS: Final = 2
 """Failures together with other lanes after which a lane travels alone."""
 _FOLLOWS: Final = "follows a lost operation: "
 _MOMENT: Final = 0.02
@@ -134,7 +134,7 @@ class Lanes(Generic[T]):
 
     @property
     def holding(self) -> str | None:
-        """Why rejected lanes are held, if any were since the last success: the endpoint's words."""
+        """Why rejected lanes are held, if any were since the last success: the reason of the first one."""
         return self._credit.exhausted
 
     @property
@@ -314,7 +314,7 @@ class Lanes(Generic[T]):
                 delay = _MOMENT
             break
         if lost and not self._clear_head(lane, resolution, now):
-            return  # what depends on a lost operation spends credit before another lane is rejected
+            return  # dependents of a lost operation spend credit before another lane is rejected
         self._line_up(lane, delay, now)
 
     def _line_up(self, lane: _Lane[T], delay: float, now: float) -> None:
@@ -366,7 +366,7 @@ class Lanes(Generic[T]):
         lane.failures += 1
         if outcome.weight > 0 and company:
             lane.shared += 1
-            lane.alone = lane.alone or lane.shared >= _SHARED_TRIES
+            lane.alone = lane.alone or lane.shared >= _SHARED_ATTEMPTS
         elif outcome.weight > 0:
             lane.alone = True
             lane.limit = 1
@@ -412,7 +412,7 @@ class Lanes(Generic[T]):
         return delivery, dead_letter
 
     def _absolve(self, lane: _Lane[T]) -> None:
-        """The head is gone: what was held against it is void."""
+        """Void what was held against the head, which is gone."""
         lane.failures = lane.shared = lane.attempts = 0
         lane.verdict = None
         lane.blame = 0.0

@@ -23,7 +23,7 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """To be tried again at once, with fewer others.
+    """To be retried at once, with fewer others.
 
     The request was too large, or the reply to this item did not say enough.
     """
@@ -33,12 +33,12 @@ class Apart:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Not known to have happened: to be tried again, later.
+    """Not known to have happened: to be retried later.
 
     Attributes:
         reason: What went wrong, for logs and dead letters.
-        weight: How much this speaks against the items themselves, as a part of one attempt: 1 for an
-            endpoint that otherwise works, 0 for one that is unavailable or throttles.
+        weight: How much this speaks against the items themselves, as a part of one attempt: 1 if what the
+            handler calls otherwise works, 0 if it is unavailable or throttles.
         retry_after: Seconds to wait at least.
     """
 
@@ -54,10 +54,10 @@ class Dead:
     Attributes:
         reason: Why.
         reply: What the API answered.
-        fatal: Whether what depends on it is lost with it.
+        fatal: Whether its dependents are lost with it.
         whole: Whether its whole instance is lost with it: no operation of it can be taken.
-        rejected: Whether that is only what the endpoint says. Many rejections without a success in between
-            are not believed (see ``credit``).
+        rejected: Whether that is only what the API says. Many rejections without a success in between are
+            not believed (see ``credit``).
         sent: Whether that became known by sending it, which makes it an attempt.
     """
 
