@@ -55,7 +55,7 @@ class LocalSender:
             on_failure=self._fail,
         )
         self.executor = self._pipeline.executor
-        """Knows what is held, and where the deliveries went."""
+        """Knows what is prefetched, and where the deliveries went."""
         self._monitor = monitor
         self._poll_interval = config.termination_poll_interval
         self._polling: asyncio.Task[None] | None = None

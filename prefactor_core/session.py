@@ -1,8 +1,7 @@
 """A session: what calls on a client need between its ``initialize()`` and its ``close()``.
 
-Here an operation's way is laid: managers -> ``Entrance`` -> ``Outbox`` -> ``Queue`` -> (in this process)
-``LocalSender``. The client, and what agents hold of it, lead to the entrance; what is behind the entrance
-belongs to the ``Lifetime``, and nothing there leads back. So reference counts tell when nobody is left.
+The client, and what agents hold of it, lead to the ``Entrance``; what is behind that belongs to the
+``Lifetime``, and nothing there leads back. So reference counts tell when nobody is left.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,4 @@
-"""Queues and the executor that empties them.
-
-One operation's way: ``Queue.put`` -> ``Queue.receive`` -> ``Lanes.add`` -> ``Lanes.take`` ->
-a ``BatchHandler`` -> an ``Outcome`` -> ``Lanes.resolve`` -> ``Queue.settle`` or ``Queue.dead_letter``.
-"""
+"""Queues, and the executor that empties them: each delivery is settled, dead-lettered or released."""
 
 from prefactor_core.queue.base import DeadLetter, Delivery, Queue
 from prefactor_core.queue.executor import TaskExecutor

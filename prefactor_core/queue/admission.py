@@ -1,4 +1,4 @@
-"""What a bounded buffer takes, and what it drops when it is full: whole chains of dependents.
+"""What a bounded buffer takes, and what it drops, with its dependents, when it is full.
 
 What opens something (a registration, a span's create) is taken only while there is room for what will
 close it, so that the finish of whatever was accepted still fits into a full buffer.
@@ -31,7 +31,7 @@ class Admission:
         self._max_bytes = max_bytes
         self._monotonic = monotonic
         self._dependents = Dependents()
-        self._open: dict[str, set[str]] = {}  # instance -> its accepted spans without a finish
+        self._open: dict[str, set[str]] = {}  # instance -> what is to be closed: span ids, "start", "finish"
         self._reserved = 0
         self._throttle = Throttle(_WARNING_INTERVAL)
         self.dropped: Counter[str] = Counter()
@@ -55,7 +55,8 @@ class Admission:
         self.dropped[kind_of(item)] += 1
         if self._throttle.allows(self._monotonic()):
             logger.warning(
-                "the buffer is full (%d operations, %d bytes): %d dropped so far, with what depends on them",
+                "the buffer is full (%d operations, %d bytes): %d operations dropped so far, "
+                "dependents included",
                 self._max_items,
                 self._max_bytes,
                 self.dropped.total(),
@@ -92,11 +93,11 @@ class Admission:
             closings.add(closing)
 
     def _release(self, instance_id: str, closing: str | None) -> None:
-        spans = self._open.get(instance_id)
-        if spans is not None and closing in spans:
-            spans.remove(closing)
+        closings = self._open.get(instance_id)
+        if closings is not None and closing in closings:
+            closings.remove(closing)
             self._reserved -= 1
-            if not spans:
+            if not closings:
                 del self._open[instance_id]
 
     def _forget(self, operation: Operation) -> None:

@@ -28,8 +28,8 @@ class Owner(Protocol):
 class Attempt(Protocol):
     """What a queue records while a delivery is handled, so that a crash of its handler is counted.
 
-    It is recorded when the delivery is handed out. Before the delivery has to wait, for an endpoint that is
-    unavailable or for a retry, it is withdrawn; it is begun again before the delivery is handled.
+    It is recorded when the delivery is handed out. Before the delivery has to wait, for a retry or for what
+    the handler calls, it is withdrawn; it is begun again before the delivery is handled.
     """
 
     async def withdraw(self) -> None:
@@ -86,12 +86,12 @@ class Delivery(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter(Generic[T]):
-    """An item that will not be tried again.
+    """An item that will not be retried.
 
     Attributes:
         attempts: How often it was sent, or begun, by itself, the last time included: not in a batch that
-            failed as a whole, nor while the endpoint was unavailable. 0 if it was never sent, as a dependent
-            of a lost operation.
+            failed as a whole, nor while what the handler calls was unavailable. 0 if it was never sent, as a
+            dependent of a lost operation.
         reply: What the API answered, if that was the reason.
     """
 
@@ -196,7 +196,7 @@ class Queue(ABC, Generic[T]):
     async def dead_letter(
         self, dead_letters: "Sequence[tuple[Delivery[T], DeadLetter[T]]]"
     ) -> "Sequence[Delivery[T]]":
-        """Set deliveries aside for good, each with its reason.
+        """Dead-letter deliveries, each with its reason: they will not be handed out again.
 
         The default keeps nothing: override it in a queue whose users will want to look.
 

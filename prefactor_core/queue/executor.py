@@ -22,7 +22,7 @@ from prefactor_core.waiters import Waiters, in_time
 logger = logging.getLogger("prefactor_core.queue")
 
 PREFETCH_ITEMS: Final = 10_000
-"""Deliveries of a queue elsewhere that one executor holds at most."""
+"""Deliveries of a queue elsewhere that one executor prefetches at most."""
 PREFETCH_BYTES: Final = 64 * 1024 * 1024
 """Bytes prefetched by one executor, but for the last delivery that crosses the line."""
 _UNBOUNDED: Final = 1 << 62
@@ -41,8 +41,8 @@ class TaskExecutor:
     """Carries out what a queue delivers.
 
     Deliveries with the same lane key are carried out one after another, in the order of the queue; lanes
-    do not wait for each other. A failed item is tried ``max_retries`` times more with exponential backoff
-    and full jitter, then dead-lettered.
+    do not wait for each other. A failed item is retried ``max_retries`` times with exponential backoff and
+    full jitter, then dead-lettered.
 
     All times are the event loop's.
 
@@ -61,7 +61,7 @@ class TaskExecutor:
         observe: Told the items that were settled and the dead letters, once the queue knows of them.
         on_failure: Awaited once, when the handler says that nothing will ever be delivered. By then the
             executor has stopped by itself and released everything.
-        outage: Logs failures of the queue, where others log theirs there too; it is left open.
+        outage: Where failures of the queue are logged; it is not closed here. By default one of its own.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class TaskExecutor:
         """Where the deliveries went, so far."""
         self._outage = outage or Outage(logger, "the queue", "fails, and is tried again")
         self._closes_outage = outage is None
-        self._handling = Outage(logger, "the handler", "fails, and its operations are tried again")
+        self._handling = Outage(logger, "the handler", "fails; its operations are retried")
         self._disposal = Disposal(queue, self._retry, self.account, self._outage, observe)
         # Receiving what is in this process's memory anyway costs none, and a long line in trouble leaves
         # room for all others.
@@ -175,7 +175,7 @@ class TaskExecutor:
         await self._end()
 
     async def release(self) -> None:
-        """Release everything that is held: the event loop is closed, and no task will run."""
+        """Release everything that is prefetched: the event loop is closed, and no task will run."""
         self._tasks = []
         await self._release_all()
 
@@ -415,7 +415,7 @@ class _Flush:
         self.done = asyncio.Event()
 
     def disposed(self, resolution: Resolution[Any]) -> None:
-        """Count what is not held any more."""
+        """Count what was disposed of."""
         gone = [*resolution.settled, *(delivery for delivery, _ in resolution.dead), *resolution.revoked]
         self._remaining -= sum(delivery.number <= self._up_to for delivery in gone)
         if self._remaining <= 0:

@@ -25,8 +25,8 @@ class InMemoryQueue(Queue[T]):
     """A queue in this process: what it holds is gone when the process dies.
 
     It is unbounded unless it is given bounds, of items and bytes that wait or are handed out. With the policy
-    ``drop``, ``put`` drops what does not fit, together with what depends on it, and counts it in ``dropped``;
-    with ``block`` it waits for room.
+    ``drop``, ``put`` drops what does not fit with its dependents, and counts them in ``dropped``; with
+    ``block`` it waits for room.
     """
 
     in_memory: ClassVar[bool] = True
@@ -119,7 +119,7 @@ class InMemoryQueue(Queue[T]):
     async def dead_letter(
         self, dead_letters: Sequence[tuple[Delivery[T], DeadLetter[T]]]
     ) -> Sequence[Delivery[T]]:
-        """Set deliveries aside; the last ``DEAD_LETTERS_KEPT`` can be looked at. None is ever refused."""
+        """Dead-letter deliveries; the last ``DEAD_LETTERS_KEPT`` can be looked at. None is ever refused."""
         self._dead_letters.extend(
             dead_letter for delivery, dead_letter in dead_letters if delivery.receipt is self
         )

@@ -157,7 +157,7 @@ def test_one_warning_in_half_a_minute_with_the_sum(caplog: pytest.LogCaptureFixt
         buffer.time += 1
         buffer.put(create("a", "a-1", payload={"secret": "hidden"}))
     assert len(caplog.records) == 4
-    assert "91 dropped" in caplog.text
+    assert "91 operations dropped" in caplog.text
     assert "hidden" not in caplog.text
 
 
