@@ -7,7 +7,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final
 
-from prefactor_core.managers.span import SpanManager, require_time
+from prefactor_core.arguments import require_time
+from prefactor_core.managers.span import SpanManager
 from prefactor_core.payloads import EncodedJson, as_object, snapshot
 
 logger = logging.getLogger("prefactor_core")

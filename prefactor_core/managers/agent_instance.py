@@ -6,18 +6,18 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
+from prefactor_core.arguments import require_end_status, require_name, require_time
 from prefactor_core.bounded import remember
 from prefactor_core.exceptions import InstanceNotFoundError, InvalidInputError, InvalidPayloadError
 from prefactor_core.identifiers import PfidFactory, require_pfid
 from prefactor_core.instance_handle import AgentInstanceHandle
-from prefactor_core.managers.span import require_end_status, require_name, require_time
 from prefactor_core.models import AgentInstance
 from prefactor_core.operations import Operation, OperationType
 from prefactor_core.outbox import Entrance
 from prefactor_core.payloads import MAX_PAYLOAD_BYTES, encode_object
 from prefactor_core.utils import validate_idempotency_key
 
-__all__ = ["AgentInstanceHandle", "AgentInstanceManager"]
+__all__ = ["AgentInstanceHandle", "AgentInstanceManager"]  # others import the handle from here
 
 _INSTANCES_KEPT: Final = 100_000
 """Unfinished instances that are known at once; then the oldest are forgotten."""

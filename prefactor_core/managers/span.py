@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any, Final
 from weakref import WeakMethod
 
+from prefactor_core.arguments import require_end_status, require_name, require_time
 from prefactor_core.context_stack import SpanContextStack, StackedSpan, TellsOpen
 from prefactor_core.exceptions import (
     InvalidIdentifierError,
-    InvalidInputError,
     InvalidPayloadError,
     SpanNotFoundError,
 )
@@ -28,8 +28,6 @@ _ORPHANS_KEPT: Final = 10_000
 """Spans left open by finished instances that can still be finished; then the oldest are forgotten."""
 _PLACES_KEPT: Final = 1_000
 """Places (schema, field, problem) that have been warned about; then warnings stop."""
-_LONGEST_NAME: Final = 1_024
-"""Characters in a name at most."""
 
 
 class SpanManager:
@@ -309,25 +307,3 @@ class SpanManager:
         if place not in self._warned and len(self._warned) < _PLACES_KEPT:
             self._warned.add(place)
             logger.warning(message, schema_name, *details)
-
-
-def require_end_status(status: object) -> None:
-    """Check the status that a span or an instance is to end with. Raises ``InvalidInputError``."""
-    if status not in {"complete", "failed", "cancelled"}:
-        raise InvalidInputError("status", f"expected complete, failed or cancelled, got {status!r}")
-
-
-def require_name(value: object, field: str) -> None:
-    """Check a name of the caller's. Raises ``InvalidInputError``."""
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
-        raise InvalidInputError(field, f"expected 1 to {_LONGEST_NAME:,} characters")
-
-
-def require_time(value: object, field: str) -> None:
-    """Check an optional time of the caller's: a ``datetime`` with a zone. Raises ``InvalidInputError``."""
-    if value is None:
-        return
-    if not isinstance(value, datetime):
-        raise InvalidInputError(field, f"expected a datetime, got {type(value).__name__}")
-    if value.tzinfo is None:
-        raise InvalidInputError(field, "expected a datetime with a time zone (datetime.now(UTC), say)")
