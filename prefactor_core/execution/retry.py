@@ -1,4 +1,4 @@
-"""The one retry policy, and the one loop that goes on until something works."""
+"""The one retry policy, and attempts that go on until one works."""
 
 import asyncio
 import random
@@ -66,7 +66,7 @@ class Retrying:
         while True:
             try:
                 result = await action()
-            except Exception as error:  # noqa: BLE001 -- told, and tried again
+            except Exception as error:  # noqa: BLE001 -- told, and retried
                 await self.failed(error)
             else:
                 self.worked()
