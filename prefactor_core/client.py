@@ -8,7 +8,7 @@ from hashlib import sha256
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from prefactor_core._version import __version__
+from prefactor_core._version import SDK_HEADER_ENTRY
 from prefactor_core.accounts import ClientStats, CloseSummary
 from prefactor_core.config import PrefactorCoreConfig
 from prefactor_core.exceptions import (
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("prefactor_core")
 
-CORE_SDK_HEADER_ENTRY: Final = f"prefactor-core@{__version__}"
+CORE_SDK_HEADER_ENTRY: Final = SDK_HEADER_ENTRY
 """This SDK's part of the ``X-Prefactor-SDK`` header."""
 
 

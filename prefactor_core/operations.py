@@ -29,7 +29,8 @@ SEQUENCE: Final = "sequence"
 ANSWER_TO: Final = "answer_to"
 """Under this name a replayed operation's metadata has the address at which its outcome is awaited."""
 
-_IDS: Final = ("instance_id", "span_id", "parent_span_id")
+IDS: Final = ("instance_id", "span_id", "parent_span_id")
+"""The names in payloads under which ids stand."""
 
 _SHORT: Final = 1_000
 """Characters up to which what a string takes as JSON need not be counted to the byte."""
@@ -200,7 +201,7 @@ def require_sound(operation: Operation) -> None:
     key = operation.idempotency_key
     if key is not None and not (isinstance(key, str) and is_unicode(key)):
         raise InvalidInputError("idempotency_key", "expected text in Unicode")
-    for name in _IDS:
+    for name in IDS:
         value = operation.payload.get(name)
         if value is not None and (problem := problem_of_id(value)):
             raise InvalidInputError(f"payload.{name}", problem)

@@ -4,7 +4,7 @@ import platform
 import sys
 from typing import TypedDict
 
-from prefactor_core._version import __version__
+from prefactor_core._version import SDK_HEADER_ENTRY
 
 
 class RuntimeEnvironment(TypedDict):
@@ -29,6 +29,6 @@ def build_runtime_environment(sdk_header_entry: str | None = None) -> RuntimeEnv
     return {
         "agent_sdk": sdk_header_entry.split() if sdk_header_entry else [],
         "os": sys.platform,
-        "prefactor_sdk": [f"prefactor-core@{__version__}"],
+        "prefactor_sdk": [SDK_HEADER_ENTRY],
         "runtime": f"{implementation}@{sys.version_info.major}.{sys.version_info.minor}",
     }

@@ -11,6 +11,9 @@ from typing import Final
 LONGEST_ID: Final = 256
 """Characters of an id; the client's own have 32."""
 
+LONGEST_KEY: Final = 64
+"""Characters of an idempotency key: the API takes no longer one."""
+
 LONGEST_SDK_HEADER: Final = 1_024
 """Characters of an SDK header: one request carries those of many agents."""
 
@@ -28,6 +31,11 @@ def problem_of_id(value: object) -> str | None:
     if value in {".", ".."}:
         return "means another path"
     return None
+
+
+def is_key(value: object) -> bool:
+    """Whether ``value`` is an idempotency key: 1 to ``LONGEST_KEY`` printable characters."""
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_KEY and value.isprintable()
 
 
 def problem_of_sdk_header(value: str) -> str | None:

@@ -6,12 +6,11 @@ import sys
 import uuid
 from typing import Final
 
+from prefactor_core.texts import LONGEST_KEY, is_key
+
 logger = logging.getLogger("prefactor_core")
 
 _OURS: Final = "prefactor_"
-
-MAX_KEY_LENGTH: Final = 64
-"""The longest key that the API takes, in characters."""
 
 
 def generate_idempotency_key() -> str:
@@ -24,10 +23,10 @@ def validate_idempotency_key(key: str) -> str:
 
     The API itself takes 8 to 64; keys that the client makes are always of that length.
     """
-    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH or not key.isprintable():
+    if not is_key(key):
         got = f"{len(key)} characters" if isinstance(key, str) else type(key).__name__
         raise ValueError(
-            f"idempotency_key: expected a string of 1 to {MAX_KEY_LENGTH} printable characters, got {got}"
+            f"idempotency_key: expected a string of 1 to {LONGEST_KEY} printable characters, got {got}"
         )
     return key
 

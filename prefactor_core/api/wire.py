@@ -28,7 +28,7 @@ from pydantic_core import to_json
 from prefactor_core.exceptions import InvalidInputError, OperationError
 from prefactor_core.operations import Operation, OperationType, require_sound
 from prefactor_core.payloads import EMPTY_OBJECT, EncodedJson
-from prefactor_core.utils import MAX_KEY_LENGTH
+from prefactor_core.texts import LONGEST_KEY
 
 BULK_PATH: Final = "/api/v1/bulk"
 PING_PATH: Final = "/api/v1/ping"
@@ -218,6 +218,6 @@ def _key(operation: Operation, bulk_type: str, address: tuple[str, str] | None, 
     if not key:
         content = f"{bulk_type} {address} {operation.timestamp.isoformat()} ".encode() + fields
         return f"derived:{blake2b(content, digest_size=16).hexdigest()}"
-    if len(key) > MAX_KEY_LENGTH:
+    if len(key) > LONGEST_KEY:
         return f"digest:{blake2b(key.encode(), digest_size=16).hexdigest()}"
     return key if len(key) >= _MIN_KEY_LENGTH else f"prefactor:{key}"

@@ -20,6 +20,7 @@ from prefactor_core.broker.driver import ConsumingEnd, DeadLetterEnd
 from prefactor_core.exceptions import BrokerError
 from prefactor_core.operations import ANSWER_TO, OPERATION_ID, Operation
 from prefactor_core.outage import Outage
+from prefactor_core.texts import LONGEST_ID
 from prefactor_core.waiters import in_time
 
 logger = logging.getLogger("prefactor_core.broker")
@@ -27,8 +28,6 @@ logger = logging.getLogger("prefactor_core.broker")
 Outcome: TypeAlias = Literal["delivered", "kept"]
 
 _LONGEST_REASON: Final = 300
-_LONGEST_ID: Final = 256
-"""Characters of an id beyond which it is none of a client's, and no answer stays small."""
 _MOST: Final = 10_000
 """Answers that can wait to be sent; further ones are dropped."""
 _AT_ONCE: Final = 200
@@ -88,7 +87,7 @@ class AnswerSender:
         """
         for operation, reason in disposed:
             address, id_ = operation.metadata.get(ANSWER_TO), operation.metadata.get(OPERATION_ID)
-            if not isinstance(address, str) or not isinstance(id_, str) or len(id_) > _LONGEST_ID:
+            if not isinstance(address, str) or not isinstance(id_, str) or len(id_) > LONGEST_ID:
                 continue
             if len(self._unsent) < _MOST:
                 self._unsent.append((address, encode_answer(Answer(id_, outcome, reason))))

@@ -34,6 +34,7 @@ from pydantic_core import from_json, to_json
 from prefactor_core.exceptions import InvalidInputError, InvalidPayloadError
 from prefactor_core.operations import (
     ANSWER_TO,
+    IDS,
     OPERATION_ID,
     SDK_HEADER,
     SEQUENCE,
@@ -42,7 +43,7 @@ from prefactor_core.operations import (
     require_sound,
 )
 from prefactor_core.payloads import MAX_OPERATION_BYTES, NOT_UNICODE, EncodedJson, encode_object
-from prefactor_core.texts import is_unicode, problem_of_sdk_header
+from prefactor_core.texts import LONGEST_ID, LONGEST_KEY, is_key, is_unicode, problem_of_sdk_header
 
 VERSION: Final = 1
 
@@ -50,12 +51,10 @@ MAX_ENVELOPE_BYTES: Final = MAX_OPERATION_BYTES + 16 * 1024
 """What an operation of the largest size takes with its envelope; anything larger is not ours."""
 
 _TYPES: Final = {kind.value: kind for kind in OperationType}
-_ID: Final = re.compile(r"[!-,.-~][!-~]{0,255}")
+_ID: Final = re.compile(rf"[!-,.-~][!-~]{{0,{LONGEST_ID - 1}}}")
 """Visible ASCII. Operators copy ids into commands, which would take a hyphen for the start of an option."""
 _MOST: Final = (1 << 63) - 1
-_LONGEST_KEY: Final = 64
 _LONGEST_ADDRESS: Final = 256
-_IDS: Final = ("instance_id", "span_id", "parent_span_id")
 _HEAD_BYTES: Final = 8 * 1024
 """What an envelope takes beside its body, at most."""
 _WIDEST: Final = 6
@@ -96,7 +95,7 @@ def check(operation: Operation, sdk_header: str = "") -> None:
     """
     require_sound(operation)
     if not _is_key(operation.idempotency_key):
-        raise InvalidInputError("idempotency_key", f"expected 1 to {_LONGEST_KEY} printable characters")
+        raise InvalidInputError("idempotency_key", f"expected 1 to {LONGEST_KEY} printable characters")
     if problem := problem_of_sdk_header(sdk_header):
         raise InvalidInputError("sdk_header", problem)
     payload = operation.payload
@@ -167,7 +166,9 @@ def decode(data: bytes) -> Envelope:
     if type(identity) is not str or not identity or type(sequence) is not int:
         raise UnreadableEnvelopeError("an envelope without id or seq")
     if not _ID.fullmatch(identity):
-        raise UnreadableEnvelopeError("id: not 1 to 256 visible ASCII characters that begin with no hyphen")
+        raise UnreadableEnvelopeError(
+            f"id: not 1 to {LONGEST_ID} visible ASCII characters that begin with no hyphen"
+        )
     if not 0 <= sequence <= _MOST:
         raise UnreadableEnvelopeError("seq: no number from 0 to 2^63 - 1")
     header = _text(fields, "sdk") or ""
@@ -187,11 +188,11 @@ def _operation_of(fields: dict[str, Any], metadata: dict[str, Any]) -> Operation
         raise UnreadableEnvelopeError("an unknown operation type")
     key = _text(fields, "key")
     if not _is_key(key):
-        raise UnreadableEnvelopeError(f"key: not 1 to {_LONGEST_KEY} printable characters")
+        raise UnreadableEnvelopeError(f"key: not 1 to {LONGEST_KEY} printable characters")
     body = fields.get("body")
     if not isinstance(body, dict):
         raise UnreadableEnvelopeError("body: no JSON object")
-    for name in _IDS:
+    for name in IDS:
         _text(body, name)  # operations are sorted and compared by these
     if body.get("instance_id") != _text(fields, "instance"):
         raise UnreadableEnvelopeError("instance: not the one in the body")
@@ -217,7 +218,7 @@ def _operation_of(fields: dict[str, Any], metadata: dict[str, Any]) -> Operation
 
 
 def _is_key(key: str | None) -> bool:
-    return key is None or (1 <= len(key) <= _LONGEST_KEY and key.isprintable())
+    return key is None or is_key(key)
 
 
 def _address(fields: dict[str, Any]) -> str | None:

@@ -13,7 +13,7 @@ from prefactor_core.execution.retry import Retrying, RetryPolicy
 from prefactor_core.operations import Operation, kind_of
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import DeadLetter, Delivery, Queue
-from prefactor_core.texts import one_line
+from prefactor_core.texts import LONGEST_KEY, one_line
 
 logger = logging.getLogger("prefactor_core.queue")
 
@@ -25,7 +25,6 @@ Observe: TypeAlias = Callable[[Sequence[Any], Sequence[DeadLetter[Any]]], None]
 
 _INTERVAL: Final = 30.0
 """Seconds between two lines about the same type and reason, and about messages that cannot be read."""
-_LONGEST_KEY: Final = 64
 _LONGEST_REASON: Final = 1_000
 """Characters that are logged: what a handler raises may say anything, at any length."""
 
@@ -46,7 +45,7 @@ class DeadLetterLog:
             reason = one_line(dead_letter.reason, _LONGEST_REASON)
             key = item.idempotency_key if isinstance(item, Operation) else None
             if key is not None:
-                key = one_line(str(key), _LONGEST_KEY)
+                key = one_line(str(key), LONGEST_KEY)
             self._say((name, reason), f"{name} {key}: {reason}")
 
     def write_unread(self, partition: int, reason: str) -> None:
