@@ -25,8 +25,10 @@ from prefactor_core.broker.ownership import Lease, process_name
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.config import PrefactorCoreConfig
 from prefactor_core.exceptions import BrokerError, MissingDriverError, QueueClosedError, TransportError
+from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.hookspecs import hookimpl
 from prefactor_core.operations import Operation
+from prefactor_core.outage import Outage
 from prefactor_core.queue.base import DeadLetter, Delivery, Published, Queue
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "Message",
     "MissingDriverError",
     "Operation",
+    "Outage",
     "Partition",
     "PartitionState",
     "PrefactorCoreConfig",
@@ -56,6 +59,7 @@ __all__ = [
     "PublishingEnd",
     "Queue",
     "QueueClosedError",
+    "RetryPolicy",
     "TransportError",
     "hookimpl",
     "process_name",

@@ -4,10 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Final
-
-SAFE_PART: Final = 0.8
-"""Of a lease, what its owner counts on: clocks of two machines do not run at quite the same speed."""
+from typing import ClassVar
 
 
 class Lease:
@@ -19,10 +16,13 @@ class Lease:
         clock: Seconds that only grow.
     """
 
+    safe_part: ClassVar[float] = 0.8
+    """Of a lease, what its owner counts on: clocks of two machines do not run at quite the same speed."""
+
     def __init__(self, seconds: float, asked_at: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
         self.clock = clock
-        self._safe = seconds * SAFE_PART
+        self._safe = seconds * self.safe_part
         self._until = asked_at + self._safe
         self._held = True
 

@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from prefactor_core.broker.ownership import SAFE_PART
 from prefactor_core.transport import (
     BrokerError,
     ConsumingEnd,
@@ -53,7 +52,7 @@ class RedisConsumingEnd(ConsumingEnd):
         self._patience = min(options.timeout, options.lease / RENEWALS)
         self._renewal = LeaseRenewal(self._links.single(self._patience), options.lease)
         # A reader must see that it is not the owner any more before anybody else can be.
-        self._block = min(_BLOCK_SECONDS, options.lease * (1 - SAFE_PART) / 2)
+        self._block = min(_BLOCK_SECONDS, options.lease * (1 - Lease.safe_part) / 2)
         self._milliseconds = int(options.lease * 1_000)
         self._member = secrets.token_hex(16)
         self._joined = False

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import ResponseError
 
-from prefactor_core.execution.retry import RetryPolicy
-from prefactor_core.transport import BrokerError
+from prefactor_core.transport import BrokerError, RetryPolicy
 from prefactor_redis.errors import DRIVER_ERRORS, mapped
 from prefactor_redis.link import Link
 from prefactor_redis.servers import Links

@@ -5,8 +5,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from prefactor_core.outage import Outage
-from prefactor_core.transport import BrokerError
+from prefactor_core.transport import BrokerError, Outage
 from prefactor_redis.lease_scripts import RENEW
 from prefactor_redis.link import Link
 from prefactor_redis.partition import RedisPartition
