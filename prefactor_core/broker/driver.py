@@ -94,7 +94,7 @@ class PublishingEnd(End):
     async def publish(self, partition: int, batch: Sequence[bytes]) -> None:
         """Publish envelopes to a partition, in order, and wait until the broker has confirmed all of them.
 
-        The caller has at most one batch of a partition under way, and after a failure sends it again from
+        The caller has at most one batch of a partition in flight, and after a failure sends it again from
         the first envelope that was not confirmed.
 
         Raises:

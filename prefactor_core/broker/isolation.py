@@ -1,7 +1,7 @@
 """Isolation: operations of isolated partitions are handled one at a time, and every attempt is recorded.
 
-A crash counts against every operation that is under way. Operations that no crash counts against may be under
-way together, one a partition. One that an owner crashed with is handled alone, so that the next crash counts
+A crash counts against every operation in flight. Operations that no crash counts against may be in flight
+together, one a partition. One that an owner crashed with is handled alone, so that the next crash counts
 against the poison operation only.
 """
 
@@ -28,7 +28,7 @@ class IsolatedAttempt:
     ) -> None:
         self.owned = owned
         self.alone = alone
-        """Whether no other may be under way beside it."""
+        """Whether no other may be in flight beside it."""
         self.delivery: Delivery[Operation] | None = None
         """Its delivery, once that can be received."""
         self._isolation = isolation
@@ -86,7 +86,7 @@ class Isolation:
 
     def __init__(self, outage: Outage) -> None:
         self.outage = outage
-        self._under_way: list[IsolatedAttempt] = []
+        self._in_flight: list[IsolatedAttempt] = []
         self._waiting_alone: set[IsolatedAttempt] = set()
 
     async def start(self, owned: OwnedPartition, message: Message, *, alone: bool) -> IsolatedAttempt:
@@ -104,22 +104,22 @@ class Isolation:
         return attempt
 
     def try_start(self, attempt: IsolatedAttempt) -> bool:
-        """Count an attempt as under way, unless it has to wait for others."""
-        if attempt in self._under_way:
+        """Count an attempt as in flight, unless it has to wait for others."""
+        if attempt in self._in_flight:
             return True
-        self._under_way = [one for one in self._under_way if not one.over]
+        self._in_flight = [one for one in self._in_flight if not one.over]
         self._waiting_alone = {one for one in self._waiting_alone if not one.over}
-        if attempt.alone and self._under_way:
+        if attempt.alone and self._in_flight:
             self._waiting_alone.add(attempt)
             return False
-        if not attempt.alone and (self._waiting_alone or any(one.alone for one in self._under_way)):
+        if not attempt.alone and (self._waiting_alone or any(one.alone for one in self._in_flight)):
             return False
         self._waiting_alone.discard(attempt)
-        self._under_way.append(attempt)
+        self._in_flight.append(attempt)
         return True
 
     def end(self, attempt: IsolatedAttempt) -> None:
-        """Count an attempt as under way no longer."""
+        """Count an attempt as in flight no longer."""
         self._waiting_alone.discard(attempt)
-        if attempt in self._under_way:
-            self._under_way.remove(attempt)
+        if attempt in self._in_flight:
+            self._in_flight.remove(attempt)

@@ -1,6 +1,6 @@
 """Publishing: operations leave the buffer for the broker in the background, in order, until it has them.
 
-Each partition has at most one batch under way. After a failure it is sent again from its first operation
+Each partition has at most one batch in flight. After a failure it is sent again from its first operation
 that was not confirmed, so that what the broker gets twice are whole suffixes, and the order of first
 occurrences is the order of puts.
 """
@@ -29,12 +29,12 @@ _BATCH_ITEMS: Final = 500
 _BATCH_BYTES: Final = 1024 * 1024
 _ENCODED_AT_ONCE: Final = 100
 """Operations encoded before the event loop, which the agent works on, runs again."""
-_FLIGHTS: Final = 4
-"""Batches under way at a time. While they are, the others grow, so batches are large under load."""
-_DOUBTFUL_FLIGHTS: Final = 2
-"""Batches under way at a time of lines whose last try failed."""
+_BATCHES_IN_FLIGHT: Final = 4
+"""At a time. While they are, the others grow, so batches are large under load."""
+_DOUBTFUL_IN_FLIGHT: Final = 2
+"""The same of lines whose last attempt failed."""
 _LINGER: Final = 0.005
-"""Seconds that a batch may grow when nothing is under way: it is also what an agent that dies may lose."""
+"""Seconds that a batch may grow when nothing is in flight: it is also what an agent that dies may lose."""
 _USUAL_RETRY: Final = RetryPolicy(base=0.2, cap=5.0)
 
 
@@ -49,16 +49,16 @@ class Publisher:
         self._blocks = bounds.policy == "block"
         self._retry = retry
         self._buffer = Buffer(bounds, secrets.token_hex(8))
-        self._flights: dict[Line, asyncio.Task[None]] = {}
-        self._slots = asyncio.Semaphore(_FLIGHTS)
+        self._publishing: dict[Line, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(_BATCHES_IN_FLIGHT)
         # A server that hangs, one of many perhaps, must not take the slots of lines that get through.
-        self._doubtful = asyncio.Semaphore(_DOUBTFUL_FLIGHTS)
+        self._doubtful = asyncio.Semaphore(_DOUBTFUL_IN_FLIGHT)
         self._start: asyncio.Task[None] | None = None
         self._outage = Outage(
             logger,
             name,
-            "does not take operations, they wait here",
-            lambda: f"publishing goes on, {self.waiting} operations wait",
+            "does not accept operations; they stay in the buffer",
+            lambda: f"publishing resumes with {self.waiting} operations in the buffer",
         )
         self._closed = False
         self._disconnecting = False
@@ -90,7 +90,7 @@ class Publisher:
         if self._start is None:
             self._start = self._spawn(self._learn_partitions())
         elif line is not None and line.partition is not None:
-            self._take_off(line)
+            self._start_publishing(line)
 
     async def flush(self, timeout: float) -> bool:
         """Wait until the broker has confirmed everything put so far; return whether it did in time."""
@@ -112,7 +112,7 @@ class Publisher:
         """Stop publishing and disconnect. What is not confirmed stays counted as such."""
         self.close()
         self._disconnecting = True
-        tasks = [*self._flights.values(), *([self._start] if self._start is not None else [])]
+        tasks = [*self._publishing.values(), *([self._start] if self._start is not None else [])]
         for task in tasks:
             task.cancel()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
@@ -143,14 +143,14 @@ class Publisher:
         # Whatever it raises is tried again: the driver is somebody else's code.
         partitions = await Retrying(self, self._retry, self._outage).insist(self._end.partitions)
         for line in self._buffer.partition(partitions):
-            self._take_off(line)
+            self._start_publishing(line)
 
-    def _take_off(self, line: Line) -> None:
-        """Have the line published, unless that is under way."""
-        if line not in self._flights:
-            self._flights[line] = self._spawn(self._fly(line))
+    def _start_publishing(self, line: Line) -> None:
+        """Have the line published, unless it is already."""
+        if line not in self._publishing:
+            self._publishing[line] = self._spawn(self._publish_line(line))
 
-    async def _fly(self, line: Line) -> None:
+    async def _publish_line(self, line: Line) -> None:
         """Publish a line until nothing is left in it."""
         if not self._closed:
             await asyncio.sleep(_LINGER)
@@ -166,8 +166,8 @@ class Publisher:
                 await retrying.failed(error)
             else:
                 retrying.worked()
-        self._outage.worked(line)  # also if the last try failed with all of it confirmed
-        del self._flights[line]
+        self._outage.worked(line)  # also if the last attempt failed with all of it confirmed
+        del self._publishing[line]
 
     async def _publish(self, line: Line) -> None:
         batch: list[bytes] = []

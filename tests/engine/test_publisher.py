@@ -288,7 +288,7 @@ async def test_a_broker_that_is_away_at_the_start(caplog: pytest.LogCaptureFixtu
         assert keys == sorted(keys, key=lambda key: int(key.rpartition(":")[2]))
     texts = caplog.messages
     assert len(texts) == 2
-    assert "does not take operations, they wait here" in texts[0]
+    assert "does not accept operations; they stay in the buffer" in texts[0]
     assert "works again" in texts[1]
 
 

@@ -128,7 +128,7 @@ async def test_a_leader_killed_under_load(cluster: Cluster, tmp_path: Path, work
         before = await fleet.effects()
         mend = await asyncio.to_thread(cluster.kill, number)
         if cluster.is_needed:
-            await until(lambda: "does not take operations" in agent.log, 180, "the agent meets it")
+            await until(lambda: "does not accept operations" in agent.log, 180, "the agent meets it")
         enough.touch()
         if cluster.is_needed:
             await asyncio.to_thread(mend)

@@ -110,7 +110,7 @@ async def test_memory_full_and_then_drained(site: Site) -> None:
     agent = await site.fleet.agent(*load, "--until", str(noticed))
     await until(lambda: waiting(site.fleet, 50))
     await site.fill()
-    await until(lambda: "does not take operations" in agent.log, 180, "the agent notices, in its log")
+    await until(lambda: "does not accept operations" in agent.log, 180, "the agent notices, in its log")
     noticed.touch()
     async with working(site.fleet):
         await site.relieve()
