@@ -32,8 +32,8 @@ _ROUND: Final = 1.0
 _UNSETTLED_ITEMS: Final = 8_192
 _UNSETTLED_BYTES: Final = 32 * 1024 * 1024
 """What one process may prefetch of all its partitions."""
-_LEAVING: Final = 5.0
-"""Seconds that what is being carried out has, when its partition is to be released."""
+_RELEASE_SECONDS: Final = 5.0
+"""For what is in flight, when its partition is to be released."""
 
 Deliveries: TypeAlias = list[Delivery[Operation]]
 Settle: TypeAlias = Callable[[OwnedPartition, list[Message]], Awaitable[Sequence[Message]]]
@@ -67,9 +67,9 @@ class Consumer:
         """Why no partitions are looked after now, if they are not."""
 
     @property
-    def quarantined(self) -> int:
+    def dead_lettered_unread(self) -> int:
         """Messages that were dead-lettered unread: no envelopes."""
-        return self._reader.quarantined
+        return self._reader.dead_lettered_unread
 
     @property
     def waiting(self) -> int:
@@ -180,7 +180,7 @@ class Consumer:
                 self._rebalance.lost(number, owned.partition.loss)
         self._rebalance.end(len(self.owned))
         for owned in self._owned.values():
-            owned.leave()
+            owned.begin_release()
         tasks = [*self._tasks, *([self._assigning] if self._assigning is not None else [])]
         for task in tasks:
             task.cancel()
@@ -220,7 +220,7 @@ class Consumer:
     async def _look(self) -> None:
         self._drop_lost()
         if self._aside is not None:
-            self._begin_leaving([owned for owned in self._owned.values() if owned.current])
+            self._begin_release([owned for owned in self._owned.values() if owned.current])
             if not self._owned:
                 await self._end.stand_aside()
             self._rebalance.look(0, complete=not self._owned)
@@ -234,15 +234,15 @@ class Consumer:
         current = [owned for owned in self._owned.values() if owned.current]
         if len(current) > wanted:
             current.sort(key=lambda owned: owned.items)
-            self._begin_leaving(current[: len(current) - wanted])
+            self._begin_release(current[: len(current) - wanted])
         elif len(current) < wanted:
             await self._acquire(wanted - len(current), quota)
         self._rebalance.look(len(self.owned), complete=len(self._owned) == len(self.owned) == wanted)
 
-    def _begin_leaving(self, all_owned: Iterable[OwnedPartition]) -> None:
+    def _begin_release(self, all_owned: Iterable[OwnedPartition]) -> None:
         for owned in all_owned:
-            owned.leave()
-            self._own(self._leave(owned))
+            owned.begin_release()
+            self._own(self._finish_release(owned))
 
     async def _acquire(self, wanted: int, quota: Quota) -> None:
         start = self._rng.randrange(self._partitions)
@@ -262,8 +262,8 @@ class Consumer:
 
     def _drop_lost(self) -> None:
         for number, owned in list(self._owned.items()):
-            if not owned.partition.held and not owned.leaving:
-                owned.leave()
+            if not owned.partition.held and not owned.releasing:
+                owned.begin_release()
                 self._inbox.forget(owned)
                 del self._owned[number]
                 if owned.reader is not None:
@@ -271,10 +271,10 @@ class Consumer:
                 self._own(self._release(owned))  # closes its connections
                 self._rebalance.lost(number, owned.partition.loss)
 
-    async def _leave(self, owned: OwnedPartition) -> None:
-        """Release a partition once what is being carried out of it has ended."""
+    async def _finish_release(self, owned: OwnedPartition) -> None:
+        """Release a partition once what is in flight of it has ended."""
         clock = asyncio.get_running_loop().time
-        deadline = clock() + _LEAVING
+        deadline = clock() + _RELEASE_SECONDS
         self._inbox.forget(owned)
         while owned.items and (left := deadline - clock()) > 0:
             await owned.wait_for_change(left)

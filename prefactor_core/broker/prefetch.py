@@ -33,7 +33,7 @@ class OwnedPartition:
     def __init__(self, partition: Partition, quota: Quota) -> None:
         self.partition = partition
         self.quota = quota
-        self.leaving = False
+        self.releasing = False
         """Whether it is being released."""
         self._closed = False
         self._changed = asyncio.Event()
@@ -61,7 +61,7 @@ class OwnedPartition:
     @property
     def current(self) -> bool:
         """Whether what was received may be carried out."""
-        return not self.leaving and self.partition.held
+        return not self.releasing and self.partition.held
 
     @property
     def reading(self) -> bool:
@@ -86,9 +86,9 @@ class OwnedPartition:
                 self.bytes -= delivery.size
         self._changed.set()
 
-    def leave(self) -> None:
+    def begin_release(self) -> None:
         """Begin to release it: nothing more is read, and what has not begun is not carried out."""
-        self.leaving = True
+        self.releasing = True
         self._changed.set()
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from prefactor_core.queue.base import DeadLetter
 R = TypeVar("R")
 
 BROKER_RETRY: Final = RetryPolicy(base=0.2, cap=5.0)
-"""Backoff while a broker does not do what it is asked; there is no last try."""
+"""Backoff while a broker does not do what it is asked. It retries for ever."""
 
 _LOOK: Final = 1.0
 """Seconds after which a full partition is looked at again, whether or not anything was disposed of."""
@@ -34,7 +34,7 @@ class Reader:
         self._outage = outage
         self._isolation = Isolation(outage)
         self._log = DeadLetterLog(time.monotonic)
-        self.quarantined = 0
+        self.dead_lettered_unread = 0
         """Messages that were dead-lettered unread: no envelopes."""
 
     async def run(self, owned: OwnedPartition) -> None:
@@ -87,7 +87,7 @@ class Reader:
             elif attempts <= MAX_ATTEMPTS:
                 await self._deliver(owned, message, attempt, attempts, dead=True)
             else:
-                await self._quarantine(owned, message, _CRASHED_READING, attempts)
+                await self._dead_letter_unread(owned, message, _CRASHED_READING, attempts)
         finally:
             if attempt.delivery is None:
                 self._isolation.end(attempt)
@@ -109,7 +109,7 @@ class Reader:
         try:
             envelope = decode(message.data)
         except UnreadableEnvelopeError as problem:
-            await self._quarantine(owned, message, f"unreadable: {problem}")
+            await self._dead_letter_unread(owned, message, f"unreadable: {problem}")
             return
         redelivered = message.redelivered or envelope.replayed
         delivery = owned.take(envelope.operation, message, redelivered=redelivered)
@@ -122,7 +122,7 @@ class Reader:
             attempt.delivery = delivery
         self._inbox.add(delivery)
 
-    async def _quarantine(
+    async def _dead_letter_unread(
         self, owned: OwnedPartition, message: Message, reason: str, attempts: int = 0
     ) -> None:
         stored = encode_dead_letter(
@@ -130,7 +130,7 @@ class Reader:
         )
         refused = await self._insist(owned, lambda: owned.partition.dead_letter([(message, stored)]))
         if refused is not None and not refused:
-            self.quarantined += 1
+            self.dead_lettered_unread += 1
             self._log.write_unread(owned.partition.number, reason)
 
     async def _insist(self, owned: OwnedPartition, action: Callable[[], Awaitable[R]]) -> R | None:

@@ -461,7 +461,7 @@ async def test_what_cannot_be_read_is_set_aside_and_holds_up_nothing(faults: lis
     async with consuming(broker) as one:
         held = await receive(one, 6)
         assert numbers(held) == [0, 1, 2, 3, 4, 5], "in order, whatever the driver does"
-        assert one.quarantined == 2
+        assert one.dead_lettered_unread == 2
         assert await one.settle(held) == []
     records = [decode_dead_letter(dead.data, 9) for dead in broker.all_dead]
     found = {(record.envelope, record.reason, record.partition) for record in records}
@@ -483,10 +483,10 @@ async def test_what_cannot_be_read_of_a_partition_that_is_lost_meanwhile() -> No
         await nothing_comes(one, 5)
         broker.lose(0)
         await nothing_comes(one, 30)
-        assert one.quarantined == 0
+        assert one.dead_lettered_unread == 0
         broker.faults = lambda _: None
         assert numbers(await receive(one, 2)) == [0, 1]
-        assert one.quarantined == 1
+        assert one.dead_lettered_unread == 1
 
 
 # -- one at a time
@@ -535,7 +535,7 @@ async def test_what_was_begun_too_often_is_set_aside(faults: list[Fault]) -> Non
         assert numbers(held) == [2]
         assert held[0].dead_letter is None
         assert await one.settle(held) == []
-        assert one.quarantined == 0, "it could be read"
+        assert one.dead_lettered_unread == 0, "it could be read"
     (dead,) = broker.all_dead
     record = decode_dead_letter(dead.data, 9)
     assert (record.reason, record.attempts) == (KILLED, 3)

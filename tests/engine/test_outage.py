@@ -353,7 +353,7 @@ async def test_garbage_is_said_once_with_how_much_there_was(caplog: pytest.LogCa
     async with working(broker) as (queue, _):
         for number in range(2_000):
             broker.put(number % 4, b'{"v":%d}' % (number + 2))
-        while queue.consumer.quarantined < 2_000:
+        while queue.consumer.dead_lettered_unread < 2_000:
             await asyncio.sleep(1)
     lines = [text for text in caplog.messages if "dead-lettered" in text]
     assert 1 <= len(lines) <= 10

@@ -51,17 +51,17 @@ class Meter:
         )
         self.progressed_at = time.monotonic()
         """When something was last done: a reply came, or a delivery was disposed of."""
-        self._quarantined = 0
+        self._unread = 0
         self._retried: Counter[str] = Counter()
 
     def progress(self) -> None:
         """Something was done."""
         self.progressed_at = time.monotonic()
 
-    def quarantined(self, total: int) -> None:
+    def dead_lettered_unread(self, total: int) -> None:
         """Count what was dead-lettered unread, of which there are ``total`` by now."""
-        self.dead.labels("unread").inc(total - self._quarantined)
-        self._quarantined = total
+        self.dead.labels("unread").inc(total - self._unread)
+        self._unread = total
 
     def went_back(self, retried_by_type: Counter[str]) -> None:
         """Count what went back, by type; the argument says how often that was by now."""

@@ -92,7 +92,7 @@ class Watch:
             health.waiting_for = f"the API is unavailable: {state.unavailable}"
         elif self._executor.holding is not None:
             health.waiting_for = f"the API takes nothing: {self._executor.holding}"
-        self._meter.quarantined(self._consumer.quarantined)
+        self._meter.dead_lettered_unread(self._consumer.dead_lettered_unread)
         self._meter.went_back(self._executor.account.retried_by_type)
         health.broker_problem = self._consumer.problem
         self._broker_unavailable.set(health.broker_problem is not None)
