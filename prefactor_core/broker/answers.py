@@ -25,7 +25,7 @@ from prefactor_core.waiters import in_time
 
 logger = logging.getLogger("prefactor_core.broker")
 
-Outcome: TypeAlias = Literal["delivered", "kept"]
+ReplayOutcome: TypeAlias = Literal["delivered", "kept"]
 
 _LONGEST_REASON: Final = 300
 _MOST: Final = 10_000
@@ -44,7 +44,7 @@ class Answer:
     """What became of one replayed operation: ``delivered``, or ``kept``, that is dead-lettered again."""
 
     id: str
-    outcome: Outcome
+    outcome: ReplayOutcome
     reason: str | None = None
 
 
@@ -80,7 +80,7 @@ class AnswerSender:
         self._unsent: deque[tuple[str, bytes]] = deque()
         self._task: asyncio.Task[None] | None = None
 
-    def send(self, outcome: Outcome, disposed: Iterable[tuple[Operation, str | None]]) -> None:
+    def send(self, outcome: ReplayOutcome, disposed: Iterable[tuple[Operation, str | None]]) -> None:
         """Have answers sent for those operations that a command replayed. Never waits and never fails.
 
         Each comes with the reason why it was kept, if it was.

@@ -106,7 +106,7 @@ def decode_dead_letter(data: bytes, partition: int) -> StoredDeadLetter:
     try:
         return _known(from_json(data, allow_inf_nan=False))
     except (ValueError, KeyError, TypeError):
-        reason = "no record of a dead letter that this release knows"
+        reason = "a dead letter in a format that this release does not know"
         return StoredDeadLetter(data, partition, reason, 0, None, _EPOCH, known=False)
 
 

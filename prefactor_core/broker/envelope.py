@@ -20,7 +20,7 @@ never dropped, and replayed once a release that knows it runs.
 
 **The rule of texts.** Anybody may have written what a broker holds, and id, key, sdk and the ids in the body
 reach logs, terminals, paths and headers. So they are printable and short, ``id`` and ``sdk`` are ASCII, and
-an envelope in which they are not cannot be read, by no release. ``check`` holds producers to the same.
+an envelope in which they are not is unreadable to every release. ``check`` holds producers to the same.
 """
 
 import re
@@ -58,7 +58,7 @@ _LONGEST_ADDRESS: Final = 256
 _HEAD_BYTES: Final = 8 * 1024
 """What an envelope takes beside its body, at most."""
 _WIDEST: Final = 6
-"""Bytes that one character can take as JSON, and what surrounds a name and its value."""
+"""Most bytes of JSON per byte of ``Operation.size``, and for what surrounds a name and its value."""
 
 
 class UnreadableEnvelopeError(Exception):
@@ -148,7 +148,7 @@ def decode(data: bytes) -> Envelope:
             wrong and quotes nothing.
     """
     if len(data) > MAX_ENVELOPE_BYTES:
-        raise UnreadableEnvelopeError(f"{len(data):,} bytes, where an envelope has {MAX_ENVELOPE_BYTES:,}")
+        raise UnreadableEnvelopeError(f"{len(data):,} bytes, an envelope has at most {MAX_ENVELOPE_BYTES:,}")
     try:
         fields = from_json(data, allow_inf_nan=False)
     except ValueError:

@@ -1,8 +1,6 @@
 """``BrokerQueue``: a ``Queue`` whose other end is in another process, by way of a broker.
 
-    put -> Publisher (buffer, batches) -> broker -> Consumer (partitions, prefetch) -> receive
-
-An agent uses the first half and a worker the second; neither half connects before it is used.
+An agent puts, a worker receives; neither half connects before it is used.
 """
 
 import random
@@ -126,7 +124,7 @@ class BrokerQueue(Queue[Operation]):
         return await self.consumer.dead_letter(dead_letters)
 
     async def release(self, deliveries: Sequence[Delivery[Operation]]) -> None:
-        """Give deliveries back: to be handed out again here, or by their partition's next owner."""
+        """Release deliveries: they are handed out again, here or by their partition's next owner."""
         await self.consumer.release(deliveries)
 
     async def depth(self) -> int:

@@ -194,7 +194,8 @@ def test_what_is_too_large_is_refused_unread() -> None:
     data = encode(Envelope("i-1", 1, operation(OperationType.CREATE_SPAN)))
     padded = data + b" " * (MAX_ENVELOPE_BYTES - len(data))
     assert decode(padded).id == "i-1"
-    with pytest.raises(UnreadableEnvelopeError, match=r"^1,064,961 bytes, where an envelope has 1,064,960$"):
+    problem = r"^1,064,961 bytes, an envelope has at most 1,064,960$"
+    with pytest.raises(UnreadableEnvelopeError, match=problem):
         decode(padded + b" ")
 
 
@@ -418,7 +419,7 @@ def test_what_takes_more_as_json_than_any_envelope_is_refused_before_it_is_publi
     payload: dict[str, str],
 ) -> None:
     made = Operation(OperationType.RECORD_QUALITY, payload, AT)
-    with pytest.raises(UnreadableEnvelopeError, match="bytes, where an envelope has"):
+    with pytest.raises(UnreadableEnvelopeError, match="bytes, an envelope has at most"):
         decode(encode(Envelope("p-1", 1, made)))
     with pytest.raises(InvalidPayloadError, match="bytes as JSON"):
         check(made)
