@@ -76,7 +76,7 @@ class CrashContract(Contract):
         await single.put(*put)
         await end_cleanly(single, _CLEAN_ENDS)
         async with single.shared() as last:
-            # All at once: none is handled with care.
+            # All at once: none is in isolation.
             await last.release(await receive(last, len(put), single.patience))
             got = await handle(last, len(put), single.patience)
             assert by_instance(got) == by_instance(put)

@@ -32,12 +32,12 @@ async def dead_lettered(transport: Transport, put: list[Operation]) -> AsyncIter
 
 async def listed(queue: BrokerQueue, selection: Selection = _ALL) -> list[StoredDeadLetter]:
     """Return the dead letters that are meant."""
-    return [record async for record in queue.dead_letters.list(selection)]
+    return [one async for one in queue.dead_letters.list(selection)]
 
 
-def operations_of(records: list[StoredDeadLetter]) -> list[Operation]:
+def operations_of(dead_letters: list[StoredDeadLetter]) -> list[Operation]:
     """Return the operations in them."""
-    envelopes = [record.read() for record in records]
+    envelopes = [one.read() for one in dead_letters]
     return [envelope.operation for envelope in envelopes if envelope is not None]
 
 
@@ -72,27 +72,27 @@ class DeadLetterContract(Contract):
         async with dead_lettered(transport, put):
             pass
         async with transport.shared() as later:
-            records = await listed(later)
+            dead_letters = await listed(later)
             assert await later.dead_letters.purge(_ALL) == 250
-        operations = operations_of(records)
+        operations = operations_of(dead_letters)
         assert keys_of(operations) == keys_of(put)
         assert [(one.type, one.timestamp) for one in operations] == [(one.type, one.timestamp) for one in put]
-        for record in records:
-            assert (record.reason, record.attempts, record.reply) == (_REASON, 4, '{"code": 422}')
-            envelope = record.read()
+        for one in dead_letters:
+            assert (one.reason, one.attempts, one.reply) == (_REASON, 4, '{"code": 422}')
+            envelope = one.read()
             assert envelope is not None
-            assert record.id == envelope.id
+            assert one.id == envelope.id
 
     async def test_listing_and_purging(self, transport: Transport) -> None:
         """Given dead letters, when some are listed, then those come, in order; purged, they are gone."""
         put = interleaved([notes(f"instance{number}", 4) for number in range(5)])
         async with dead_lettered(transport, put) as queue:
-            records = await listed(queue)
-            assert by_instance(operations_of(records)) == by_instance(put)
+            dead_letters = await listed(queue)
+            assert by_instance(operations_of(dead_letters)) == by_instance(put)
             of_two = await listed(queue, Selection(instance="instance2"))
             assert keys_of(operations_of(of_two)) == keys_of(notes("instance2", 4))
-            some = {record.id for record in records[3:6]}
-            assert {record.id for record in await listed(queue, Selection(ids=some))} == some
+            some = {one.id for one in dead_letters[3:6]}
+            assert {one.id for one in await listed(queue, Selection(ids=some))} == some
             assert len(await listed(queue)) == len(put), "looking takes nothing away"
             async with queue.broker.dead_letters() as end:
                 assert await end.count() == len(put)
@@ -151,7 +151,7 @@ class DeadLetterContract(Contract):
             assert not await queue.settle(again[:1])
             assert not await queue.dead_letter([(one, DeadLetter(one.item, "again")) for one in again[1:]])
             replay = await replaying
-            kept = [record.id for record in await listed(queue)]
+            kept = [one.id for one in await listed(queue)]
             assert (replay.replayed, replay.delivered, replay.pending, replay.answers) == (3, 1, 0, True)
             assert {reason: sorted(ids) for reason, ids in replay.kept.items()} == {"again": sorted(kept)}
             assert len(kept) == 2
@@ -166,7 +166,7 @@ class DeadLetterContract(Contract):
                     await worker.answer(nobody, [b"{}"])
         await transport.leaves_nothing()
 
-    async def test_garbage_is_quarantined(self, several: Transport) -> None:
+    async def test_garbage_is_dead_lettered_unread(self, several: Transport) -> None:
         """Given garbage among operations, when received, then it is kept as it is, and the rest goes on.
 
         Replayed, it stays: an envelope of a newer release waits for that.
@@ -179,19 +179,19 @@ class DeadLetterContract(Contract):
         async with several.shared() as queue:
             assert keys_of(await handle(queue, 4, several.patience)) == keys_of(put)
             whole = len(GARBAGE)
-            records = await eventually(lambda: listed(queue), lambda it: len(it) >= whole, several.patience)
-            assert [record.envelope for record in records] == GARBAGE
-            assert all(record.reason and record.read() is None for record in records)
-            assert all(record.partition == 1 for record in records)
+            dead = await eventually(lambda: listed(queue), lambda it: len(it) >= whole, several.patience)
+            assert [one.envelope for one in dead] == GARBAGE
+            assert all(one.reason and one.read() is None for one in dead)
+            assert all(one.partition == 1 for one in dead)
             await drained(queue, several.patience)
-            newer = next(record for record in records if record.envelope == NEWER)
+            newer = next(one for one in dead if one.envelope == NEWER)
             assert "version 2" in newer.reason
             replay = await queue.dead_letters.replay(_ALL)
             assert (replay.replayed, replay.unreadable, list(replay.gone)) == (0, whole, [])
-            assert [record.envelope for record in await listed(queue)] == GARBAGE
+            assert [one.envelope for one in await listed(queue)] == GARBAGE
             assert await queue.dead_letters.purge(Selection(ids={newer.id})) == 1
 
-    async def test_much_garbage_is_quarantined(self, several: Transport) -> None:
+    async def test_much_garbage_is_dead_lettered_unread(self, several: Transport) -> None:
         """Given a message larger than any operation, when received, then it, too, is kept, whole."""
         (instance,) = instances_in(0, PARTITIONS, 1)
         put = notes(instance, 1)
@@ -199,5 +199,5 @@ class DeadLetterContract(Contract):
         await several.put_raw(0, [huge])
         async with several.shared(*put) as queue:
             assert keys_of(await handle(queue, 1, several.patience)) == keys_of(put)
-            (record,) = await eventually(lambda: listed(queue), bool, several.patience)
-            assert record.envelope == huge
+            (dead_letter,) = await eventually(lambda: listed(queue), bool, several.patience)
+            assert dead_letter.envelope == huge

@@ -47,8 +47,8 @@ async def read(partition: Partition, how_many: int) -> list[Message]:
     return found
 
 
-def records(messages: Sequence[Message]) -> list[tuple[Message, bytes]]:
-    """Return the messages, each with the record of a dead letter."""
+def dead(messages: Sequence[Message]) -> list[tuple[Message, bytes]]:
+    """Return the messages, each with its dead letter."""
     return [
         (one, encode_dead_letter(StoredDeadLetter.of(one.data, 0, "no use", 1, None))) for one in messages
     ]
@@ -66,9 +66,9 @@ class DriverContract(Contract):
             assert [message.data for message in messages] == _PUT
             for _ in range(2):
                 assert not await partition.settle(messages[:2])
-                assert not await partition.dead_letter(records(messages[2:4]))
+                assert not await partition.dead_letter(dead(messages[2:4]))
             assert not await partition.settle(messages[2:4])
-            assert [record.envelope for record in await listed(queue)] == _PUT[2:4]
+            assert [one.envelope for one in await listed(queue)] == _PUT[2:4]
             await partition.release()
             again = await own(end, single.patience)
             left = await read(again, 2)
@@ -91,7 +91,7 @@ class DriverContract(Contract):
             assert [message.data for message in theirs] == _PUT[1:]
             assert all(message.redelivered for message in theirs)
             assert list(await past.settle(messages[1:3])) == messages[1:3]
-            assert list(await past.dead_letter(records(messages[3:5]))) == messages[3:5]
+            assert list(await past.dead_letter(dead(messages[3:5]))) == messages[3:5]
             await past.release()
             assert owner.held, "a release that is repeated is nobody else's"
             assert await listed(queue) == []

@@ -1,4 +1,4 @@
-"""What becomes of partitions as consumers come and go, die and freeze: one owner at a time, fair shares."""
+"""What becomes of partitions as consumers come, go, die and freeze: fair assignments, one owner at a time."""
 
 import asyncio
 import signal
@@ -42,8 +42,8 @@ class _Log:
 
         await eventually(count, lambda settled: settled == how_many, self._transport.patience)
 
-    async def shares_become(self, agent: BrokerQueue, wanted: dict[str, int]) -> None:
-        """Send a probe to each partition, over and over, until the consumers have their shares."""
+    async def assignments_become(self, agent: BrokerQueue, wanted: dict[str, int]) -> None:
+        """Send a probe to each partition, over and over, until the consumers own so many of them."""
         names = [instances_in(partition, PARTITIONS, 1)[0] for partition in range(PARTITIONS)]
 
         async def probe() -> Counter[str]:
@@ -53,7 +53,7 @@ class _Log:
             await self.counts(before + PARTITIONS)
             return Counter(name for name, _ in self.settled[before:])
 
-        await eventually(probe, lambda shares: shares == wanted, self._transport.patience)
+        await eventually(probe, lambda found: found == wanted, self._transport.patience)
 
     @asynccontextmanager
     async def consumer(self, name: str) -> AsyncIterator[None]:
@@ -77,7 +77,7 @@ class _Log:
 
 
 class FleetContract(Contract):
-    """Each has its share; the next owner goes on where the effects end; a past one can do nothing."""
+    """Assignments are fair; the next owner goes on where the effects end; a past one can do nothing."""
 
     async def test_a_killed_consumer_is_succeeded(self, several: Transport) -> None:
         """Given a consumer killed in the middle, when another comes, then it begins with the unsettled."""
@@ -124,14 +124,14 @@ class FleetContract(Contract):
             assert await listed(successor) == []
             await drained(successor, single.patience)
 
-    async def test_shares_are_fair(self, several: Transport) -> None:
-        """Given one consumer, when another comes and goes, then the shares are 4, 2 and 2, and 4 again."""
+    async def test_assignments_are_fair(self, several: Transport) -> None:
+        """Given one consumer, when another comes and goes, then they own 4, 2 and 2, and 4 again."""
         log = _Log(several)
         async with several.shared() as agent, log.consumer("a"):
-            await log.shares_become(agent, {"a": 4})
+            await log.assignments_become(agent, {"a": 4})
             async with log.consumer("b"):
-                await log.shares_become(agent, {"a": 2, "b": 2})
-            await log.shares_become(agent, {"a": 4})
+                await log.assignments_become(agent, {"a": 2, "b": 2})
+            await log.assignments_become(agent, {"a": 4})
         settled = keys_of(log.operations)
         assert len(set(settled)) == len(settled), "nothing is settled by two"
         for keys in by_instance(log.operations).values():
