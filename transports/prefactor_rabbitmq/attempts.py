@@ -3,7 +3,7 @@
 The broker's own count of deliveries rises for everything that an owner holds when it crashes. It tells which
 messages may have crashed their owners, not which one has. So those are handled one at a time, and each
 partition has a log of the attempts at them: a queue with records that an attempt has begun, and records that
-take one back, because its owner lets the message wait, gives the partition up, or has lost its connection and
+take one back, because its owner lets the message wait, releases the partition, or has lost its connection and
 not crashed. Each attempt has a token, so that to record it twice, or take it back twice, changes nothing.
 
 Records of settled messages mean nothing. They are swept once there are many, and go with the last message

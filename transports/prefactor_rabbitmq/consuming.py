@@ -9,7 +9,7 @@ from prefactor_core.transport import ConsumingEnd, Fleet, PartitionState, proces
 from prefactor_rabbitmq.attempts import Withdrawals
 from prefactor_rabbitmq.confirming import Outgoing
 from prefactor_rabbitmq.connector import Connector
-from prefactor_rabbitmq.fleet import Roll
+from prefactor_rabbitmq.fleet import Membership
 from prefactor_rabbitmq.inbox import Memory
 from prefactor_rabbitmq.link import CLOSE_SECONDS, QueueState, queue_state
 from prefactor_rabbitmq.names import is_address
@@ -26,7 +26,7 @@ _BATCH: Final = 64
 class RabbitConsumingEnd(ConsumingEnd):
     """Owns partitions, each by an exclusive queue that dies with this end's connection.
 
-    Dead letters, records and answers are published through the outlet's connection.
+    Dead letters, notes, attempts and answers are published through the outlet's connection.
     """
 
     def __init__(self, connector: Connector, outlet: Outlet, topology: Topology) -> None:
@@ -35,8 +35,8 @@ class RabbitConsumingEnd(ConsumingEnd):
         self._topology = topology
         self._memory = Memory()
         self._withdrawals = Withdrawals(topology.names, outlet)
-        self._workers = Roll(topology.names.workers, "the fleet")
-        self._aside = Roll(topology.names.aside, "the workers that stand aside")
+        self._workers = Membership(topology.names.workers, "the fleet")
+        self._aside = Membership(topology.names.aside, "the workers that stand aside")
         self._owned: dict[int, RabbitPartition] = {}  # also those that are being handed over
 
     async def partitions(self) -> int:
@@ -44,7 +44,7 @@ class RabbitConsumingEnd(ConsumingEnd):
         return await self._topology.ensure(await self._connector.link())
 
     async def fleet(self) -> Fleet:
-        """Join the fleet, or stay in it; places in it the broker does not tell."""
+        """Join the fleet, or stay in it; the broker tells no ranks."""
         link = await self._connector.link()
         await self._aside.leave()
         size = await self._workers.size(link)
@@ -114,7 +114,7 @@ class RabbitConsumingEnd(ConsumingEnd):
         ]
 
     async def disconnect(self) -> None:
-        """Give all partitions up and let go of the connections, in bounded time."""
+        """Release all partitions and close the connections, in bounded time."""
         for partition in tuple(self._owned.values()):
             partition.lose("the end is closed")
         tasks = {owned.handing_over for owned in self._owned.values() if owned.handing_over is not None}

@@ -31,17 +31,17 @@ _LOOK_PAUSE: Final = 0.1
 _LOCKED: Final = 0.5
 """Seconds between two attempts that the broker refuses: it logs an error for each."""
 _AT_ONCE: Final = 16
-"""Records released or removed together: of more than 32 under way the broker forgets the order, or some."""
+"""Released or removed together: of more than 32 in flight the broker forgets the order, or some."""
 _ROUNDS: Final = 5
 _LOOKS: Final = 100
 _PAUSE: Final = 0.01
 
 
 class RabbitDeadLetterEnd(DeadLetterEnd):
-    """Gets records one by one; those not removed go back when the channel closes.
+    """Gets dead letters one by one; those not removed go back when the channel closes.
 
-    A quorum queue takes many records back in no order at all. They have their times with them, and a
-    reader that finds records that came back puts all of them in order before anything is shown.
+    A quorum queue takes many messages back in no order at all. Dead letters have their times with them, and a
+    reader that finds some that came back puts all of them in order before anything is shown.
     """
 
     def __init__(self, connector: Connector, names: Names) -> None:
@@ -52,13 +52,13 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
         self._link: Link | None = None
         self._channel: AbstractChannel | None = None
         self._tags: dict[str, int] = {}
-        self._got = 0  # records that are neither removed nor back
-        self._elsewhere = 0  # records that others have got, as far as that shows
+        self._got = 0  # dead letters that are neither removed nor back
+        self._elsewhere = 0  # dead letters that others have got, as far as that shows
         self._unheard = 0  # removals that the queue may not have come to
         self._lock = asyncio.Lock()
 
     async def read(self) -> AsyncIterator[DeadLetterMessage]:
-        """Yield what is there now. Reading again begins at the front, and forgets nothing that was read.
+        """Yield what is there now. Reading again begins at the front: ``remove`` knows only what that yields.
 
         Raises:
             BrokerError: The broker is unavailable, or another reader has not finished within half a minute.
@@ -82,14 +82,14 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
             message = await self._get(link, channel) if left else None
 
     async def count(self) -> int:
-        """Return how many records wait to be read. It never waits for a reader.
+        """Return how many are there to be read. It never waits for a reader.
 
         It does not see what somebody is reading now: that is counted again once the reader is disconnected.
         """
         return await self._count(await self._connector.link())
 
     async def remove(self, dead_letters: Sequence[DeadLetterMessage]) -> None:
-        """Acknowledge records of the last reading, and hear that the broker is still there."""
+        """Acknowledge dead letters of the last reading, and hear that the broker is still there."""
         async with self._lock:
             link, channel = self._link, self._channel
             if link is None or channel is None or channel.is_closed or not link.sound:
@@ -128,7 +128,7 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
                 if link is not None and channel is not None and link.sound:
                     # The lock goes with the connection. Before that, all must be back that others are to see.
                     with suppress(BrokerError):
-                        async with link.bounded("giving dead letters back", CLOSE_SECONDS):
+                        async with link.bounded("releasing dead letters", CLOSE_SECONDS):
                             await close_channel(channel)
             finally:
                 await self._connector.disconnect()
@@ -152,7 +152,7 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
         """
         while True:
             state = await queue_state(channel, self._queue)
-            # Each record that was got and is not removed counts as a consumer.
+            # Each dead letter that was got and is not removed counts as a consumer.
             if state.consumers <= self._got + self._elsewhere:
                 return
             await asyncio.sleep(_PAUSE)
@@ -161,7 +161,7 @@ class RabbitDeadLetterEnd(DeadLetterEnd):
         return (await link.look(self._queue, "counting dead letters")).ready
 
     async def _tidy(self, link: Link, channel: AbstractChannel, message: DeliveredMessage | None) -> int:
-        """Take all records, and give them back in order, with those that come in meanwhile."""
+        """Take all dead letters, and release them in order, with those that come in meanwhile."""
         count = 0
         for _ in range(_ROUNDS):
             found: list[tuple[int, int]] = []
@@ -239,8 +239,8 @@ class _Reader:
         while readings := await self._readings(link):
             if loop.time() > deadline:
                 logger.warning(
-                    "%s: %d dead letters may be missing here: somebody reads them who does not wait for "
-                    "others, or did so through a node that is down",
+                    "%s: %d dead letters may be missing: another reader holds them without the lock, or its "
+                    "node is down",
                     link.name,
                     readings,
                 )

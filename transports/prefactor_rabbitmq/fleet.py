@@ -1,6 +1,6 @@
-"""A roll: everybody who consumes from one queue into which nothing is ever put.
+"""Membership in the fleet, and among the workers that stand aside.
 
-One has the fleet on it, another the workers that stand aside.
+Members are counted as the consumers of a queue that stays empty.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ from prefactor_rabbitmq.link import Link, close_channel
 _DURABLE_FROM = (4, 0)
 
 
-class Roll:
-    """This process's place on a roll; the broker removes the queue with its last consumer."""
+class Membership:
+    """This process's membership; the broker removes the queue with its last consumer."""
 
     def __init__(self, queue: str, what: str) -> None:
         self._queue = queue

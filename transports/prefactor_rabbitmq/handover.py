@@ -1,4 +1,4 @@
-"""What an owner that leaves cleanly tells the next one of the messages that go back with it.
+"""What an owner that releases a partition tells the next one of the messages that go back with it.
 
 The broker counts each time that it takes a message back, in a deployment as after a crash. So an owner that
 hands a partition over leaves a note beside it: how many times each message that goes back went back cleanly,

@@ -36,7 +36,7 @@ LEAST_HELD: Final = 1024 * 1024
 class RabbitPartition(Partition):
     """Consumes a partition's queue on a channel of its own, for as long as the connection holds the lease.
 
-    Records are published through the outlet. ``on_end`` is called when it was lost and has been handed over.
+    It publishes through the outlet. ``on_end`` is called when it was lost and has been handed over.
     """
 
     def __init__(
@@ -163,15 +163,15 @@ class RabbitPartition(Partition):
         return [message for message, receipt in receipts if receipt is None]
 
     async def dead_letter(self, dead_letters: Sequence[tuple[Message, bytes]]) -> Sequence[Message]:
-        """Publish the records, and when the broker has confirmed them, settle the messages."""
+        """Publish the dead letters, and when the broker has confirmed them, settle the messages."""
         messages = [message for message, _ in dead_letters]
         if not self.held:
             return messages
         dead = self._topology.names.dead
         await self._outlet.publish(
             [
-                Outgoing("", dead, record, {"partition": self.number, "at": self._memory.stamp()})
-                for _, record in dead_letters
+                Outgoing("", dead, stored, {"partition": self.number, "at": self._memory.stamp()})
+                for _, stored in dead_letters
             ]
         )
         return await self.settle(messages)
@@ -205,20 +205,20 @@ class RabbitPartition(Partition):
             self._on_end(self)
 
     async def _make_way(self) -> None:
-        """Close the channel, leave a note, let the lease go: the next owner begins where this one settled."""
+        """Close the channel, leave a note, end the lease: the next owner begins where this one settled."""
         if self._channel is not None:
-            async with self._link.bounded("giving a partition up"):
+            async with self._link.bounded("releasing a partition"):
                 await close_channel(self._channel)
         if self._deleted:
             await self._note.remove()
         else:
             await self._note.leave(self.inbox.returns)
         await self._attempts.withdraw_all()
-        await self._link.delete(self._topology.names.owner(self.number), "letting a partition go")
+        await self._link.delete(self._topology.names.owner(self.number), "releasing a partition")
 
     @property
     def _in_doubt(self) -> bool:
-        """Whether there is a possible poison operation of whom the last owner may know better."""
+        """Whether there is a possible poison operation about which the last owner may know better."""
         return self.inbox.possible_poison > 0 and not self._note.known
 
     async def _look_for_stall(self) -> None:

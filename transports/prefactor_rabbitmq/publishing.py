@@ -61,7 +61,7 @@ class Outlet:
             raise BrokerError(f"{link.name}: publishing: {self._explain(link, error)}", confirmed)
 
     async def disconnect(self) -> None:
-        """Let go of the connection, in bounded time."""
+        """Close the connection, in bounded time."""
         self._channel = None
         await self._connector.disconnect()
 
@@ -110,5 +110,5 @@ class RabbitPublishingEnd(PublishingEnd):
         await self._outlet.publish([Outgoing(self._exchange, key, data) for data in batch])
 
     async def disconnect(self) -> None:
-        """Let go of the connection, in bounded time."""
+        """Close the connection, in bounded time."""
         await self._outlet.disconnect()

@@ -33,7 +33,7 @@ logger = logging.getLogger("prefactor_redis")
 
 _CONNECTIONS: Final = 4
 _BLOCK_SECONDS: Final = 2.0
-_LEAVING_SECONDS: Final = 3.0
+_CLOSING_SECONDS: Final = 3.0
 _SIGN_SECONDS: Final = 5.0
 """Without a sign of a server that should know that this process lives. Less for short leases."""
 
@@ -152,12 +152,12 @@ class RedisConsumingEnd(ConsumingEnd):
         """Release what is owned, leave the fleet, and close all connections."""
         try:
             await self._renewal.close()
-            async with asyncio.timeout(_LEAVING_SECONDS), asyncio.TaskGroup() as together:
+            async with asyncio.timeout(_CLOSING_SECONDS), asyncio.TaskGroup() as together:
                 for partition in self._owned:
                     together.create_task(partition.release())
                 for number, token in self._asked.items():
                     self._releases.add(self._keys.of(number), token)
-                together.create_task(self._releases.catch_up(_LEAVING_SECONDS))
+                together.create_task(self._releases.catch_up(_CLOSING_SECONDS))
                 together.create_task(self._leave())
         except TimeoutError:
             logger.debug("%s did not answer at the end; the leases run out", self._name)

@@ -19,7 +19,7 @@ logger = logging.getLogger("prefactor_redis")
 
 _CONNECTIONS: Final = 2
 _PAGE: Final = 100
-_LEAVING_SECONDS: Final = 3.0
+_CLOSING_SECONDS: Final = 3.0
 _ADDRESS: Final = re.compile(r"[0-9a-f]{32}")
 _EXPIRY_SECONDS: Final = 3_600
 """After the reader's last look: it may be gone without a word."""
@@ -126,7 +126,7 @@ class RedisDeadLetterEnd(DeadLetterEnd):
         address, self._address = self._address, None
         try:
             if address is not None:
-                async with asyncio.timeout(_LEAVING_SECONDS):
+                async with asyncio.timeout(_CLOSING_SECONDS):
                     await self._links.call("DEL", *self._keys.answers(address))
         except (BrokerError, TimeoutError) as error:
             logger.debug("a list of answers was not deleted, and will expire: %s", error)

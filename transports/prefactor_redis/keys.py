@@ -22,7 +22,7 @@ class PartitionKeys:
         attempts: Hash from id to how many attempts in isolation began without an end.
         blame: Hash from the token of each owner that crashed at ``head``, or seems to have, to the id that it
             had begun, empty if none.
-        dead: Stream of the dead letters; field ``r`` is the record.
+        dead: Stream of the dead letters; field ``r`` holds one.
     """
 
     operations: bytes

@@ -157,10 +157,10 @@ class RedisPartition(Partition):
 
     async def dead_letter(self, dead: Sequence[tuple[Message, bytes]]) -> Sequence[Message]:
         """Move messages to the dead letters, each in one step; return those left as the partition is lost."""
-        return await self._dispose(DEAD_LETTER, [(one, (record,)) for one, record in dead], self.keys.dead)
+        return await self._dispose(DEAD_LETTER, [(one, (stored,)) for one, stored in dead], self.keys.dead)
 
     async def release(self) -> None:
-        """End a read under way, and delete the lease, and all keys of a partition that is empty."""
+        """End a read in flight, and delete the lease, and all keys of a partition that is empty."""
         self.lease.end()
         if not self.released:
             await self.cursor.close()
@@ -218,7 +218,8 @@ class RedisPartition(Partition):
                 self.begun = b""
             if self.isolating and not integer(reply[0]):
                 self.isolating = False
-                logger.info("%s: what crashed its owners is behind; full speed again", self.name)
+                done = "%s: the operations that may have crashed its owners are disposed of; isolation ends"
+                logger.info(done, self.name)
         return refused
 
     def _lose(self, last: bytes, position: bytes) -> None:

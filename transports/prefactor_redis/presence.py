@@ -100,7 +100,7 @@ class _Subscription:
         return not self._refused
 
     async def close(self) -> None:
-        """End it, and an attempt to subscribe that is under way."""
+        """End it, and an attempt to subscribe."""
         self._closed = True
         if self._task is not None:
             self._task.cancel()

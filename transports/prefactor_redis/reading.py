@@ -76,7 +76,7 @@ class Cursor:
         return taken
 
     def stop(self) -> None:
-        """End a ``fetch`` under way, and all later ones."""
+        """End a ``fetch`` in flight, and all later ones."""
         self._closed = True
         self.surplus.clear()
         if self._asking is not None:

@@ -123,7 +123,7 @@ for i = 2, #ARGV, 2 do
 end
 return {1, remove(ids)}
 """)
-"""``KEYS``: owned, dead. ``ARGV``: token, id, record, id, record, ..."""
+"""``KEYS``: owned, dead. ``ARGV``: token, id, dead letter, id, dead letter, ..."""
 
 REMOVE_DEAD: Final = always("""
 redis.call('XDEL', KEYS[1], unpack(ARGV))
