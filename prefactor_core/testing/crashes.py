@@ -23,19 +23,19 @@ async def end_cleanly(transport: Transport, times: int) -> list[str]:
     """Let so many consumers end with an operation in hand; return the key of each, without repeats."""
     keys: list[str] = []
     for _ in range(times):
-        async with transport.shared() as leaving:
-            held = await receive(leaving, 1, transport.patience)
+        async with transport.shared() as ending:
+            held = await receive(ending, 1, transport.patience)
             keys += keys_of(items(held))
-            await leaving.close()
-            await leaving.release(held)
+            await ending.close()
+            await ending.release(held)
     return list(dict.fromkeys(keys))
 
 
 class CrashContract(Contract):
     """An operation that crashes its workers is dead-lettered, and nothing else is."""
 
-    async def test_a_poison_is_set_aside(self, single: Transport) -> None:
-        """Given an operation that crashes its workers, when it did so thrice, then it is a dead letter."""
+    async def test_a_poison_operation_is_dead_lettered(self, single: Transport) -> None:
+        """Given an operation that crashes its workers, when it has crashed some, then it is a dead letter."""
         poison = note("bad", 1)
         before, after = [*notes("bad", 1), *notes("good", 4)], notes("good", 4, first=4)
         expected = [*before, *after, note("bad", 2)]

@@ -57,7 +57,7 @@ class _Log:
 
     @asynccontextmanager
     async def consumer(self, name: str) -> AsyncIterator[None]:
-        """Run a consumer that settles everything, and leaves cleanly."""
+        """Run a consumer that settles everything, and ends cleanly."""
         async with self._transport.shared() as queue:
             working = asyncio.create_task(self._work(queue, name))
             try:
