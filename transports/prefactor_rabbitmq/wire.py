@@ -108,19 +108,15 @@ class _Listener(asyncio.StreamReaderProtocol):
 
 def _no_socket(reason: str, *, tls: bool) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in reason:
+        why = reason.partition("certificate verify failed: ")[2].partition(" (_ssl")[0].rstrip(".") or reason
         return (
-            f"it has a certificate that is not accepted: {_certificate(reason)}. It has to be valid, made "
-            "for the host in the URL, and of an authority that is trusted here (SSL_CERT_FILE names others)"
+            f"it has a certificate that is not accepted: {why}. It has to be valid, made for the host in the "
+            "URL, and of an authority that is trusted here (SSL_CERT_FILE names others)"
         )
     if "SSL" in reason:
         return f"it speaks no TLS on this port ({reason}); is the port right, or is the scheme amqp://?"
     hint = " Does it speak TLS on this port?" if tls else ""
     return f"it cannot be reached; is it running, and are host and port right?{hint} ({reason})"
-
-
-def _certificate(reason: str) -> str:
-    """Return OpenSSL's sentence without its brackets."""
-    return reason.partition("certificate verify failed: ")[2].partition(" (_ssl")[0].rstrip(".") or reason
 
 
 def _closed(code: int | None, text: str) -> str:
