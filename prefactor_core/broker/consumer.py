@@ -51,8 +51,8 @@ class Consumer:
         self._rng = rng
         self._owned: dict[int, OwnedPartition] = {}
         self._inbox = Inbox()
-        self.outage = Outage(logger, name, "is unavailable, its partitions wait")
-        """The broker's, for everything that is tried there again and again."""
+        self.outage = Outage(logger, name, "is unavailable; its partitions wait")
+        """The broker's, for everything that is retried there."""
         self._rebalance = Rebalance(name, lambda: asyncio.get_running_loop().time())
         self._reader = Reader(self._inbox, self.outage)
         self._answers = AnswerSender(end)
@@ -292,7 +292,7 @@ class Consumer:
         except Exception as error:  # noqa: BLE001 -- told
             # The driver is somebody else's code; a lease that it did not release runs out.
             self.outage.failed(owned, error)
-            self.outage.worked(owned)  # it is not tried again
+            self.outage.worked(owned)  # it is not retried
 
     # -- disposing
 

@@ -57,7 +57,7 @@ class IsolatedAttempt:
             except Exception as error:  # noqa: BLE001 -- told
                 # Also what is no BrokerError: the driver is somebody else's code.
                 self._isolation.outage.failed(self, error)
-                self._isolation.outage.worked(self)  # it is not tried again
+                self._isolation.outage.worked(self)  # it is not retried
 
     async def begin(self) -> bool:
         """Record it again; ``False`` while others have to end first, or the broker is unavailable."""

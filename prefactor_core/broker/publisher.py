@@ -140,7 +140,7 @@ class Publisher:
             )
 
     async def _learn_partitions(self) -> None:
-        # Whatever it raises is tried again: the driver is somebody else's code.
+        # Whatever it raises is retried: the driver is somebody else's code.
         partitions = await Retrying(self, self._retry, self._outage).insist(self._end.partitions)
         for line in self._buffer.partition(partitions):
             self._start_publishing(line)

@@ -53,8 +53,8 @@ class BrokerQueue(Queue[Operation]):
     async def put(self, item: Operation) -> None:
         """Take an operation, to be published in the background.
 
-        With the policy ``drop`` this never suspends, and what does not fit into the buffer is dropped with
-        all that depends on it, and counted. With ``block`` it waits for room.
+        With the policy ``drop`` this never suspends: what does not fit into the buffer is dropped with its
+        dependents, and counted. With ``block`` it waits for room.
 
         Raises:
             InvalidInputError: It is no operation, or one that no envelope can hold.
@@ -128,7 +128,7 @@ class BrokerQueue(Queue[Operation]):
         await self.consumer.release(deliveries)
 
     async def depth(self) -> int:
-        """Return how many operations are unsettled at the broker, or wait here to get there."""
+        """Return how many operations are unsettled at the broker, or in the buffer."""
         return self.publisher.waiting + await self.consumer.depth()
 
     # -- both

@@ -601,7 +601,7 @@ async def test_a_short_absence_costs_no_partition(caplog: pytest.LogCaptureFixtu
         assert len(broker.grants) == 4
         await asyncio.sleep(5)
     texts = caplog.messages
-    assert ["is unavailable, its partitions wait" in text for text in texts] == [True, False]
+    assert ["is unavailable; its partitions wait" in text for text in texts] == [True, False]
     assert "works again after" in texts[1]
 
 
@@ -625,7 +625,7 @@ async def test_a_long_absence_costs_all_of_them_until_it_is_back(caplog: pytest.
         await asyncio.sleep(5)
     texts = caplog.messages
     assert [re.sub(r"\d{2,}", "N", text) for text in texts] == [
-        "fake://broker is unavailable, its partitions wait: no connection to the broker",
+        "fake://broker is unavailable; its partitions wait: no connection to the broker",
         "rebalance of fake://broker: lost (its lease ran out) [0-3]; owns 0",
         "fake://broker works again after N s and N failed attempts",
     ], "however long it lasts"

@@ -77,7 +77,7 @@ class Connector:
 
     async def _renew(self) -> Link:
         if self._link is not None:
-            # Its users log that the broker is gone; why this process gave it up is logged only here.
+            # Its users log that the broker is gone; why this process dropped it is logged only here.
             level = logging.INFO if self._link.reason else logging.DEBUG
             logger.log(level, "%s: %s", self.name, self._link.loss)
             await self._close()

@@ -211,7 +211,7 @@ class _Reader:
         looking_until = loop.time() + LOOK_SECONDS
         while True:
             pause = _LOOK_PAUSE
-            # Nearly every reader shows without a try, which the broker would log as an error.
+            # Nearly every reader shows without an attempt, which the broker would log as an error.
             if loop.time() >= looking_until or not await self._readings(link):
                 if await link.lock(self._names.dead_reader, "locking the dead letters"):
                     self._held_by = link

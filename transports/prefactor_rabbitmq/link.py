@@ -50,7 +50,7 @@ class Link:
         """Seconds for one answer."""
         self.clock = clock
         self.reason: str | None = None
-        """Why this process gave the connection up, if it was not the broker or the network."""
+        """Why this process dropped the connection, if it was not the broker or the network."""
         self.watchers: set[Callable[[], None]] = set()
         """Called every second or so, and when the connection is lost."""
         self._heartbeat = heartbeat
@@ -168,7 +168,7 @@ class Link:
             timer.cancel()
 
     def drop(self, reason: str) -> None:
-        """Give the connection up at once, and cut the socket."""
+        """Drop the connection at once, and cut the socket."""
         if not self._lost:
             self.reason = reason
             self._notice()

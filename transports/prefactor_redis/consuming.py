@@ -195,11 +195,11 @@ class RedisConsumingEnd(ConsumingEnd):
 
 
 def _state(number: int, reply: Reply) -> PartitionState:
-    waiting, dead, owner, first = items(reply)
+    backlog, dead, owner, first = items(reply)
     oldest = maybe_data(first)
     return PartitionState(
         number,
-        integer(waiting),
+        integer(backlog),
         integer(dead),
         None if owner is None else text(owner),
         None if oldest is None else order(oldest)[0] / 1_000,
