@@ -42,6 +42,7 @@ def test_the_wheel_holds_the_product_and_nothing_else(wheel: Path) -> None:
     packages = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     product = {"prefactor_core", "prefactor_redis", "prefactor_rabbitmq"}
     assert packages == product | {"prefactor_worker", "prefactor_emulator"}
+    assert {name.split("/")[0] for name in names if name.endswith("/py.typed")} == packages
     assert [name for name in names if "demo" in name] == []
 
 
