@@ -71,7 +71,6 @@ async def used(client: PrefactorCoreClient, *, flush: bool = False) -> None:
     await instance.finish()
 
 
-@pytest.mark.timeout(600)  # each client reads the system's certificates
 @pytest.mark.usefixtures("no_collector")
 async def test_two_hundred_dropped_clients_leave_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -85,7 +84,6 @@ async def test_two_hundred_dropped_clients_leave_nothing(
         assert len(await emulator.effects()) == 600
 
 
-@pytest.mark.timeout(600)
 async def test_two_hundred_clients_that_are_held_go_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -78,7 +78,6 @@ def broker_nowhere(scheme: str) -> str:
     return "memory://" if scheme == "memory" else f"{scheme}://127.0.0.1:{free_port()}"
 
 
-@pytest.mark.timeout(600)  # three times seven processes
 @pytest.mark.parametrize("scheme", ["memory", "redis", "amqp"])
 async def test_however_a_process_ends_or_leaves_its_client_it_says_once_what_is_lost(scheme: str) -> None:
     api = ("--api", nowhere())

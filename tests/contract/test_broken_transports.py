@@ -67,7 +67,7 @@ def test_a_broken_transport_fails(mistake: str, tmp_path: Path) -> None:
     change, test, why = BROKEN[mistake]
     install(tmp_path, change)
     # A longer lease than a third party needs: the time for which two own a partition is a part of it.
-    tests = example_tests().replace("lease=1", "lease=4").replace("dies_within=1.0", "dies_within=4.0")
+    tests = example_tests().replace("lease=3", "lease=4").replace("dies_within=3.0", "dies_within=4.0")
     (word, reason) = outcomes(tmp_path, tests, [test])[test]
     assert word == "FAILED"
     assert why in reason

@@ -63,7 +63,6 @@ def test_it_is_found_by_its_entry_point(python: str) -> None:
     assert run(python, "-I", "-c", INSTALLED).strip() == "sqlite:///tmp/not-made-yet.db?prefix=prefactor"
 
 
-@pytest.mark.timeout(240)
 def test_it_passes_the_contract(python: str, tmp_path: Path) -> None:
     """In several processes at a time: most of its tests wait for most of the time."""
     names = [name for name in dir(TransportContract) if name.startswith("test_")]

@@ -23,9 +23,9 @@ class TestMemory(QueueContract):
 
 def _redis(url: str, prefix: str, leftovers: Callable[[], Awaitable[list[str]]]) -> Transport:
     return Transport(
-        url=f"{url}?prefix={prefix}&lease=1",
+        url=f"{url}?prefix={prefix}&lease=3",
         unreachable_url=f"{url.partition('://')[0]}://127.0.0.1:9",
-        dies_within=1.0,
+        dies_within=3.0,
         leftovers=leftovers,
         keeps={"{prefix}:partitions"},
         patience=_PATIENCE,

@@ -27,8 +27,6 @@ BARK = "When do dogs bark?"
 PURR = "Why does a cat purr?"
 NOTHING_WRONG = "lost 0, doubled 0, out of order 0, unexpected 0"
 
-pytestmark = pytest.mark.timeout(600)
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:

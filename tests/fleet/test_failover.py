@@ -107,7 +107,6 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
     return redis_cluster_of(request.getfixturevalue("redis_cluster"), prefix)
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("working", [True, False], ids=["drained meanwhile", "drained afterwards"])
 async def test_a_leader_killed_under_load(cluster: Cluster, tmp_path: Path, working: bool) -> None:
     """With nothing drained before the kill, whatever was confirmed must be on the other nodes."""

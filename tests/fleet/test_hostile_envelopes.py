@@ -3,7 +3,6 @@
 import re
 from typing import Any, Final
 
-import pytest
 from pydantic_core import from_json, to_json
 
 from prefactor_core.broker.envelope import Envelope, encode, partition_of
@@ -48,7 +47,6 @@ def hostile(instance: str, number: int, change: dict[str, Any]) -> bytes:
     return to_json(fields | change | {"body": body})
 
 
-@pytest.mark.timeout(600)
 async def test_good_operations_are_delivered_beside_hostile_ones(fleet: Fleet) -> None:
     ids = PfidFactory()
     puts = await published(fleet, await fleet.agent("--instances", "6", "--tasks", "6", "--spans", "6"))

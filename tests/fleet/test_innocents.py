@@ -42,10 +42,7 @@ PATIENT = ("--max-retries", "100")
 
 Outage = Callable[[Probed], Awaitable[None]]
 
-pytestmark = [
-    pytest.mark.timeout(600),
-    pytest.mark.parametrize("partitions", [1, 16] if FULL else [1]),
-]
+pytestmark = pytest.mark.parametrize("partitions", [1, 16] if FULL else [1])
 
 
 async def publish(fleet: Fleet) -> None:

@@ -8,8 +8,6 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from tests.fleet.scenario import check, published, stop, takes_effect
 from tests.support.fleet import Child, Fleet, running_fleet, until
 from tests.support.watching import FULL, dead_letters
@@ -32,7 +30,6 @@ def says(worker: Child, words: str) -> bool:
     return words in worker.log
 
 
-@pytest.mark.timeout(600)
 async def test_killed_over_and_over_at_a_faulty_api(transport_url: str, tmp_path: Path) -> None:
     half = ("--instances", str(INSTANCES // 2), "--tasks", "50", "--spans", str(SPANS), "--pace", "0.5")
     async with running_fleet(transport_url, tmp_path, *FAULTS) as fleet, asyncio.timeout(540):

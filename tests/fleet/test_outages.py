@@ -10,8 +10,6 @@ from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
-import pytest
-
 from tests.fleet.scenario import check, published, stop, takes_effect
 from tests.support.fleet import TOKEN, Child, Fleet, running_fleet, until
 from tests.support.watching import (
@@ -25,8 +23,6 @@ from tests.support.watching import (
 
 OUTAGE_SECONDS = 60.0 if FULL else 3.0
 GROWTH_MIB = 50.0
-
-pytestmark = pytest.mark.timeout(600)
 
 
 async def start_agent(fleet: Fleet) -> Child:

@@ -5,8 +5,6 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 from tests.fleet.scenario import check, published, stop, takes_effect, url_at
 from tests.support.brokers.rabbitmq_server import RabbitServer
 from tests.support.brokers.redis_server import RedisServer
@@ -18,8 +16,6 @@ MOST_LINES = 12 * RESTARTS
 AWAY_SECONDS = 3.0
 UNDER_WAY = 1_000
 """Operations; those of two or three seconds."""
-
-pytestmark = pytest.mark.timeout(600)
 
 
 def kinds(log: str) -> Counter[str]:

@@ -46,7 +46,6 @@ def test_the_wheel_holds_the_product_and_nothing_else(wheel: Path) -> None:
     assert [name for name in names if "demo" in name] == []
 
 
-@pytest.mark.timeout(240)
 def test_the_core_works_alone_and_the_commands_say_what_they_need(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,7 +76,6 @@ WRONG_VARIABLES = {
 }
 
 
-@pytest.mark.timeout(600)  # many processes, each of which takes a second to start
 async def test_a_mistake_or_an_outage_is_told_in_one_line() -> None:
     cases = [
         *((line, {}, 1, words) for line, words in OUTAGES.items()),
@@ -206,7 +205,6 @@ except MissingDriverError as error:
 """
 
 
-@pytest.mark.timeout(600)  # twenty processes
 async def test_a_missing_driver() -> None:
     slots = asyncio.Semaphore(_AT_ONCE)
 

@@ -25,9 +25,9 @@ class TestSqlite(TransportContract):
             return found
 
         return Transport(
-            url=f"sqlite://{file}?lease=1",
+            url=f"sqlite://{file}?lease=3",
             unreachable_url="sqlite:///no/such/folder/operations.db",
-            dies_within=1.0,
+            dies_within=3.0,
             leftovers=leftovers,
             keeps={"settings"},
         )
