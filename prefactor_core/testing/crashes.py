@@ -94,7 +94,10 @@ class CrashContract(Contract):
             assert await listed(last) == []
 
     async def test_only_crashes_count_as_attempts(self, single: Transport) -> None:
-        """Given a message in isolation, when attempts are withdrawn or released, then none counts."""
+        """Given a message in isolation, when attempts are withdrawn or released, then none counts.
+
+        Isolation ends for its owner once everything that may have crashed earlier ones is disposed of.
+        """
         put = notes("instance", 2)
         await single.put(*put)
         await crash(single, keys_of(put)[0], times=3)
@@ -119,4 +122,6 @@ class CrashContract(Contract):
                 assert await partition.begin(message) is (before < MAX_ATTEMPTS)
                 await partition.withdraw(message)
             assert not await partition.settle([message])
+            assert not await partition.settle(await read(partition, 1))
+            assert not partition.isolated, "what crashed its owners is gone"
             await partition.release()

@@ -107,7 +107,7 @@ class DriverContract(Contract):
             first = await partition.read(2, PLENTY)
             assert 1 <= len(first) <= 2
             second = await partition.read(100, 1)
-            assert len(second) >= 1
+            assert 1 <= len(second) < 6 - len(first), "what is read is not bounded by bytes"
             rest = await read(partition, 6 - len(first + second))
             assert [message.data for message in first + second + rest] == _PUT
             await partition.release()

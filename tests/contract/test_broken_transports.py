@@ -59,6 +59,16 @@ BROKEN: Final = {
         "test_only_crashes_count_as_attempts",
         "a released attempt counts",
     ),
+    "an isolation that never ends": (
+        Change("partition", "self._isolated = self._isolated and isolated", "pass"),
+        "test_only_crashes_count_as_attempts",
+        "what crashed its owners is gone",
+    ),
+    "reading that ignores its bound of bytes": (
+        Change("partition", "if taken and size > max_bytes", "if taken and size < 0"),
+        "test_reading_keeps_its_bounds",
+        "not bounded by bytes",
+    ),
 }
 
 
