@@ -40,7 +40,8 @@ async def wait(fleet: Fleet, probed: Probed) -> None:
     before = await fleet.effects()
     while loop.time() < until_then:
         assert await probed.answers("/healthz", 200)
-        assert await probed.answers("/readyz", 503)
+        status, words = await probed.ask("/readyz")
+        assert status == 503, words
         await asyncio.sleep(0.5)
     assert await fleet.effects() == before
 

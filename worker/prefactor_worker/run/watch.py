@@ -9,7 +9,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from prefactor_core.api.circuit_breaker import CircuitBreaker
+from prefactor_core.api.circuit_breaker import CircuitBreaker, CircuitState
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.exceptions import BrokerError
 from prefactor_core.queue.executor import TaskExecutor
@@ -85,17 +85,19 @@ class Watch:
         self._refused.set(state.token_refused)
         self._paused.set(state.paused)
         health.paused = state.paused
-        health.waiting_for = None
-        if state.token_refused:
-            health.waiting_for = "the API refuses the token; this worker stands aside"
-        elif state.unavailable is not None:
-            health.waiting_for = f"the API is unavailable: {state.unavailable}"
-        elif self._executor.holding is not None:
-            health.waiting_for = f"the API takes nothing: {self._executor.holding}"
+        health.waiting_for = self._waits_for(state)  # in one step: probes are answered by another thread
         self._meter.dead_lettered_unread(self._consumer.dead_lettered_unread)
         self._meter.went_back(self._executor.account.retried_by_type)
         health.broker_problem = self._consumer.problem
         self._broker_unavailable.set(health.broker_problem is not None)
+
+    def _waits_for(self, state: CircuitState) -> str | None:
+        if state.token_refused:
+            return "the API refuses the token; this worker stands aside"
+        if state.unavailable is not None:
+            return f"the API is unavailable: {state.unavailable}"
+        holding = self._executor.holding
+        return None if holding is None else f"the API takes nothing: {holding}"
 
     async def _look_at_broker(self) -> None:
         try:
