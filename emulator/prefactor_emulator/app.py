@@ -4,17 +4,17 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from prefactor_emulator.accounts import Accounts
-from prefactor_emulator.api import api_routes
-from prefactor_emulator.database import Database
-from prefactor_emulator.desk import description_route, fault_routes, inspection_routes
-from prefactor_emulator.endpoints import API_PREFIX
-from prefactor_emulator.fault_kinds import FAULT_KINDS
-from prefactor_emulator.fault_middleware import FaultMiddleware
-from prefactor_emulator.inspection import Inspection
-from prefactor_emulator.json_http import on_http_exception
-from prefactor_emulator.page_routes import page_routes
-from prefactor_emulator.store import Store
+from prefactor_emulator.http.accounts import Accounts
+from prefactor_emulator.http.writes import api_routes
+from prefactor_emulator.storage.database import Database
+from prefactor_emulator.http.control import description_route, fault_routes, inspection_routes
+from prefactor_emulator.http.paths import API_PREFIX
+from prefactor_emulator.faults.kinds import FAULT_KINDS
+from prefactor_emulator.faults.middleware import FaultMiddleware
+from prefactor_emulator.storage.inspection import Inspection
+from prefactor_emulator.http.bodies import on_http_exception
+from prefactor_emulator.pages.routes import page_routes
+from prefactor_emulator.storage.store import Store
 
 
 class Emulator:

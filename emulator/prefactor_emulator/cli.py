@@ -2,8 +2,8 @@
 
 import typer
 
-from prefactor_emulator.serve_command import faults_help, serve_command
-from prefactor_emulator.verify_command import verify_command
+from prefactor_emulator.serve import faults_help, serve_command
+from prefactor_emulator.verify.command import verify_command
 
 
 def main() -> None:

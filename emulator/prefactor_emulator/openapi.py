@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from prefactor_emulator.endpoints import API_PREFIX, BULK_PATH, MAX_BODY_BYTES, MAX_ITEMS, WRITE_PATHS
+from prefactor_emulator.http.paths import API_PREFIX, BULK_PATH, MAX_BODY_BYTES, MAX_ITEMS, WRITE_PATHS
 from prefactor_emulator.model import JsonObject, OperationType
 from prefactor_emulator.openapi_schemas import SCHEMAS, ref
 

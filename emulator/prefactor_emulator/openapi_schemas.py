@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from prefactor_emulator.endpoints import MAX_ITEMS
+from prefactor_emulator.http.paths import MAX_ITEMS
 from prefactor_emulator.model import FINAL_STATUSES, SPAN_STATUSES, JsonObject, OperationType, Status
-from prefactor_emulator.registration import PURPOSES
+from prefactor_emulator.rules.registration import PURPOSES
 
 
 def ref(name: str) -> JsonObject:

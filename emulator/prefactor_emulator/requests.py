@@ -7,7 +7,7 @@ from typing import Final, Protocol, cast
 
 from pydantic_core import to_json
 
-from prefactor_emulator.endpoints import MAX_ITEMS
+from prefactor_emulator.http.paths import MAX_ITEMS
 from prefactor_emulator.fields import LIST, Complaints, Fields, invalid
 from prefactor_emulator.model import (
     JsonObject,
@@ -17,7 +17,7 @@ from prefactor_emulator.model import (
     Refusal,
     Storage,
 )
-from prefactor_emulator.rules import execute
+from prefactor_emulator.rules.execute import execute
 
 KEY_LENGTH: Final = range(8, 65)
 

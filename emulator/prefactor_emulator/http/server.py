@@ -12,7 +12,7 @@ import uvicorn
 from typing_extensions import override
 
 from prefactor_emulator.app import Emulator
-from prefactor_emulator.connection import BreakableProtocol
+from prefactor_emulator.http.connection import BreakableProtocol
 
 _GRACE_SECONDS = 2
 

@@ -6,7 +6,7 @@ from typing import TypeAlias, cast
 
 from pydantic_core import from_json
 
-from prefactor_emulator.endpoints import API_PREFIX, BULK_PATH, write_at
+from prefactor_emulator.http.paths import API_PREFIX, BULK_PATH, write_at
 from prefactor_emulator.model import JsonObject, Operation, OperationType, Refusal, Span
 from prefactor_emulator.requests import operation_from_item, operation_from_request
 

@@ -7,14 +7,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from prefactor_emulator.fault_middleware import FaultMiddleware
-from prefactor_emulator.fault_options import FaultSpecError
+from prefactor_emulator.faults.middleware import FaultMiddleware
+from prefactor_emulator.faults.options import FaultSpecError
 from prefactor_emulator.fields import TEXT, Complaints, Fields, Kind
-from prefactor_emulator.inspection import Inspection
-from prefactor_emulator.json_http import answering, json_response, query_number, read_object
+from prefactor_emulator.storage.inspection import Inspection
+from prefactor_emulator.http.bodies import answering, json_response, query_number, read_object
 from prefactor_emulator.model import Refusal
 from prefactor_emulator.openapi import OPENAPI
-from prefactor_emulator.store import Store
+from prefactor_emulator.storage.store import Store
 
 _SPECS: Kind[list[str]] = Kind(
     "must be a list of fault descriptions like error:rate=0.1",

@@ -2,7 +2,7 @@
 
 from prefactor_emulator.fields import OBJECT, PFID, TEXT, TIMESTAMP, Complaints, Fields, one_of
 from prefactor_emulator.ids import new_id
-from prefactor_emulator.instance_rules import (
+from prefactor_emulator.rules.instances import (
     FINAL_STATUS,
     Done,
     find_instance,

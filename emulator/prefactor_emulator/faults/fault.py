@@ -10,11 +10,11 @@ from typing import ClassVar, Protocol, Self, TypeAlias
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
-from prefactor_emulator.aim import Aim
-from prefactor_emulator.endpoints import API_PREFIX, BULK_PATH
-from prefactor_emulator.fault_options import FaultSpecError, Options
+from prefactor_emulator.faults.aim import Aim
+from prefactor_emulator.http.paths import API_PREFIX, BULK_PATH
+from prefactor_emulator.faults.options import FaultSpecError, Options
 from prefactor_emulator.model import JsonObject, Operation, Span
-from prefactor_emulator.subjects import Subject
+from prefactor_emulator.faults.subjects import Subject
 
 Proceed: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 

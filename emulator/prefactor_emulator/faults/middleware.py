@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from prefactor_emulator.aim import Aim, Gate
-from prefactor_emulator.endpoints import API_PREFIX, MAX_BODY_BYTES
-from prefactor_emulator.faults import (
+from prefactor_emulator.faults.aim import Aim, Gate
+from prefactor_emulator.http.paths import API_PREFIX, MAX_BODY_BYTES
+from prefactor_emulator.faults.fault import (
     Exchange,
     Fault,
     FaultKinds,
@@ -17,9 +17,9 @@ from prefactor_emulator.faults import (
     Service,
     parse_fault,
 )
-from prefactor_emulator.hooks import with_hook
+from prefactor_emulator.faults.hooks import with_hook
 from prefactor_emulator.model import Operation
-from prefactor_emulator.subjects import Subject, subject_of, subjects_of_request
+from prefactor_emulator.faults.subjects import Subject, subject_of, subjects_of_request
 
 
 @dataclass(frozen=True, slots=True)

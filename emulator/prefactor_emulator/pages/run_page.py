@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import cast
 
-from prefactor_emulator.markup import badge, duration, folded, moment, page, pretty, text
+from prefactor_emulator.pages.markup import badge, duration, folded, moment, page, pretty, text
 from prefactor_emulator.model import JsonObject, Span
-from prefactor_emulator.timeline import Row, Timeline, lay_out
+from prefactor_emulator.pages.timeline import Row, Timeline, lay_out
 
 PAGE_SIZE = 2000
 _DEEPEST = 16

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from pydantic_core import to_json
 
-from prefactor_emulator.verify import Comparison, Findings, compare
-from prefactor_emulator.verify_files import VerifyInputError, read_effects, read_puts
+from prefactor_emulator.verify.compare import Comparison, Findings, compare
+from prefactor_emulator.verify.files import VerifyInputError, read_effects, read_puts
 
 _EXAMPLES = 5
 _INSTANCES = 20

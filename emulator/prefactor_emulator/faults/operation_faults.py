@@ -5,10 +5,10 @@ from typing import ClassVar, Self
 
 from typing_extensions import override
 
-from prefactor_emulator.fault_options import Options
-from prefactor_emulator.faults import OperationFault, Service
+from prefactor_emulator.faults.options import Options
+from prefactor_emulator.faults.fault import OperationFault, Service
 from prefactor_emulator.model import Operation, Refusal
-from prefactor_emulator.subjects import Subject
+from prefactor_emulator.faults.subjects import Subject
 
 
 @dataclass(frozen=True)

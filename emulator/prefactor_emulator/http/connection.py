@@ -8,7 +8,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 if TYPE_CHECKING:
     import asyncio
 
-_EXTENSION = "prefactor_emulator.connection"
+_EXTENSION = "prefactor_emulator.http.connection"
 
 
 class BreakableProtocol(HttpToolsProtocol):

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic_core import to_json
 from typing_extensions import override
 
-from prefactor_emulator.database import Database
+from prefactor_emulator.storage.database import Database
 from prefactor_emulator.model import (
     Effect,
     Instance,

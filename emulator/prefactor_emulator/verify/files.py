@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic_core import from_json
 
-from prefactor_emulator.database import SCHEMA_VERSION
+from prefactor_emulator.storage.database import SCHEMA_VERSION
 from prefactor_emulator.model import OperationType
-from prefactor_emulator.verify import PUT_TYPES, LoggedEffect, Put
+from prefactor_emulator.verify.compare import PUT_TYPES, LoggedEffect, Put
 
 
 class VerifyInputError(ValueError):

@@ -6,11 +6,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from prefactor_emulator.inspection import Inspection
-from prefactor_emulator.json_http import Handler, answering, query_number
-from prefactor_emulator.list_page import PAGE_SIZE, instances_page
+from prefactor_emulator.storage.inspection import Inspection
+from prefactor_emulator.http.bodies import Handler, answering, query_number
+from prefactor_emulator.pages.list_page import PAGE_SIZE, instances_page
 from prefactor_emulator.model import Status
-from prefactor_emulator.run_page import missing_page, run_page, span_page
+from prefactor_emulator.pages.run_page import missing_page, run_page, span_page
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self';"

@@ -6,7 +6,7 @@ from typing import cast
 
 from pydantic_core import from_json
 
-from prefactor_emulator.database import Database
+from prefactor_emulator.storage.database import Database
 from prefactor_emulator.model import JsonObject, Span
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pydantic_core import from_json, to_json
 
-from prefactor_emulator.instance_rules import (
+from prefactor_emulator.rules.instances import (
     Done,
     finish_instance,
     instance_details,
@@ -23,8 +23,8 @@ from prefactor_emulator.model import (
     Remembered,
     Storage,
 )
-from prefactor_emulator.registration import register
-from prefactor_emulator.span_rules import create_span, finish_span
+from prefactor_emulator.rules.registration import register
+from prefactor_emulator.rules.spans import create_span, finish_span
 
 
 def execute(

@@ -3,9 +3,9 @@
 from types import MappingProxyType
 from typing import Final
 
-from prefactor_emulator.faults import FaultKinds
-from prefactor_emulator.operation_faults import Reject, Terminate
-from prefactor_emulator.request_faults import (
+from prefactor_emulator.faults.fault import FaultKinds
+from prefactor_emulator.faults.operation_faults import Reject, Terminate
+from prefactor_emulator.faults.request_faults import (
     Away,
     BadToken,
     Error,

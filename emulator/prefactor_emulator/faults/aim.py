@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from random import Random
 from typing import Self
 
-from prefactor_emulator.fault_options import FaultSpecError, Options
+from prefactor_emulator.faults.options import FaultSpecError, Options
 from prefactor_emulator.fields import PFID
 from prefactor_emulator.ids import is_pfid
 from prefactor_emulator.model import OperationType
-from prefactor_emulator.subjects import Subject
+from prefactor_emulator.faults.subjects import Subject
 
 AIM_HELP = (
     "Every fault also takes rate=0..1 (a share; default 1), count=N (no more hits than that), seed=N,"

@@ -7,15 +7,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from prefactor_emulator.accounts import Accounts
-from prefactor_emulator.endpoints import API_PREFIX, BULK_PATH, WRITE_PATHS
-from prefactor_emulator.hooks import operation_hooks
-from prefactor_emulator.instance_rules import find_instance, instance_details
-from prefactor_emulator.json_http import answering, json_response, read_object
+from prefactor_emulator.http.accounts import Accounts
+from prefactor_emulator.http.paths import API_PREFIX, BULK_PATH, WRITE_PATHS
+from prefactor_emulator.faults.hooks import operation_hooks
+from prefactor_emulator.rules.instances import find_instance, instance_details
+from prefactor_emulator.http.bodies import answering, json_response, read_object
 from prefactor_emulator.model import OperationType
 from prefactor_emulator.requests import execute_bulk, operation_from_request
-from prefactor_emulator.rules import execute
-from prefactor_emulator.store import Store
+from prefactor_emulator.rules.execute import execute
+from prefactor_emulator.storage.store import Store
 
 
 def utc_now() -> str:

@@ -8,7 +8,7 @@ from pydantic_core import from_json, to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from prefactor_emulator.endpoints import MAX_BODY_BYTES
+from prefactor_emulator.http.paths import MAX_BODY_BYTES
 from prefactor_emulator.model import JsonObject, Refusal
 from prefactor_emulator.requests import internal_error
 

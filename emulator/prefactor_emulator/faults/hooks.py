@@ -7,7 +7,7 @@ from starlette.types import Scope
 
 from prefactor_emulator.model import OperationHook
 
-_KEY = "prefactor_emulator.hooks"
+_KEY = "prefactor_emulator.faults.hooks"
 
 
 def operation_hooks(scope: Scope) -> Sequence[OperationHook]:

@@ -1,0 +1,1 @@
+"""HTTP: who may ask, what is read from a request, and how it is answered."""

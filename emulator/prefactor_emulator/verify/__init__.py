@@ -1,0 +1,1 @@
+"""The checker: what agents put against what took place."""
