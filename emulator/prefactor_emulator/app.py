@@ -1,20 +1,37 @@
-"""The application: the API, the emulator's own routes, and the faults around both."""
+"""The application: the API, the emulator's own routes and pages, and what stands around them."""
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
+from collections.abc import Iterable
+
+from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from prefactor_emulator.http.accounts import Accounts
-from prefactor_emulator.http.writes import api_routes
-from prefactor_emulator.storage.database import Database
-from prefactor_emulator.http.control import description_route, fault_routes, inspection_routes
-from prefactor_emulator.http.paths import API_PREFIX
 from prefactor_emulator.faults.kinds import FAULT_KINDS
 from prefactor_emulator.faults.middleware import FaultMiddleware
+from prefactor_emulator.http import agents, control, reads, writes
+from prefactor_emulator.http.accounts import Accounts
+from prefactor_emulator.http.callers import Services
+from prefactor_emulator.http.control import Desk
+from prefactor_emulator.http.errors import answer_errors
+from prefactor_emulator.http.origin import OriginGuard
+from prefactor_emulator.http.paths import API_PREFIX, MAX_BODY_BYTES
+from prefactor_emulator.pages.routes import page_router
+from prefactor_emulator.requests import MAX_ITEMS
+from prefactor_emulator.rules.execution import Execution
+from prefactor_emulator.storage.database import Database
 from prefactor_emulator.storage.inspection import Inspection
-from prefactor_emulator.http.bodies import on_http_exception
-from prefactor_emulator.pages.routes import page_routes
 from prefactor_emulator.storage.store import Store
+
+_INTRODUCTION = f"""\
+Writes are idempotent by `idempotency_key`, which may stand inside `details`: the same key with the same body
+is answered with the first reply and without effect, the same key with another body is refused. Only successes
+are remembered.
+
+A bulk request carries out its items in order, each for itself, up to the first error. It has at most
+{MAX_ITEMS} items and, as every body, {MAX_BODY_BYTES} bytes.
+
+Unknown fields are dropped, and optional ones may be null. What does not fit the registered schemas is taken
+and flagged, unless the emulator is told to refuse it. While it is told to misbehave, it may answer anything.
+"""
 
 
 class Emulator:
@@ -24,25 +41,42 @@ class Emulator:
         database: Where everything is kept.
         accounts: Who may use the API. By default, everybody with any token.
         dedup: Whether a repeat under a known key is without effect.
+        strict_schemas: Whether what does not fit the registered schemas is refused, and not only flagged.
+        hosts: Further names by which the emulator may be asked; see `OriginGuard`.
     """
 
-    def __init__(self, database: Database, accounts: Accounts | None = None, *, dedup: bool = True) -> None:
+    def __init__(
+        self,
+        database: Database,
+        accounts: Accounts | None = None,
+        *,
+        dedup: bool = True,
+        strict_schemas: bool = False,
+        hosts: Iterable[str] = (),
+    ) -> None:
         store = Store(database)
         inspection = Inspection(database)
-        routes = [
-            *api_routes(store, accounts or Accounts(), dedup=dedup),
-            description_route(),
-            *page_routes(inspection),
-            *inspection_routes(inspection, store, lambda: self.requests_served),
-            *fault_routes(lambda: self.faults),
-        ]
-        app = Starlette(routes=routes, exception_handlers={HTTPException: on_http_exception})
-        app.router.redirect_slashes = False
-        self.faults = FaultMiddleware(app, store, FAULT_KINDS)
+        # The pages of documentation that FastAPI offers come from other hosts.
+        self.api = FastAPI(
+            title="Prefactor API, as emulated",
+            version="1",
+            description=_INTRODUCTION,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+        )
+        self.faults = FaultMiddleware(self.api, store, FAULT_KINDS)
+        execution = Execution(store, dedup=dedup, strict_schemas=strict_schemas)
+        self.api.state.services = Services(accounts or Accounts(), execution)
+        self.api.state.desk = Desk(store, inspection, self.faults, lambda: self.requests_served)
+        answer_errors(self.api)
+        for router in (writes.router, reads.router, agents.router, control.router, page_router(inspection)):
+            self.api.include_router(router)
         self.requests_served = 0
+        self._guarded = OriginGuard(self.faults, hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] == "http" and scope["path"].startswith(API_PREFIX):
             self.requests_served += 1
-        await self.faults(scope, receive, send)
+        await self._guarded(scope, receive, send)

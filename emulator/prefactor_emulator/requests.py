@@ -1,143 +1,280 @@
-"""From request bodies to operations, and the bulk request."""
+"""The bodies of the API's requests. Unknown fields are dropped; optional ones may be null."""
 
-import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Final, Protocol, cast
+from datetime import datetime
+from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic_core import to_json
-
-from prefactor_emulator.http.paths import MAX_ITEMS
-from prefactor_emulator.fields import LIST, Complaints, Fields, invalid
-from prefactor_emulator.model import (
-    JsonObject,
-    Operation,
-    OperationHook,
-    OperationType,
-    Refusal,
-    Storage,
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SkipValidation,
+    WithJsonSchema,
+    model_validator,
 )
-from prefactor_emulator.rules.execute import execute
 
-KEY_LENGTH: Final = range(8, 65)
+from prefactor_emulator.model import JsonObject, timestamp
 
-_INSTANCE_TARGET: Final = "agent_instance_id"
-_SPAN_TARGET: Final = "agent_span_id"
+MAX_ITEMS: Final = 1000  # assumed: the API publishes no limit
 
-logger = logging.getLogger(__name__)
+FinalStatus: TypeAlias = Literal["complete", "failed", "cancelled"]
 
 
-class Journal(Storage, Protocol):
-    """Storage in which single items of a request can be undone."""
-
-    def savepoint(self) -> AbstractContextManager[None]:
-        """Undo what happened inside, and only that, when it raises."""
-
-
-def operation_from_request(operation_type: OperationType, target: str | None, body: JsonObject) -> Operation:
-    """Read a single request.
-
-    Raises:
-        Refusal: It has no acceptable idempotency key.
-    """
-    fields = dict(body)
-    key = _checked_key(fields.pop("idempotency_key", None))
-    return Operation(operation_type, key, target, fields)
-
-
-def operation_from_item(item: JsonObject) -> Operation:
-    """Read one item of a bulk request: the same operation as a single request's.
-
-    Raises:
-        Refusal: Its key or its `_type` is not acceptable.
-    """
-    fields = dict(item)
-    key = _checked_key(fields.pop("idempotency_key", None))
-    named = fields.pop("_type", None)
+def _utc(value: str) -> str:
     try:
-        operation_type = OperationType(cast("str", named))
-    except ValueError:
-        known = ", ".join(OperationType)
-        raise Refusal(
-            422,
-            "unknown_type",
-            "this _type is unknown",
-            {"_type": [f"must be one of {known}"]},
-        ) from None
-    target = None
-    if operation_type is OperationType.FINISH_SPAN:
-        target = fields.pop(_SPAN_TARGET, None)
-    elif operation_type not in {OperationType.REGISTER_INSTANCE, OperationType.CREATE_SPAN}:
-        target = fields.pop(_INSTANCE_TARGET, None)
-    return Operation(operation_type, key, target, fields)
+        return timestamp(datetime.fromisoformat(value))
+    except (ValueError, OverflowError):
+        raise ValueError("must be an ISO 8601 date and time, like 2026-01-31T12:00:00.000Z") from None
 
 
-def execute_bulk(
-    storage: Journal,
-    account: str,
-    body: JsonObject,
-    clock: Callable[[], str],
-    hooks: Sequence[OperationHook] = (),
-    *,
-    dedup: bool = True,
-) -> bytes:
-    """Carry out a bulk request inside one transaction, each item under its own savepoint.
+Pfid = Annotated[str, Field(pattern="^[0-7][0-9a-hjkmnp-tv-z]{31}$", description="A PFID, in base32.")]
+Text = Annotated[str, Field(min_length=1)]
+Timestamp = Annotated[
+    str,
+    AfterValidator(_utc),
+    WithJsonSchema({"type": "string", "format": "date-time", "description": "Without an offset: UTC."}),
+]
 
-    Returns:
-        The reply's body, as JSON: an output for every item up to the first error.
 
-    Raises:
-        Refusal: The request is not a bulk request; none of it was done.
+class Body(BaseModel):
+    """Fields that come as JSON, so that no value passes for one of another type."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class Write(Body):
+    """A write, which may be repeated under its key without a further effect."""
+
+    idempotency_key: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+
+    def key(self) -> str | None:
+        """Return the key, wherever it stands."""
+        return self.idempotency_key
+
+
+class AgentVersion(Body):
+    """What an agent says of itself."""
+
+    name: Text | None = None
+    external_identifier: Text | None = None
+    description: str | None = None
+    runtime_environment: JsonObject | None = None
+
+
+class SpanTypeSchema(Body):
+    """What spans of one name hold, and how they are told in a line of Liquid."""
+
+    name: Text
+    params_schema: JsonObject
+    result_schema: JsonObject | None = None
+    title: str | None = None
+    description: str | None = None
+    template: str | None = None
+    result_template: str | None = None
+    data_risk: JsonObject | None = None
+
+
+class QualitySchema(Body):
+    """What a quality of one name holds."""
+
+    name: Text
+    schema_: JsonObject = Field(alias="schema")
+    title: str | None = None
+    description: str | None = None
+    template: str | None = None
+    data_risk: JsonObject | None = None
+
+
+class AgentSchemaVersion(Body):
+    """The schemas of an agent's spans and qualities. Entries of `span_type_schemas` override the maps."""
+
+    external_identifier: Text | None = None
+    span_schemas: dict[str, JsonObject] | None = None
+    span_result_schemas: dict[str, JsonObject] | None = None
+    span_type_schemas: list[SpanTypeSchema] | None = None
+    quality_schemas: list[QualitySchema] | None = None
+
+
+class RegisterInstance(Write):
+    """Register a pending instance. With a deployment's token, agent and environment come from that."""
+
+    agent_version: AgentVersion
+    agent_schema_version: AgentSchemaVersion = AgentSchemaVersion()
+    agent_id: Text | None = Field(None, description="An agent's id or name.")
+    environment_id: Text | None = None
+    id: Pfid | None = None
+    external_identifier: Text | None = Field(None, description="Unique among the agent's instances.")
+    purpose: Literal["live", "smoke_test", "eval"] | None = None
+    update_current_version: bool | None = None
+
+
+class StartInstance(Write):
+    """Move a pending instance to active."""
+
+    timestamp: Timestamp | None = None
+
+
+class FinishInstance(Write):
+    """Move an active instance to its end."""
+
+    status: FinalStatus | None = None
+    timestamp: Timestamp | None = None
+
+
+class TerminateInstance(Write):
+    """Stop an active instance, and cancel its spans in flight."""
+
+    reason: str | None = None
+
+
+class RecordQuality(Write):
+    """Set a quality of an instance, or remove it with a payload of null."""
+
+    name: Text
+    payload: JsonObject | None = None
+
+
+class NewSpan(Write):
+    """A span: pending, active, or over already."""
+
+    agent_instance_id: Pfid
+    schema_name: Text
+    # That a span could be created as cancelled is not known.
+    status: Literal["pending", "active", "complete", "failed"]
+    payload: JsonObject
+    id: Pfid | None = None
+    parent_span_id: Pfid | None = None
+    started_at: Timestamp | None = None
+    finished_at: Timestamp | None = None
+    result_payload: JsonObject | None = None
+    sensitive_encoding: bool | None = None
+
+
+class CreateSpan(Write):
+    """Create a span."""
+
+    details: NewSpan
+
+    def key(self) -> str | None:
+        """Return the key, wherever it stands."""
+        return self.idempotency_key or self.details.idempotency_key
+
+
+class WrappedFinish(Write):
+    """What of a wrapped finish is kept: not its result."""
+
+    status: FinalStatus | None = None
+    timestamp: Timestamp | None = None
+
+
+class FinishSpan(WrappedFinish):
+    """Move a span to its end, with its result."""
+
+    result_payload: JsonObject | None = None
+    sensitive_encoding: bool | None = None
+    details: WrappedFinish | None = Field(None, description="Accepted, but its result is lost.")
+
+    def key(self) -> str | None:
+        """Return the key, wherever it stands."""
+        return self.idempotency_key or (self.details.idempotency_key if self.details else None)
+
+
+class AgentChanges(Body):
+    """What can be changed of an agent."""
+
+    name: Text | None = None
+    description: str | None = None
+    owner_person_id: str | None = None
+    risk_profile_id: str | None = None
+    team_id: str | None = None
+
+
+class NewAgent(AgentChanges):
+    """An agent. Its external identifier never changes."""
+
+    name: Text
+    external_identifier: Text | None = None
+    id: Pfid | None = None
+
+
+class CreateAgent(Write):
+    """Create an agent."""
+
+    details: NewAgent
+
+
+class UpdateAgent(Write):
+    """Change what is named of an agent."""
+
+    details: AgentChanges
+
+
+class GeneratePfids(Body):
+    """Ask for new ids."""
+
+    count: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
+class _Item(Write):
+    idempotency_key: Annotated[str, Field(min_length=8, max_length=64)]
+
+
+class _OfInstance(_Item):
+    agent_instance_id: Pfid
+
+
+class BulkRegister(_Item, RegisterInstance):
+    """A registration in a bulk request."""
+
+    type: Literal["agent_instances/register"] = Field(alias="_type")
+
+
+class BulkStart(_OfInstance, StartInstance):
+    """The start of an instance in a bulk request."""
+
+    type: Literal["agent_instances/start"] = Field(alias="_type")
+
+
+class BulkFinish(_OfInstance, FinishInstance):
+    """The finish of an instance in a bulk request."""
+
+    type: Literal["agent_instances/finish"] = Field(alias="_type")
+
+
+class BulkQuality(_OfInstance, RecordQuality):
+    """A quality in a bulk request."""
+
+    type: Literal["agent_instances/record_quality"] = Field(alias="_type")
+
+
+class BulkCreateSpan(_Item, CreateSpan):
+    """The creation of a span in a bulk request: its fields in `details`, or flat beside the others."""
+
+    type: Literal["agent_spans/create"] = Field(alias="_type")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_the_flat_form(cls, value: object) -> object:
+        return value | {"details": value} if isinstance(value, dict) and "details" not in value else value
+
+
+class BulkFinishSpan(_Item, FinishSpan):
+    """The finish of a span in a bulk request."""
+
+    type: Literal["agent_spans/finish"] = Field(alias="_type")
+    agent_span_id: Pfid
+
+
+BulkItem: TypeAlias = Annotated[
+    BulkRegister | BulkStart | BulkFinish | BulkQuality | BulkCreateSpan | BulkFinishSpan,
+    Field(discriminator="type"),
+]
+
+
+class BulkRequest(Body):
+    """Writes that are carried out in order, each for itself, up to the first that is refused.
+
+    An item that is not acceptable is answered under its key, as one that is refused.
     """
-    outputs = []
-    for key, item in _checked_items(body):
-        try:
-            with storage.savepoint():
-                operation = operation_from_item(item)
-                reply = execute(storage, account, operation, clock(), hooks, dedup=dedup)
-        except Refusal as refusal:
-            outputs.append(to_json(key) + b":" + to_json(refusal.body()))
-            break
-        except Exception:
-            logger.exception("a bulk item failed unexpectedly; the items before it stand")
-            outputs.append(to_json(key) + b":" + to_json(internal_error().body()))
-            break
-        outputs.append(to_json(key) + b":" + reply)
-    return b'{"status":"success","outputs":{' + b",".join(outputs) + b"}}"
 
-
-def internal_error() -> Refusal:
-    """Build the reply to a request that met a mistake of the emulator's own."""
-    message = "the emulator failed on this request; its log on stderr says where"
-    return Refusal(500, "internal_error", message)
-
-
-def _checked_key(key: object) -> str:
-    if not isinstance(key, str):
-        raise invalid({"idempotency_key": ["is required, as a string"]})
-    if len(key) not in KEY_LENGTH:
-        limits = f"{KEY_LENGTH.start} to {KEY_LENGTH.stop - 1}"
-        raise invalid({"idempotency_key": [f"must have {limits} characters"]})
-    return key
-
-
-def _checked_items(body: JsonObject) -> list[tuple[str, JsonObject]]:
-    """Check what must hold of a bulk request as a whole: each item can be answered by its key."""
-    complaints = Complaints()
-    items = Fields(body, complaints).required("items", LIST)
-    if len(items) > MAX_ITEMS:
-        complaints.add("items", f"must be at most {MAX_ITEMS}, not {len(items)}")
-    found: dict[str, JsonObject] = {}
-    for index, item in enumerate(items):
-        if not isinstance(item, dict):
-            complaints.add(f"items.{index}", "must be a JSON object")
-            continue
-        key = item.get("idempotency_key")
-        if not isinstance(key, str):
-            complaints.add(f"items.{index}.idempotency_key", "is required, as a string")
-        elif key in found:
-            complaints.add(f"items.{index}.idempotency_key", "is used twice in this request")
-        else:
-            found[key] = cast("JsonObject", item)
-    complaints.refuse_if_any()
-    return list(found.items())
+    items: list[SkipValidation[BulkItem]] = Field(max_length=MAX_ITEMS)

@@ -10,13 +10,13 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from prefactor_emulator.http.accounts import AccountError, Accounts
-from prefactor_emulator.faults.aim import AIM_HELP
 from prefactor_emulator.app import Emulator
-from prefactor_emulator.storage.database import Database, DatabaseError
+from prefactor_emulator.faults.aim import AIM_HELP
 from prefactor_emulator.faults.kinds import FAULT_KINDS
 from prefactor_emulator.faults.options import FaultSpecError
+from prefactor_emulator.http.accounts import AccountError, Accounts
 from prefactor_emulator.http.server import bind, serve
+from prefactor_emulator.storage.database import Database, DatabaseError
 
 
 def faults_help() -> str:
@@ -46,6 +46,28 @@ def serve_command(
             " Repeatable.",
         ),
     ] = None,
+    deployment: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TOKEN",
+            help="Accept this token, as that of a deployment of the agent NAME in the first --account: it"
+            " writes, but reads nothing and records no qualities. Repeatable.",
+        ),
+    ] = None,
+    strict_schemas: Annotated[
+        bool,
+        typer.Option(
+            "--strict-schemas", help="Refuse what does not fit the registered schemas. Default: flag it."
+        ),
+    ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Answer under this host name too. Addresses and names without a dot need no naming."
+            " Repeatable.",
+        ),
+    ] = None,
     fault: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,9 +89,9 @@ def serve_command(
         return
     with contextlib.ExitStack() as stack:
         try:
-            accounts = Accounts(token or (), account or ())
+            accounts = Accounts(token or (), account or (), deployment or ())
         except AccountError as error:
-            _give_up(f"--account: {error}", 2)
+            _give_up(f"--account, --deployment: {error}", 2)
         if db is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="prefactor-emulator-"))
             db = str(Path(folder) / "emulator.db")
@@ -78,7 +100,13 @@ def serve_command(
         except DatabaseError as error:
             _give_up(f"--db: {error}", 1)
         stack.callback(database.close)
-        emulator = Emulator(database, accounts, dedup=dedup)
+        emulator = Emulator(
+            database,
+            accounts,
+            dedup=dedup,
+            strict_schemas=strict_schemas,
+            hosts=[host, *(allow_host or ())],
+        )
         try:
             emulator.faults.activate(fault or (), seed)
         except FaultSpecError as error:

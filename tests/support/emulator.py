@@ -13,10 +13,10 @@ from typing import Any
 
 import httpx
 
-from prefactor_emulator.accounts import Accounts
+from prefactor_emulator.http.accounts import Accounts
 from prefactor_emulator.app import Emulator as EmulatorApp
-from prefactor_emulator.database import Database
-from prefactor_emulator.server import EmulatorServer, bind
+from prefactor_emulator.storage.database import Database
+from prefactor_emulator.http.server import EmulatorServer, bind
 
 _START_SECONDS = 60.0
 
@@ -101,7 +101,8 @@ class EmulatorThread:
         parser.add_argument("--db", default=":memory:")
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--no-dedup", dest="dedup", action="store_false")
-        for name in ("--token", "--account", "--fault"):
+        parser.add_argument("--strict-schemas", action="store_true")
+        for name in ("--token", "--account", "--deployment", "--fault", "--allow-host"):
             parser.add_argument(name, action="append", default=[])
         self._options = parser.parse_args(options)
         self._listener = bind("127.0.0.1", self._options.port)
@@ -130,7 +131,11 @@ class EmulatorThread:
         try:
             with self._listener, closing(Database(options.db)) as database:
                 emulator = EmulatorApp(
-                    database, Accounts(options.token, options.account), dedup=options.dedup
+                    database,
+                    Accounts(options.token, options.account, options.deployment),
+                    dedup=options.dedup,
+                    strict_schemas=options.strict_schemas,
+                    hosts=options.allow_host,
                 )
                 emulator.faults.activate(options.fault, options.seed)
                 self._server = EmulatorServer(emulator, self._ready.set)

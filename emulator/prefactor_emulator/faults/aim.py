@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Self
 
+from prefactor_core.identifiers import is_pfid
 from prefactor_emulator.faults.options import FaultSpecError, Options
-from prefactor_emulator.fields import PFID
-from prefactor_emulator.ids import is_pfid
-from prefactor_emulator.model import OperationType
 from prefactor_emulator.faults.subjects import Subject
+from prefactor_emulator.model import OperationType
 
 AIM_HELP = (
     "Every fault also takes rate=0..1 (a share; default 1), count=N (no more hits than that), seed=N,"
@@ -48,7 +47,7 @@ class Aim:
             seed=options.whole_or_none("seed", 0, 2**63),
         )
         if aim.instance and not is_pfid(aim.instance):
-            raise FaultSpecError(f"instance {PFID.expected}, not {aim.instance!r}")
+            raise FaultSpecError(f"instance must be a PFID, 32 characters of base32, not {aim.instance!r}")
         return aim
 
     @property

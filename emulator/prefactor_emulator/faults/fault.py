@@ -11,10 +11,12 @@ from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
 from prefactor_emulator.faults.aim import Aim
-from prefactor_emulator.http.paths import API_PREFIX, BULK_PATH
 from prefactor_emulator.faults.options import FaultSpecError, Options
-from prefactor_emulator.model import JsonObject, Operation, Span
 from prefactor_emulator.faults.subjects import Subject
+from prefactor_emulator.http.paths import BULK_PATH
+from prefactor_emulator.model import JsonObject
+from prefactor_emulator.operations import Operation
+from prefactor_emulator.storage.records import SpanRecord
 
 Proceed: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -25,10 +27,10 @@ class Service(Protocol):
     def forget_keys(self) -> None:
         """Let every idempotency key expire."""
 
-    def terminate_instance(self, instance_id: str, reason: str) -> bool:
+    def terminate_instance(self, instance_id: str, reason: str | None, now: str) -> bool:
         """End an instance, and tell whether it was not over yet."""
 
-    def find_span(self, span_id: str) -> Span | None:
+    def span(self, span_id: str) -> SpanRecord | None:
         """Find a span, whoever owns it."""
 
 
@@ -80,7 +82,7 @@ class Reach(Enum):
         if self is Reach.ALL:
             return True
         if self is Reach.BULK:
-            return bool(scope["path"] == API_PREFIX + BULK_PATH)
+            return bool(scope["path"] == BULK_PATH)
         return scope["method"] not in {"GET", "HEAD", "OPTIONS"}
 
 

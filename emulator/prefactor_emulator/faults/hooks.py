@@ -5,7 +5,7 @@ from typing import cast
 
 from starlette.types import Scope
 
-from prefactor_emulator.model import OperationHook
+from prefactor_emulator.operations import OperationHook
 
 _KEY = "prefactor_emulator.faults.hooks"
 

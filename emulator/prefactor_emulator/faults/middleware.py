@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prefactor_emulator.faults.aim import Aim, Gate
-from prefactor_emulator.http.paths import API_PREFIX, MAX_BODY_BYTES
 from prefactor_emulator.faults.fault import (
     Exchange,
     Fault,
@@ -18,8 +17,9 @@ from prefactor_emulator.faults.fault import (
     parse_fault,
 )
 from prefactor_emulator.faults.hooks import with_hook
-from prefactor_emulator.model import Operation
 from prefactor_emulator.faults.subjects import Subject, subject_of, subjects_of_request
+from prefactor_emulator.http.paths import API_PREFIX, MAX_BODY_BYTES
+from prefactor_emulator.operations import Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class FaultMiddleware:
         subjects: list[Subject] = []
         if any(each.aim.narrowed and isinstance(each.fault, RequestFault) for each in active):
             body, receive = await _read_ahead(receive)
-            subjects = subjects_of_request(scope["path"], body, self._service.find_span)
+            subjects = subjects_of_request(scope["path"], body, self._service.span)
         proceed: Proceed = self._app
         for each in reversed(active):
             proceed = self._behind(each, subjects, proceed)
@@ -101,7 +101,7 @@ class FaultMiddleware:
 
     def _per_operation(self, fault: OperationFault, active: _Active, proceed: Proceed) -> Proceed:
         def before_each(operation: Operation) -> None:
-            subject = subject_of(operation, self._service.find_span)
+            subject = subject_of(operation, self._service.span)
             name = fault.name_of(operation, subject)
             if name is not None and active.aim.covers(subject) and active.gate.opens_for(name):
                 fault.strike(operation, subject, self._service)

@@ -5,10 +5,11 @@ from typing import ClassVar, Self
 
 from typing_extensions import override
 
-from prefactor_emulator.faults.options import Options
 from prefactor_emulator.faults.fault import OperationFault, Service
-from prefactor_emulator.model import Operation, Refusal
+from prefactor_emulator.faults.options import Options
 from prefactor_emulator.faults.subjects import Subject
+from prefactor_emulator.model import Refusal, utc_now
+from prefactor_emulator.operations import Operation
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Reject(OperationFault):
 
     @override
     def name_of(self, operation: Operation, subject: Subject) -> str | None:
-        return operation.key
+        return operation.key or operation.digest().hex()
 
     @override
     def strike(self, operation: Operation, subject: Subject, service: Service) -> None:
@@ -34,7 +35,10 @@ class Reject(OperationFault):
 
 @dataclass(frozen=True)
 class Terminate(OperationFault):
-    """`terminate:rate=0.1,reason=WORDS`: a share of the instances is terminated, each at a span."""
+    """`terminate:rate=0.1,reason=WORDS`: a share of the instances is terminated, each at a span.
+
+    Without words after `reason=`, no reason is told.
+    """
 
     name: ClassVar[str] = "terminate"
     reason: str
@@ -52,4 +56,4 @@ class Terminate(OperationFault):
     @override
     def strike(self, operation: Operation, subject: Subject, service: Service) -> None:
         if subject.instance_id is not None:
-            service.terminate_instance(subject.instance_id, self.reason)
+            service.terminate_instance(subject.instance_id, self.reason or None, utc_now())

@@ -7,9 +7,9 @@ from typing import ClassVar, Self
 from starlette.types import Message
 from typing_extensions import override
 
-from prefactor_emulator.http.connection import drop_connection
-from prefactor_emulator.faults.options import Options
 from prefactor_emulator.faults.fault import Exchange, Reach, RequestFault
+from prefactor_emulator.faults.options import Options
+from prefactor_emulator.http.connection import drop_connection
 from prefactor_emulator.model import JsonObject
 
 

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from pydantic_core import from_json
 
-from prefactor_emulator.http.paths import API_PREFIX, BULK_PATH, write_at
-from prefactor_emulator.model import JsonObject, Operation, OperationType, Refusal, Span
-from prefactor_emulator.requests import operation_from_item, operation_from_request
+from prefactor_emulator.http.paths import API_PREFIX, BULK_PATH
+from prefactor_emulator.model import OperationType, Refusal
+from prefactor_emulator.operations import Operation, operation_of_item, operation_of_request
+from prefactor_emulator.requests import CreateSpan, RegisterInstance
+from prefactor_emulator.storage.records import SpanRecord
 
-FindSpan: TypeAlias = Callable[[str], Span | None]
+FindSpan: TypeAlias = Callable[[str], SpanRecord | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +32,17 @@ class Subject:
 
 def subject_of(operation: Operation, find_span: FindSpan) -> Subject:
     """Tell what an operation is about; the finish of a span is about the span's instance and schema."""
-    match operation.type:
-        case OperationType.REGISTER_INSTANCE:
-            return Subject(operation.type, _text(operation.fields.get("id")))
-        case OperationType.CREATE_SPAN:
-            details = _object(operation.fields.get("details"))
-            instance_id, name = details.get("agent_instance_id"), details.get("schema_name")
-            return Subject(operation.type, _text(instance_id), _text(name))
-        case OperationType.FINISH_SPAN:
-            span = find_span(operation.target) if isinstance(operation.target, str) else None
-            if span is None:
-                return Subject(operation.type)
-            return Subject(operation.type, span.instance_id, span.schema_name)
-        case _:
-            return Subject(operation.type, _text(operation.target))
+    match operation.body:
+        case RegisterInstance(id=instance_id):
+            return Subject(operation.type, instance_id)
+        case CreateSpan(details=new):
+            return Subject(operation.type, new.agent_instance_id, new.schema_name)
+    if operation.type is not OperationType.FINISH_SPAN:
+        return Subject(operation.type, operation.target)
+    span = find_span(operation.target or "")
+    if span is None:
+        return Subject(operation.type)
+    return Subject(operation.type, span.instance_id, span.schema_name)
 
 
 def subjects_of_request(path: str, body: bytes, find_span: FindSpan) -> list[Subject]:
@@ -54,50 +53,32 @@ def subjects_of_request(path: str, body: bytes, find_span: FindSpan) -> list[Sub
         body: Its body.
         find_span: Finds a span that exists already.
     """
-    created: dict[str, Span] = {}
+    created: dict[str, Subject] = {}  # a bulk request may finish what it creates
     found = []
     for operation in _operations(path, body):
-        subject = subject_of(operation, lambda span_id: created.get(span_id) or find_span(span_id))
+        subject = subject_of(operation, find_span)
+        if isinstance(operation.body, CreateSpan) and operation.body.details.id:
+            created[operation.body.details.id] = subject
+        elif subject.instance_id is None and operation.target in created:
+            known = created[operation.target]
+            subject = Subject(operation.type, known.instance_id, known.schema_name)
         found.append(subject)
-        # A bulk request may finish what it creates, and then nothing is stored of it yet.
-        span_id = _text(_object(operation.fields.get("details")).get("id"))
-        if span_id and subject.instance_id and subject.schema_name:
-            created[span_id] = Span(
-                id=span_id,
-                instance_id=subject.instance_id,
-                parent_span_id=None,
-                schema_name=subject.schema_name,
-                status="",
-                started_at=None,
-                finished_at=None,
-            )
     return found
 
 
 def _operations(path: str, body: bytes) -> Iterator[Operation]:
     try:
-        value = _object(from_json(body))
+        value = from_json(body)
     except ValueError:
         return
-    single = write_at(path)
-    if path == API_PREFIX + BULK_PATH:
-        items = value.get("items")
+    if path == BULK_PATH:
+        items = value.get("items") if isinstance(value, dict) else None
         for item in items if isinstance(items, list) else ():
             try:
-                yield operation_from_item(_object(item))
+                yield operation_of_item(item)
             except Refusal:
                 continue
-    elif single is not None:
-        operation_type, target = single
-        try:
-            yield operation_from_request(operation_type, target, value)
-        except Refusal:
-            return
-
-
-def _object(value: object) -> JsonObject:
-    return cast("JsonObject", value) if isinstance(value, dict) else {}
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    else:
+        operation = operation_of_request(path.removeprefix(API_PREFIX), value)
+        if operation is not None:
+            yield operation

@@ -1,72 +1,50 @@
-"""Reading requests and writing replies in the API's manner, whoever answers them."""
+"""Reading bodies as the API does: JSON objects of a bounded size, whatever their content type says."""
 
-import logging
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeAlias, cast
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from pydantic_core import from_json, to_json
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic_core import from_json
+from typing_extensions import override
 
 from prefactor_emulator.http.paths import MAX_BODY_BYTES
 from prefactor_emulator.model import JsonObject, Refusal
-from prefactor_emulator.requests import internal_error
-
-if TYPE_CHECKING:
-    from starlette.exceptions import HTTPException
-
-Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
-
-_CODES = {404: "not_found", 405: "method_not_allowed"}
-
-logger = logging.getLogger(__name__)
 
 
-def json_response(content: bytes | JsonObject, status: int = 200) -> Response:
-    """Reply with JSON, built already or to be built."""
-    body = content if isinstance(content, bytes) else to_json(content)
-    return Response(body, status, media_type="application/json")
+class JsonRoute(APIRoute):
+    """A route whose requests have JSON bodies, or none."""
+
+    @override
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(_Read(request, await _body_of(request)))
+
+        return handle
 
 
-def refusal_response(refusal: Refusal) -> Response:
-    """Reply with the API's error body."""
-    response = json_response(refusal.body(), refusal.status)
-    response.headers.update(refusal.headers or {})
-    return response
+class _Read(Request):
+    """A request whose body has been read."""
+
+    def __init__(self, request: Request, content: bytes) -> None:
+        headers = [header for header in request.scope["headers"] if header[0] != b"content-type"]
+        scope = {**request.scope, "headers": [*headers, (b"content-type", b"application/json")]}
+        super().__init__(scope, request.receive)
+        self._content = content
+        self._value = _object(content) if content else None
+
+    @override
+    async def body(self) -> bytes:
+        return self._content
+
+    @override
+    async def json(self) -> JsonObject | None:
+        return self._value
 
 
-async def on_http_exception(_request: Request, error: Exception) -> Response:
-    """Answer unknown routes and methods like everything else."""
-    problem = cast("HTTPException", error)
-    code = _CODES.get(problem.status_code, "bad_request")
-    message = "there is nothing here" if problem.status_code == 404 else problem.detail
-    headers = dict(problem.headers or {})
-    return refusal_response(Refusal(problem.status_code, code, message, headers=headers))
-
-
-def answering(handler: Handler) -> Handler:
-    """Make a handler answer in every case: refusals, and mistakes of our own, as error bodies."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except Refusal as refusal:
-            return refusal_response(refusal)
-        except ClientDisconnect:
-            return Response()  # nobody is left to read it
-        except Exception:
-            logger.exception("%s %s failed unexpectedly", request.method, request.url.path)
-            return refusal_response(internal_error())
-
-    return answer
-
-
-async def read_object(request: Request) -> JsonObject:
-    """Read a body that must be a JSON object.
-
-    Raises:
-        Refusal: It is too large, is not JSON, or is something else than an object.
-    """
+async def _body_of(request: Request) -> bytes:
     body = bytearray()
     too_large = False
     # A body too large is read to its end, and forgotten: many clients read no reply before.
@@ -76,23 +54,14 @@ async def read_object(request: Request) -> JsonObject:
             body += chunk
     if too_large:
         raise Refusal(413, "payload_too_large", f"a body must be at most {MAX_BODY_BYTES} bytes")
+    return bytes(body)
+
+
+def _object(content: bytes) -> JsonObject:
     try:
-        value = from_json(bytes(body), allow_inf_nan=False)
+        value = from_json(content, allow_inf_nan=False)
     except ValueError:
         raise Refusal(400, "bad_request", "the body is not JSON") from None
     if not isinstance(value, dict):
         raise Refusal(400, "bad_request", "the body must be a JSON object")
-    return cast("JsonObject", value)
-
-
-def query_number(request: Request, name: str, default: int, most: int) -> int:
-    """Read a number from the query string.
-
-    Raises:
-        Refusal: It is not a number from 0 to the most that is allowed.
-    """
-    text = request.query_params.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and int(text) <= most):
-        complaint = {name: [f"must be a number from 0 to {most}"]}
-        raise Refusal(422, "validation_error", f"?{name}= is not acceptable", complaint)
-    return int(text)
+    return value

@@ -1,73 +1,70 @@
-"""The routes of the Prefactor API."""
+"""The routes by which agents write, one operation or many at a time."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime
+from fastapi import APIRouter, Response
 
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-
-from prefactor_emulator.http.accounts import Accounts
-from prefactor_emulator.http.paths import API_PREFIX, BULK_PATH, WRITE_PATHS
-from prefactor_emulator.faults.hooks import operation_hooks
-from prefactor_emulator.rules.instances import find_instance, instance_details
-from prefactor_emulator.http.bodies import answering, json_response, read_object
+from prefactor_emulator.http.bodies import JsonRoute
+from prefactor_emulator.http.callers import Caller, Hooks, Id, Perform, Rules
+from prefactor_emulator.http.errors import json_response, refusals
+from prefactor_emulator.http.paths import API_PREFIX
 from prefactor_emulator.model import OperationType
-from prefactor_emulator.requests import execute_bulk, operation_from_request
-from prefactor_emulator.rules.execute import execute
-from prefactor_emulator.storage.store import Store
+from prefactor_emulator.replies import BulkReply, Instance, SpanSuccess, Success
+from prefactor_emulator.requests import (
+    BulkRequest,
+    CreateSpan,
+    FinishInstance,
+    FinishSpan,
+    RecordQuality,
+    RegisterInstance,
+    StartInstance,
+    TerminateInstance,
+)
+
+router = APIRouter(prefix=API_PREFIX, route_class=JsonRoute, responses=refusals(400, 404, 409, 413))
 
 
-def utc_now() -> str:
-    """Read the clock as the API writes times."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+@router.post("/agent_instance/register", response_model=Success[Instance])
+async def register_instance(body: RegisterInstance, perform: Perform) -> Response:
+    """Register a pending instance."""
+    return perform(OperationType.REGISTER_INSTANCE, body, None)
 
 
-def api_routes(
-    store: Store, accounts: Accounts, clock: Callable[[], str] = utc_now, *, dedup: bool = True
-) -> list[Route]:
-    """Build the API over a store.
+@router.post("/agent_instance/{id}/start", response_model=Success[Instance])
+async def start_instance(id: Id, body: StartInstance, perform: Perform) -> Response:
+    """Move a pending instance to active."""
+    return perform(OperationType.START_INSTANCE, body, id)
 
-    Args:
-        store: Where everything is kept.
-        accounts: Who may use it.
-        clock: Tells the present.
-        dedup: Whether a repeat under a known key is without effect.
-    """
 
-    def identified(request: Request) -> str:
-        return accounts.identify(request.headers.get("authorization"))
+@router.post("/agent_instance/{id}/finish", response_model=Success[Instance])
+async def finish_instance(id: Id, body: FinishInstance, perform: Perform) -> Response:
+    """Move an active instance to its end."""
+    return perform(OperationType.FINISH_INSTANCE, body, id)
 
-    async def ping(request: Request) -> Response:
-        identified(request)
-        return json_response({"status": "success", "details": {}})
 
-    async def show(request: Request) -> Response:
-        instance = find_instance(store, identified(request), request.path_params["id"])
-        return json_response({"status": "success", "details": instance_details(instance)})
+@router.post("/agent_instance/{id}/terminate", response_model=Success[Instance])
+async def terminate_instance(id: Id, body: TerminateInstance, perform: Perform) -> Response:
+    """Stop an active instance for good, and cancel its spans in flight."""
+    return perform(OperationType.TERMINATE_INSTANCE, body, id)
 
-    async def bulk(request: Request) -> Response:
-        account = identified(request)
-        body = await read_object(request)
-        with store.transaction():
-            reply = execute_bulk(store, account, body, clock, operation_hooks(request.scope), dedup=dedup)
-        return json_response(reply)
 
-    def write(path: str, operation_type: OperationType) -> Route:
-        async def perform(request: Request) -> Response:
-            account = identified(request)
-            body = await read_object(request)
-            operation = operation_from_request(operation_type, request.path_params.get("id"), body)
-            hooks = operation_hooks(request.scope)
-            with store.transaction():
-                reply = execute(store, account, operation, clock(), hooks, dedup=dedup)
-            return json_response(reply)
+@router.post("/agent_instance/{id}/record_quality", response_model=Success[Instance])
+async def record_quality(id: Id, body: RecordQuality, perform: Perform) -> Response:
+    """Set a quality, or remove it with a payload of null. Not with a deployment's token."""
+    return perform(OperationType.RECORD_QUALITY, body, id)
 
-        return Route(API_PREFIX + path, answering(perform), methods=["POST"])
 
-    return [
-        Route(API_PREFIX + BULK_PATH, answering(bulk), methods=["POST"]),
-        Route(API_PREFIX + "/ping", answering(ping), methods=["GET"]),
-        *(write(path, operation_type) for operation_type, path in WRITE_PATHS.items()),
-        Route(API_PREFIX + "/agent_instance/{id}", answering(show), methods=["GET"]),
-    ]
+@router.post("/agent_spans", response_model=SpanSuccess)
+async def create_span(body: CreateSpan, perform: Perform) -> Response:
+    """Create a span, in flight or over already."""
+    return perform(OperationType.CREATE_SPAN, body, None)
+
+
+@router.post("/agent_spans/{id}/finish", response_model=SpanSuccess)
+async def finish_span(id: Id, body: FinishSpan, perform: Perform) -> Response:
+    """Move a span to its end, with its result."""
+    return perform(OperationType.FINISH_SPAN, body, id)
+
+
+@router.post("/bulk", response_model=BulkReply)
+async def bulk(body: BulkRequest, caller: Caller, rules: Rules, hooks: Hooks) -> Response:
+    """Carry out many writes in order, up to the first that is refused."""
+    return json_response(rules.bulk(caller, body.items, hooks))

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from prefactor_emulator.pages.markup import badge, duration, moment, page, text
 from prefactor_emulator.model import JsonObject, Status
+from prefactor_emulator.pages.markup import badge, duration, moment, page, text
 from prefactor_emulator.pages.timeline import seconds_of
 
 PAGE_SIZE = 100

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import cast
 
-from prefactor_emulator.pages.markup import badge, duration, folded, moment, page, pretty, text
 from prefactor_emulator.model import JsonObject, Span
+from prefactor_emulator.pages.markup import badge, duration, folded, moment, page, pretty, text
 from prefactor_emulator.pages.timeline import Row, Timeline, lay_out
 
 PAGE_SIZE = 2000

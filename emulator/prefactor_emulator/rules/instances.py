@@ -1,114 +1,71 @@
-"""The rules of instances that are registered: how they start, finish, and are judged."""
+"""The rules of instances that are registered: how they start, end, and are judged."""
 
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import replace
 
-from prefactor_emulator.fields import OBJECT, PFID, TEXT, TIMESTAMP, Complaints, Fields, one_of
-from prefactor_emulator.model import (
-    FINAL_STATUSES,
-    Instance,
-    JsonObject,
-    Operation,
-    Refusal,
-    Status,
-    Storage,
-)
-
-FINAL_STATUS = one_of(FINAL_STATUSES)
+from prefactor_emulator.model import Refusal, Status, invalid, invalid_action, not_found
+from prefactor_emulator.requests import FinishInstance, RecordQuality, StartInstance, TerminateInstance
+from prefactor_emulator.rules.call import Call, Done
+from prefactor_emulator.rules.details import instance_details
+from prefactor_emulator.storage.records import InstanceRecord, Quality
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What an operation changed, and what its reply says of it."""
-
-    details: JsonObject
-    instance: Instance
-    span_id: str | None = None
-
-    def reply(self) -> JsonObject:
-        """Build the body of the reply."""
-        body: JsonObject = {"status": "success", "details": self.details}
-        if self.span_id is not None and self.instance.status == Status.TERMINATED:
-            body["control"] = {"terminate": True, "reason": self.instance.termination_reason}
-        return body
-
-
-def start_instance(storage: Storage, account: str, operation: Operation) -> Done:
+def start_instance(call: Call, instance_id: str, body: StartInstance) -> Done:
     """Move a pending instance to active."""
-    complaints = Complaints()
-    instance_id = target(operation, "agent_instance_id", complaints)
-    timestamp = Fields(operation.fields, complaints).required("timestamp", TIMESTAMP)
-    complaints.refuse_if_any()
-    instance = find_instance(storage, account, instance_id)
+    instance = find_instance(call, instance_id)
     if instance.status != Status.PENDING:
         raise invalid_action(f"the instance is {instance.status}: only a pending one can start")
-    storage.start_instance(instance_id, timestamp)
-    details = instance_details(instance) | {"status": Status.ACTIVE, "started_at": timestamp}
-    return Done(details, instance)
+    started = replace(instance, status=Status.ACTIVE, started_at=body.timestamp or call.now)
+    return _changed(call, instance, started)
 
 
-def finish_instance(storage: Storage, account: str, operation: Operation) -> Done:
+def finish_instance(call: Call, instance_id: str, body: FinishInstance) -> Done:
     """Move an active instance to a final state."""
-    complaints = Complaints()
-    instance_id = target(operation, "agent_instance_id", complaints)
-    fields = Fields(operation.fields, complaints)
-    status = fields.required("status", FINAL_STATUS)
-    timestamp = fields.required("timestamp", TIMESTAMP)
-    complaints.refuse_if_any()
-    instance = find_instance(storage, account, instance_id)
+    instance = find_instance(call, instance_id)
     if instance.status != Status.ACTIVE:
         raise invalid_action(f"the instance is {instance.status}: only an active one can finish")
-    storage.finish_instance(instance_id, status, timestamp)
-    details = instance_details(instance) | {"status": status, "finished_at": timestamp}
-    return Done(details, instance)
+    status = body.status or Status.COMPLETE
+    finished = replace(instance, status=status, finished_at=body.timestamp or call.now)
+    return _changed(call, instance, finished)
 
 
-def record_quality(storage: Storage, account: str, operation: Operation) -> Done:
+def terminate_instance(call: Call, instance_id: str, body: TerminateInstance) -> Done:
+    """Stop an active instance for good, and cancel its spans in flight."""
+    instance = find_instance(call, instance_id)
+    if instance.status != Status.ACTIVE:
+        raise invalid_action(f"the instance is {instance.status}: only an active one can be terminated")
+    call.store.terminate_instance(instance_id, body.reason, call.now)
+    return Done(instance_details(call.store, find_instance(call, instance_id)), instance_id)
+
+
+def record_quality(call: Call, instance_id: str, body: RecordQuality) -> Done:
     """Set or remove a quality."""
-    complaints = Complaints()
-    instance_id = target(operation, "agent_instance_id", complaints)
-    fields = Fields(operation.fields, complaints)
-    name = fields.required("name", TEXT)
-    payload = fields.nullable("payload", OBJECT)
-    complaints.refuse_if_any()
+    if call.identity.deployment is not None:
+        raise Refusal(401, "unauthorized", "a deployment's token records no qualities")
     # Assumed: a quality can be recorded in any state, also when all is over.
-    instance = find_instance(storage, account, instance_id)
-    storage.set_quality(instance_id, name, payload)
-    return Done(instance_details(instance) | {"quality": name}, instance)
+    instance = find_instance(call, instance_id)
+    if body.payload is None:
+        call.store.remove_quality(instance_id, body.name)
+    else:
+        told = call.schemas.of(instance.schema_version_id).tell_quality(body.name, body.payload)
+        if told.flags and call.strict_schemas:
+            raise invalid({"payload": list(told.flags)})
+        quality = Quality(body.name, body.payload, told.summary, list(told.flags) or None)
+        call.store.set_quality(instance_id, quality)
+    return _changed(call, instance, instance)
 
 
-def instance_details(instance: Instance) -> JsonObject:
-    """Say of an instance what the API's replies say."""
-    return {
-        "id": instance.id,
-        "status": instance.status,
-        "registered_at": instance.registered_at,
-        "started_at": instance.started_at,
-        "finished_at": instance.finished_at,
-        "termination_reason": instance.termination_reason,
-    }
-
-
-def find_instance(storage: Storage, account: str, instance_id: str) -> Instance:
+def find_instance(call: Call, instance_id: str) -> InstanceRecord:
     """Find an instance of this account.
 
     Raises:
         Refusal: There is none.
     """
-    instance = storage.instance(account, instance_id)
+    instance = call.store.instance(call.account, instance_id)
     if instance is None:
-        raise Refusal(404, "not_found", f"there is no agent instance {instance_id}")
+        raise not_found(f"agent instance {instance_id}")
     return instance
 
 
-def target(operation: Operation, name: str, complaints: Complaints) -> str:
-    """Read the id that an operation acts on."""
-    if PFID.accepts(operation.target):
-        return cast("str", operation.target)
-    complaints.add(name, "is required" if operation.target is None else PFID.expected)
-    return PFID.blank
-
-
-def invalid_action(message: str) -> Refusal:
-    """Build the refusal of what the present state does not allow."""
-    return Refusal(409, "invalid_action", message)
+def _changed(call: Call, instance: InstanceRecord, new: InstanceRecord) -> Done:
+    new = call.store.update(instance, replace(new, updated_at=call.now))
+    return Done(instance_details(call.store, new), instance.id)

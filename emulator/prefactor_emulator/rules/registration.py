@@ -1,100 +1,62 @@
 """Registering an instance: its agent's version, its schemas' version, and the instance itself."""
 
-from prefactor_emulator.fields import FLAG, OBJECT, PFID, TEXT, Complaints, Fields, one_of
-from prefactor_emulator.ids import new_id
-from prefactor_emulator.model import (
-    Instance,
-    JsonObject,
-    NewInstance,
-    Operation,
-    Refusal,
-    Status,
-    Storage,
-    VersionKind,
-    digest_of,
-)
-
-PURPOSES = ("live", "smoke_test", "eval")
+from prefactor_emulator.ids import id_of, new_id
+from prefactor_emulator.model import Refusal, Status, VersionKind, conflict, digest_of
+from prefactor_emulator.requests import AgentSchemaVersion, AgentVersion, RegisterInstance
+from prefactor_emulator.rules.agents import environment_of, registered_agent
+from prefactor_emulator.rules.call import Call, Done, account_id
+from prefactor_emulator.rules.details import instance_details
+from prefactor_emulator.storage.records import InstanceRecord, VersionRecord
 
 # Assumed: a version is what the agent is, not where one of its instances happens to run.
-_NOT_CONTENT = {"runtime_environment"}
+_NOT_CONTENT = "runtime_environment"
 
 
-def register(storage: Storage, account: str, operation: Operation, now: str) -> Instance:
+def register(call: Call, body: RegisterInstance) -> Done:
     """Register a pending instance.
 
     Raises:
-        Refusal: A field is wrong, the id is taken, or a known version would change.
+        Refusal: The id or the external identifier is taken, or a known version would change.
     """
-    complaints = Complaints()
-    fields = Fields(operation.fields, complaints)
-    _check_agent_version(fields.inside(VersionKind.AGENT))
-    names = _check_schema_version(fields.inside(VersionKind.SCHEMA))
-    agent_id = fields.optional("agent_id", PFID)
-    fields.optional("environment_id", PFID)
-    fields.optional("external_identifier", TEXT)
-    fields.optional("purpose", one_of(PURPOSES))
-    fields.optional("update_current_version", FLAG)
-    chosen = fields.optional("id", PFID)
-    complaints.refuse_if_any()
-
-    instance_id = chosen or new_id(agent_id)
-    if storage.instance_taken(instance_id):
-        raise Refusal(409, "conflict", f"an instance with id {instance_id} exists already")
-    versions = {
-        kind: _version(storage, account, agent_id or "", kind, fields.required(kind, OBJECT))
-        for kind in VersionKind
-    }
-    storage.add_schema_names(versions[VersionKind.SCHEMA], names)
-    kept = {name: value for name, value in operation.fields.items() if name != VersionKind.SCHEMA}
-    storage.add_instance(
-        NewInstance(
-            id=instance_id,
-            account=account,
-            agent_version=versions[VersionKind.AGENT],
-            schema_version=versions[VersionKind.SCHEMA],
-            registration=kept,
-            registered_at=now,
-        )
+    store = call.store
+    agent = registered_agent(call, body)
+    instance_id = body.id or new_id(agent.id)
+    if store.taken(InstanceRecord, instance_id):
+        raise conflict(f"an instance with id {instance_id} exists already")
+    identifier = body.external_identifier
+    where = "agent_id = ? AND external_identifier = ?"
+    if identifier is not None and store.count(InstanceRecord, where, agent.id, identifier):
+        raise conflict("an instance of this agent with this external_identifier exists already")
+    environment = environment_of(call, body.environment_id)
+    instance = InstanceRecord(
+        id=instance_id,
+        account=call.account,
+        agent_id=agent.id,
+        environment_id=environment,
+        agent_deployment_id=id_of(agent.id, environment, relative=account_id(call.account)),
+        agent_version_id=_version(call, agent.id, VersionKind.AGENT, body.agent_version),
+        schema_version_id=_version(call, agent.id, VersionKind.SCHEMA, body.agent_schema_version),
+        status=Status.PENDING,
+        external_identifier=identifier,
+        purpose=body.purpose or "live",
+        inserted_at=call.now,
+        updated_at=call.now,
     )
-    return Instance(instance_id, Status.PENDING, versions[VersionKind.SCHEMA], now, None, None, None)
+    rest = body.model_dump(exclude_none=True, exclude={"idempotency_key", "type", VersionKind.SCHEMA})
+    store.add(instance, registration=rest)
+    return Done(instance_details(store, instance), instance_id)
 
 
-def _check_agent_version(version: Fields) -> None:
-    version.required("name", TEXT)
-    version.required("external_identifier", TEXT)
-    version.optional("runtime_environment", OBJECT)
-
-
-def _check_schema_version(version: Fields) -> frozenset[str]:
-    """Check the schemas and return the names under which spans may be created."""
-    version.required("external_identifier", TEXT)
-    names: set[str] = set()
-    for category in ("span_schemas", "span_result_schemas"):
-        schemas = version.optional(category, OBJECT) or {}
-        names.update(schemas)
-        for name, schema in schemas.items():
-            if not isinstance(schema, dict):
-                version.complain(f"{category}.{name}", OBJECT.expected)
-    for span_type in version.each("span_type_schemas"):
-        names.add(span_type.required("name", TEXT))
-        span_type.required("params_schema", OBJECT)
-        span_type.optional("result_schema", OBJECT)
-    for quality in version.each("quality_schemas"):
-        quality.required("name", TEXT)
-        quality.required("schema", OBJECT)
-    return frozenset(names)
-
-
-def _version(storage: Storage, account: str, agent: str, kind: VersionKind, content: JsonObject) -> int:
+def _version(call: Call, agent_id: str, kind: VersionKind, version: AgentVersion | AgentSchemaVersion) -> str:
     """Find or keep a version: once registered under an agent, its content never changes."""
-    digest = _digest(content)
-    identifier = str(content["external_identifier"])
-    known = storage.version(account, agent, kind, identifier)
+    content = version.model_dump(by_alias=True, exclude_none=True)
+    digest = digest_of({name: value for name, value in content.items() if name != _NOT_CONTENT})
+    identifier = str(content.get("external_identifier", digest.hex()))
+    known = call.store.version(agent_id, kind, identifier)
     if known is None:
-        return storage.add_version(account, agent, kind, content, digest)
-    number, known_digest = known
-    if known_digest != digest:
+        known = VersionRecord(new_id(agent_id), agent_id, kind, identifier, digest, content)
+        call.store.add(known)
+    elif known.digest != digest:
         raise Refusal(
             422,
             "version_mismatch",
@@ -102,9 +64,4 @@ def _version(storage: Storage, account: str, agent: str, kind: VersionKind, cont
             "versions never change, so give changed content a new external_identifier",
             {f"{kind}.external_identifier": ["is registered with different content"]},
         )
-    return number
-
-
-def _digest(content: JsonObject) -> bytes:
-    compared = {name: value for name, value in content.items() if name not in _NOT_CONTENT}
-    return digest_of(compared)
+    return known.id

@@ -6,8 +6,9 @@ from typing import cast
 
 from pydantic_core import from_json
 
+from prefactor_emulator.model import JsonObject
 from prefactor_emulator.storage.database import Database
-from prefactor_emulator.model import JsonObject, Span
+from prefactor_emulator.storage.records import SpanRecord as Span
 
 
 class Inspection:

@@ -20,7 +20,6 @@ CREATE INDEX agents_by_name ON agents (account, name);
 
 -- What agents registered of themselves (kind agent_version) and of their spans (agent_schema_version).
 CREATE TABLE versions (
-    number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     agent_id TEXT NOT NULL REFERENCES agents (id),
     kind TEXT NOT NULL,
@@ -38,7 +37,7 @@ CREATE TABLE instances (
     environment_id TEXT NOT NULL,
     agent_deployment_id TEXT NOT NULL,
     agent_version_id TEXT NOT NULL REFERENCES versions (id),
-    schema_version INTEGER NOT NULL REFERENCES versions,
+    schema_version_id TEXT NOT NULL REFERENCES versions (id),
     status TEXT NOT NULL,
     external_identifier TEXT,
     purpose TEXT NOT NULL,

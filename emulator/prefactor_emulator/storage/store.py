@@ -1,27 +1,35 @@
 """SQLite behind the rules. What a reply has acknowledged survives a kill of the process."""
 
 from contextlib import AbstractContextManager
-from typing import Any
+from dataclasses import fields
+from typing import Any, Final, TypeAlias, TypeVar
 
-from pydantic_core import to_json
-from typing_extensions import override
+from pydantic_core import from_json, to_json
 
+from prefactor_emulator.model import JsonObject, VersionKind
 from prefactor_emulator.storage.database import Database
-from prefactor_emulator.model import (
+from prefactor_emulator.storage.records import (
+    AgentRecord,
     Effect,
-    Instance,
-    JsonObject,
-    NewInstance,
+    InstanceRecord,
+    Quality,
+    Record,
     Remembered,
-    Span,
-    Status,
-    Storage,
-    VersionKind,
+    SpanRecord,
+    VersionRecord,
 )
 
+R = TypeVar("R", bound=Record)
+Value: TypeAlias = str | int | bytes | None
 
-class Store(Storage):
+_JSON: Final = frozenset({"content", "flags", "payload", "registration", "result_payload"})
+
+
+class Store:
     """What the rules have let happen.
+
+    Reads that take an account are limited to it: what belongs to another is not there. Names of tables and
+    columns in its statements are those of the records; what comes from outside is always a parameter.
 
     Args:
         database: Where it is kept. Whoever calls a method that writes has begun a transaction.
@@ -39,190 +47,156 @@ class Store(Storage):
         """Undo what happened inside, and only that, when it raises."""
         return self._database.savepoint()
 
-    @override
+    def add(self, record: Record, **more: object) -> None:
+        """Keep a new record, with the columns that only its table has."""
+        values = {field.name: getattr(record, field.name) for field in fields(record)} | more
+        marks = ", ".join("?" * len(values))
+        self._connection.execute(
+            f"INSERT INTO {record.table} ({', '.join(values)}) VALUES ({marks})",  # noqa: S608 - as above
+            [_stored(name, value) for name, value in values.items()],
+        )
+
+    def update(self, old: R, new: R) -> R:
+        """Keep a record in its new form, and return that; its id stays."""
+        names = [field.name for field in fields(old) if getattr(old, field.name) != getattr(new, field.name)]
+        if names:
+            changes = ", ".join(f"{name} = ?" for name in names)
+            self._connection.execute(
+                f"UPDATE {old.table} SET {changes} WHERE id = ?",  # noqa: S608 - as above
+                [*(_stored(name, getattr(new, name)) for name in names), old.id],
+            )
+        return new
+
+    def find(self, kind: type[R], where: str, *values: Value) -> R | None:
+        """Find the oldest record for which a condition holds."""
+        found = self.select(kind, f"{where} ORDER BY rowid LIMIT 1", *values)
+        return found[0] if found else None
+
+    def select(self, kind: type[R], where: str, *values: Value) -> list[R]:
+        """Find records by a condition, and what may follow it."""
+        names = [field.name for field in fields(kind)]
+        rows = self._connection.execute(
+            f"SELECT {', '.join(names)} FROM {kind.table} WHERE {where}",  # noqa: S608 - as above
+            values,
+        )
+        return [kind(*map(_loaded, names, row)) for row in rows]
+
+    def count(self, kind: type[Record], where: str, *values: Value) -> int:
+        """Count the records for which a condition holds."""
+        statement = f"SELECT count(*) FROM {kind.table} WHERE {where}"  # noqa: S608 - as above
+        return int(self._connection.execute(statement, values).fetchone()[0])
+
+    def count_by_status(self, kind: type[Record], where: str, *values: Value) -> dict[str, int]:
+        """Count the records for which a condition holds, by their status."""
+        statement = f"SELECT status, count(*) FROM {kind.table} WHERE {where} GROUP BY status"  # noqa: S608
+        return dict(self._connection.execute(statement, values).fetchall())
+
+    def taken(self, kind: type[Record], record_id: str) -> bool:
+        """Tell whether any account has a record of that id."""
+        return self.count(kind, "id = ?", record_id) > 0
+
+    def agent(self, account: str, agent_id: str) -> AgentRecord | None:
+        """Find an agent."""
+        return self.find(AgentRecord, "id = ? AND account = ?", agent_id, account)
+
+    def remove_agent(self, agent_id: str) -> None:
+        """Forget an agent that has nothing."""
+        self._connection.execute("DELETE FROM versions WHERE agent_id = ?", (agent_id,))
+        self._connection.execute("DELETE FROM agents WHERE id = ?", (agent_id,))
+
+    def version(self, agent_id: str, kind: VersionKind, identifier: str) -> VersionRecord | None:
+        """Find what an agent has registered under an identifier."""
+        where = "agent_id = ? AND kind = ? AND identifier = ?"
+        return self.find(VersionRecord, where, agent_id, kind, identifier)
+
+    def schemas(self, version_id: str) -> JsonObject:
+        """Read the content of a version of schemas."""
+        found = self.find(VersionRecord, "id = ?", version_id)
+        return found.content if found else {}
+
+    def instance(self, account: str, instance_id: str) -> InstanceRecord | None:
+        """Find an instance."""
+        return self.find(InstanceRecord, "id = ? AND account = ?", instance_id, account)
+
+    def span(self, span_id: str) -> SpanRecord | None:
+        """Find a span, whoever owns it."""
+        return self.find(SpanRecord, "id = ?", span_id)
+
+    def terminate_instance(self, instance_id: str, reason: str | None, now: str) -> bool:
+        """End an instance from the service's side, and cancel its spans in flight.
+
+        Returns:
+            Whether there was such an instance and it was not over yet.
+        """
+        ended = self._connection.execute(
+            "UPDATE instances SET status = 'terminated', termination_reason = ?, finished_at = ?,"
+            " updated_at = ? WHERE id = ? AND status IN ('pending', 'active')",
+            (reason, now, now, instance_id),
+        )
+        self._connection.execute(
+            "UPDATE spans SET status = 'cancelled', finished_at = ?, updated_at = ?"
+            " WHERE instance_id = ? AND status IN ('pending', 'active') AND ?",
+            (now, now, instance_id, ended.rowcount),
+        )
+        return ended.rowcount == 1
+
+    def set_quality(self, instance_id: str, quality: Quality) -> None:
+        """Set a quality of an instance."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO qualities (instance_id, name, payload, summary, flags)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (
+                instance_id,
+                quality.name,
+                to_json(quality.payload),
+                quality.summary,
+                _stored("flags", quality.flags),
+            ),
+        )
+
+    def remove_quality(self, instance_id: str, name: str) -> None:
+        """Remove a quality of an instance, if it has it."""
+        statement = "DELETE FROM qualities WHERE instance_id = ? AND name = ?"
+        self._connection.execute(statement, (instance_id, name))
+
+    def qualities(self, instance_id: str) -> list[Quality]:
+        """List the qualities of an instance, by name."""
+        rows = self._connection.execute(
+            "SELECT name, payload, summary, flags FROM qualities WHERE instance_id = ? ORDER BY name",
+            (instance_id,),
+        )
+        return [
+            Quality(name, from_json(payload), summary, _loaded("flags", flags))
+            for name, payload, summary, flags in rows
+        ]
+
     def remembered(self, account: str, key: str) -> Remembered | None:
-        row = self._row("SELECT digest, reply FROM keys WHERE account = ? AND key = ?", account, key)
+        """Look up what succeeded under this key."""
+        statement = "SELECT digest, reply FROM keys WHERE account = ? AND key = ?"
+        row = self._connection.execute(statement, (account, key)).fetchone()
         return None if row is None else Remembered(*row)
 
-    @override
     def remember(self, account: str, key: str, remembered: Remembered) -> None:
+        """Keep a success for repeats of the same request."""
         self._connection.execute(
-            "INSERT INTO keys VALUES (?, ?, ?, ?)",
-            (account, key, remembered.digest, remembered.reply),
+            "INSERT INTO keys VALUES (?, ?, ?, ?)", (account, key, remembered.digest, remembered.reply)
         )
 
     def forget_keys(self) -> None:
         """Let every idempotency key expire."""
         self._connection.execute("DELETE FROM keys")
 
-    @override
     def add_effect(self, effect: Effect) -> None:
+        """Append to the log."""
         self._connection.execute(
             "INSERT INTO effects (at, account, type, instance_id, span_id, key) VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                effect.at,
-                effect.account,
-                effect.type,
-                effect.instance_id,
-                effect.span_id,
-                effect.key,
-            ),
+            (effect.at, effect.account, effect.type, effect.instance_id, effect.span_id, effect.key),
         )
 
-    @override
-    def version(
-        self, account: str, agent: str, kind: VersionKind, identifier: str
-    ) -> tuple[int, bytes] | None:
-        return self._row(
-            "SELECT number, digest FROM versions"
-            " WHERE account = ? AND agent = ? AND kind = ? AND identifier = ?",
-            account,
-            agent,
-            kind,
-            identifier,
-        )
 
-    @override
-    def add_version(
-        self, account: str, agent: str, kind: VersionKind, content: JsonObject, digest: bytes
-    ) -> int:
-        cursor = self._connection.execute(
-            "INSERT INTO versions (account, agent, kind, identifier, digest, content)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (account, agent, kind, content["external_identifier"], digest, to_json(content)),
-        )
-        return cursor.lastrowid or 0
+def _stored(name: str, value: object) -> object:
+    return to_json(value) if name in _JSON and value is not None else value
 
-    @override
-    def add_schema_names(self, version: int, names: frozenset[str]) -> None:
-        self._connection.executemany(
-            "INSERT OR IGNORE INTO schema_names VALUES (?, ?)", ((version, name) for name in names)
-        )
 
-    @override
-    def has_schema(self, version: int, name: str) -> bool:
-        return self._exists("SELECT 1 FROM schema_names WHERE version = ? AND name = ?", version, name)
-
-    @override
-    def instance_taken(self, instance_id: str) -> bool:
-        return self._exists("SELECT 1 FROM instances WHERE id = ?", instance_id)
-
-    @override
-    def instance(self, account: str, instance_id: str) -> Instance | None:
-        row = self._row(
-            "SELECT id, status, schema_version, registered_at, started_at, finished_at,"
-            " termination_reason FROM instances WHERE id = ? AND account = ?",
-            instance_id,
-            account,
-        )
-        return None if row is None else Instance(*row)
-
-    @override
-    def add_instance(self, instance: NewInstance) -> None:
-        self._connection.execute(
-            "INSERT INTO instances (id, account, status, agent_version, schema_version,"
-            " registration, registered_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                instance.id,
-                instance.account,
-                Status.PENDING,
-                instance.agent_version,
-                instance.schema_version,
-                to_json(instance.registration),
-                instance.registered_at,
-            ),
-        )
-
-    @override
-    def start_instance(self, instance_id: str, started_at: str) -> None:
-        self._connection.execute(
-            "UPDATE instances SET status = ?, started_at = ? WHERE id = ?",
-            (Status.ACTIVE, started_at, instance_id),
-        )
-
-    @override
-    def finish_instance(self, instance_id: str, status: str, finished_at: str) -> None:
-        self._connection.execute(
-            "UPDATE instances SET status = ?, finished_at = ? WHERE id = ?",
-            (status, finished_at, instance_id),
-        )
-
-    def terminate_instance(self, instance_id: str, reason: str) -> bool:
-        """End an instance from the service's side.
-
-        Returns:
-            Whether there was such an instance and it was not over yet.
-        """
-        cursor = self._connection.execute(
-            "UPDATE instances SET status = ?, termination_reason = ? WHERE id = ? AND status IN (?, ?)",
-            (Status.TERMINATED, reason, instance_id, Status.PENDING, Status.ACTIVE),
-        )
-        return cursor.rowcount == 1
-
-    @override
-    def set_quality(self, instance_id: str, name: str, payload: JsonObject | None) -> None:
-        if payload is None:
-            self._connection.execute(
-                "DELETE FROM qualities WHERE instance_id = ? AND name = ?", (instance_id, name)
-            )
-            return
-        self._connection.execute(
-            "INSERT OR REPLACE INTO qualities VALUES (?, ?, ?)",
-            (instance_id, name, to_json(payload)),
-        )
-
-    @override
-    def span_taken(self, span_id: str) -> bool:
-        return self._exists("SELECT 1 FROM spans WHERE id = ?", span_id)
-
-    @override
-    def span(self, account: str, span_id: str) -> Span | None:
-        row = self._row(
-            "SELECT s.id, s.instance_id, s.parent_span_id, s.schema_name, s.status, s.started_at,"
-            " s.finished_at FROM spans s JOIN instances i ON i.id = s.instance_id"
-            " WHERE s.id = ? AND i.account = ?",
-            span_id,
-            account,
-        )
-        return None if row is None else Span(*row)
-
-    def find_span(self, span_id: str) -> Span | None:
-        """Find a span, whoever owns it."""
-        row = self._row(
-            "SELECT id, instance_id, parent_span_id, schema_name, status, started_at, finished_at"
-            " FROM spans WHERE id = ?",
-            span_id,
-        )
-        return None if row is None else Span(*row)
-
-    @override
-    def add_span(self, span: Span, payload: JsonObject, result: JsonObject | None) -> None:
-        self._connection.execute(
-            "INSERT INTO spans (id, instance_id, parent_span_id, schema_name, status, started_at,"
-            " finished_at, payload, result_payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                span.id,
-                span.instance_id,
-                span.parent_span_id,
-                span.schema_name,
-                span.status,
-                span.started_at,
-                span.finished_at,
-                to_json(payload),
-                None if result is None else to_json(result),
-            ),
-        )
-
-    @override
-    def finish_span(self, span_id: str, status: str, finished_at: str, result: JsonObject | None) -> None:
-        self._connection.execute(
-            "UPDATE spans SET status = ?, finished_at = ?, result_payload = ? WHERE id = ?",
-            (status, finished_at, None if result is None else to_json(result), span_id),
-        )
-
-    def _row(self, statement: str, *values: str | int) -> tuple[Any, ...] | None:
-        row: tuple[Any, ...] | None = self._connection.execute(statement, values).fetchone()
-        return row
-
-    def _exists(self, statement: str, *values: str | int) -> bool:
-        return self._connection.execute(statement, values).fetchone() is not None
+def _loaded(name: str, value: Any) -> Any:
+    return from_json(value) if name in _JSON and value is not None else value

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic_core import from_json
 
-from prefactor_emulator.storage.database import SCHEMA_VERSION
 from prefactor_emulator.model import OperationType
+from prefactor_emulator.storage.database import SCHEMA_VERSION
 from prefactor_emulator.verify.compare import PUT_TYPES, LoggedEffect, Put
 
 
@@ -62,7 +62,8 @@ def read_effects(path: str) -> Iterator[LoggedEffect]:
             if connection.execute("PRAGMA user_version").fetchone() != (SCHEMA_VERSION,):
                 raise VerifyInputError(f"{path} was not made by this version of the emulator")
             rows = connection.execute(
-                "SELECT account, instance_id, type, span_id, key FROM effects ORDER BY seq"
+                "SELECT account, instance_id, type, span_id, key FROM effects WHERE type <> ? ORDER BY seq",
+                (OperationType.TERMINATE_INSTANCE,),  # the service's doing, which nobody puts
             )
             for account, instance_id, operation_type, span_id, key in rows:
                 yield LoggedEffect(account, instance_id, OperationType(operation_type), span_id, key)

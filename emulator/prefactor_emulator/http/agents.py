@@ -1,0 +1,113 @@
+"""The routes by which agents themselves are managed."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+
+from prefactor_emulator.http.bodies import JsonRoute
+from prefactor_emulator.http.callers import Id, Reading, Rules
+from prefactor_emulator.http.errors import json_response, refusals
+from prefactor_emulator.http.lists import Chosen, Offset, PageSize
+from prefactor_emulator.http.paths import API_PREFIX
+from prefactor_emulator.model import invalid, not_found
+from prefactor_emulator.replies import Agent, Page, Sorting, Success
+from prefactor_emulator.requests import CreateAgent, Pfid, Text, UpdateAgent, Write
+from prefactor_emulator.rules.agents import (
+    create_agent,
+    delete_agent,
+    find_agent,
+    retire_agent,
+    update_agent,
+)
+from prefactor_emulator.rules.details import agent_details
+from prefactor_emulator.storage.records import AgentRecord
+
+router = APIRouter(prefix=f"{API_PREFIX}/agent", route_class=JsonRoute, responses=refusals(404))
+_WRITE = refusals(400, 409, 413)
+
+
+@router.post("", response_model=Success[Agent], responses=_WRITE)
+async def create(body: CreateAgent, call: Reading, rules: Rules) -> Response:
+    """Create an agent."""
+    return json_response(rules.manage(call, "create", body, lambda: create_agent(call, body.details)))
+
+
+@router.get("")
+async def list_agents(
+    call: Reading,
+    risk_profile_id: str | None = None,
+    team_id: str | None = None,
+    owner_person_id: str | None = None,
+    sorting: Literal["name", "-name", "id", "-id"] = "name",
+    offset: Offset = 0,
+    page_size: PageSize = 25,
+) -> Page[Agent]:
+    """List the account's agents, without counts of their instances."""
+    chosen = Chosen(call.store, AgentRecord, "account = ?", call.account)
+    chosen.narrow("risk_profile_id = ?", risk_profile_id)
+    chosen.narrow("team_id = ?", team_id)
+    chosen.narrow("owner_person_id = ?", owner_person_id)
+    field, falling = sorting.removeprefix("-"), sorting.startswith("-")
+    found = chosen.page(f"{field} {'DESC' if falling else 'ASC'}, seq", offset, page_size)
+    return Page(
+        summaries=[agent_details(call.store, agent, counted=False) for agent in found],
+        pagination=chosen.pagination(offset, page_size),
+        sorting=Sorting(field=field, direction="desc" if falling else "asc"),
+    )
+
+
+@router.get("/show")
+async def show_by(
+    call: Reading,
+    agent_id: Pfid | None = None,
+    external_identifier: Text | None = None,
+    environment_id: Pfid | None = None,
+    *,
+    include_counts: bool = False,
+    include_risk_rollup: Annotated[
+        bool, Query(description="Accepted, and of no effect: the emulator knows no risks.")
+    ] = False,
+) -> Success[Agent]:
+    """Show the agent that has an id or an external identifier."""
+    del include_risk_rollup
+    if (agent_id is None) == (external_identifier is None):
+        raise invalid({"agent_id": ["give either this or external_identifier"]})
+    column, value = ("id", agent_id) if agent_id else ("external_identifier", external_identifier)
+    agent = call.store.find(AgentRecord, f"account = ? AND {column} = ?", call.account, value)
+    if agent is None:
+        raise not_found("such agent")
+    details = agent_details(call.store, agent, environment_id, counted=include_counts)
+    return Success(status="success", details=details)
+
+
+@router.get("/{id}")
+async def show(id: Id, call: Reading) -> Success[Agent]:
+    """Show an agent."""
+    return Success(status="success", details=agent_details(call.store, find_agent(call, id)))
+
+
+@router.put("/{id}", response_model=Success[Agent], responses=_WRITE)
+async def update(id: Id, body: UpdateAgent, call: Reading, rules: Rules) -> Response:
+    """Change what is named of an agent."""
+    change = rules.manage(call, f"update {id}", body, lambda: update_agent(call, id, body.details))
+    return json_response(change)
+
+
+@router.delete("/{id}", response_model=Success[Agent], responses=_WRITE)
+async def delete(id: Id, call: Reading, rules: Rules, body: Write | None = None) -> Response:
+    """Forget an agent that has no instances."""
+    return json_response(rules.manage(call, f"delete {id}", body, lambda: delete_agent(call, id)))
+
+
+@router.post("/{id}/retire", response_model=Success[Agent], responses=_WRITE)
+async def retire(id: Id, call: Reading, rules: Rules, body: Write | None = None) -> Response:
+    """Retire an agent: it registers no more instances."""
+    change = rules.manage(call, f"retire {id}", body, lambda: retire_agent(call, id, retired=True))
+    return json_response(change)
+
+
+@router.post("/{id}/reinstate", response_model=Success[Agent], responses=_WRITE)
+async def reinstate(id: Id, call: Reading, rules: Rules, body: Write | None = None) -> Response:
+    """Take back that an agent is retired."""
+    change = rules.manage(call, f"reinstate {id}", body, lambda: retire_agent(call, id, retired=False))
+    return json_response(change)

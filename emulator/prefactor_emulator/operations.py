@@ -1,0 +1,122 @@
+"""Operations: one write each, the same whether it came alone or in a bulk request."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from prefactor_emulator.model import OperationType, Refusal, digest_of, invalid
+from prefactor_emulator.requests import (
+    BulkItem,
+    CreateSpan,
+    FinishInstance,
+    FinishSpan,
+    RecordQuality,
+    RegisterInstance,
+    StartInstance,
+    TerminateInstance,
+    Write,
+)
+
+_ITEM: Final[TypeAdapter[BulkItem]] = TypeAdapter(BulkItem)
+# What says where an operation goes, and not what it is.
+_ADDRESS: Final[dict[str, bool | dict[str, bool]]] = {
+    **dict.fromkeys(("idempotency_key", "type", "agent_instance_id", "agent_span_id"), True),
+    "details": {"idempotency_key": True},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One write.
+
+    Attributes:
+        type: What is to be done.
+        body: With what.
+        target: The id of the instance or span that it acts on; None where it makes a new one.
+    """
+
+    type: OperationType
+    body: Write
+    target: str | None = None
+
+    @property
+    def key(self) -> str | None:
+        """The idempotency key, if it has one."""
+        return self.body.key()
+
+    def digest(self) -> bytes:
+        """Fingerprint what makes two writes the same, whatever the order of fields."""
+        content = self.body.model_dump(by_alias=True, exclude_none=True, exclude=_ADDRESS)
+        return digest_of([self.type, self.target, content])
+
+
+OperationHook: TypeAlias = Callable[[Operation], None]
+"""Called before an operation takes its way; it stands in the way by raising a refusal."""
+
+
+_SINGLE: Final = (
+    (re.compile("/agent_instance/register"), OperationType.REGISTER_INSTANCE, RegisterInstance),
+    (re.compile("/agent_instance/([^/]+)/start"), OperationType.START_INSTANCE, StartInstance),
+    (re.compile("/agent_instance/([^/]+)/finish"), OperationType.FINISH_INSTANCE, FinishInstance),
+    (re.compile("/agent_instance/([^/]+)/terminate"), OperationType.TERMINATE_INSTANCE, TerminateInstance),
+    (re.compile("/agent_instance/([^/]+)/record_quality"), OperationType.RECORD_QUALITY, RecordQuality),
+    (re.compile("/agent_spans"), OperationType.CREATE_SPAN, CreateSpan),
+    (re.compile("/agent_spans/([^/]+)/finish"), OperationType.FINISH_SPAN, FinishSpan),
+)
+
+
+def operation_of_request(path: str, value: object) -> Operation | None:
+    """Read a single request as its route will; None: it is none, or is not acceptable.
+
+    Args:
+        path: Its path behind the API's prefix.
+        value: Its body.
+    """
+    for pattern, operation_type, kind in _SINGLE:
+        if found := pattern.fullmatch(path):
+            try:
+                return Operation(operation_type, kind.model_validate(value), *found.groups())
+            except ValidationError:
+                return None
+    return None
+
+
+def operation_of_item(item: object) -> Operation:
+    """Read one item of a bulk request.
+
+    Raises:
+        Refusal: It is not acceptable.
+    """
+    try:
+        body = _ITEM.validate_python(item)
+    except ValidationError as error:
+        raise _refusal_of_item(error) from None
+    target = getattr(body, "agent_span_id", None) or getattr(body, "agent_instance_id", None)
+    return Operation(OperationType(body.type), body, target)
+
+
+def _refusal_of_item(error: ValidationError) -> Refusal:
+    details = error.errors(include_url=False, include_input=False)
+    if details[0]["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        known = ", ".join(each for each in OperationType if each is not OperationType.TERMINATE_INSTANCE)
+        return Refusal(422, "unknown_type", "this _type is unknown", {"_type": [f"must be one of {known}"]})
+    return invalid(complaints(details, skip=1))
+
+
+def complaints(details: Iterable[ErrorDetails | Mapping[str, Any]], skip: int) -> dict[str, list[str]]:
+    """Turn what pydantic says of a body into complaints by field.
+
+    Args:
+        details: What it says.
+        skip: How many steps into each field's place tell no field.
+    """
+    found: dict[str, list[str]] = {}
+    for each in details:
+        field = ".".join(str(step) for step in each["loc"][skip:])
+        missing = each["type"] == "missing"
+        found.setdefault(field, []).append("is required" if missing else str(each["msg"]))
+    return found

@@ -1,0 +1,98 @@
+"""The rules of agents: made by hand, or by the first registration that names them."""
+
+from dataclasses import replace
+
+from prefactor_core.identifiers import is_pfid
+from prefactor_emulator.ids import id_of, new_id
+from prefactor_emulator.model import conflict, invalid_action, not_found
+from prefactor_emulator.requests import AgentChanges, NewAgent, RegisterInstance
+from prefactor_emulator.rules.call import Call, account_id
+from prefactor_emulator.storage.records import AgentRecord, InstanceRecord
+
+
+def create_agent(call: Call, new: NewAgent) -> AgentRecord:
+    """Make an agent.
+
+    Raises:
+        Refusal: Its id or its external identifier is taken.
+    """
+    agent_id = new.id or new_id(account_id(call.account))
+    if call.store.taken(AgentRecord, agent_id):
+        raise conflict(f"an agent with id {agent_id} exists already")
+    identifier = new.external_identifier
+    where = "account = ? AND external_identifier = ?"
+    if identifier is not None and call.store.count(AgentRecord, where, call.account, identifier):
+        raise conflict("an agent with this external_identifier exists already")
+    agent = AgentRecord(
+        id=agent_id,
+        account=call.account,
+        inserted_at=call.now,
+        updated_at=call.now,
+        **new.model_dump(exclude={"id"}),
+    )
+    call.store.add(agent)
+    return agent
+
+
+def find_agent(call: Call, agent_id: str) -> AgentRecord:
+    """Find an agent of this account.
+
+    Raises:
+        Refusal: There is none.
+    """
+    agent = call.store.agent(call.account, agent_id)
+    if agent is None:
+        raise not_found(f"agent {agent_id}")
+    return agent
+
+
+def update_agent(call: Call, agent_id: str, changes: AgentChanges) -> AgentRecord:
+    """Change what is named of an agent; its external identifier never changes."""
+    agent = find_agent(call, agent_id)
+    if agent.retired:
+        raise invalid_action("the agent is retired: reinstate it first")
+    named = changes.model_dump(exclude_unset=True)
+    if changes.name is None:
+        named.pop("name", None)
+    return call.store.update(agent, replace(agent, updated_at=call.now, **named))
+
+
+def retire_agent(call: Call, agent_id: str, *, retired: bool) -> AgentRecord:
+    """Retire an agent, or reinstate it."""
+    agent = find_agent(call, agent_id)
+    if bool(agent.retired) is retired:
+        raise invalid_action(f"the agent is {'retired already' if retired else 'not retired'}")
+    return call.store.update(agent, replace(agent, updated_at=call.now, retired=int(retired)))
+
+
+def delete_agent(call: Call, agent_id: str) -> AgentRecord:
+    """Forget an agent. Assumed: only one that never ran can be deleted."""
+    agent = find_agent(call, agent_id)
+    if call.store.count(InstanceRecord, "agent_id = ?", agent_id):
+        raise invalid_action("the agent has instances: retire it instead")
+    call.store.remove_agent(agent_id)
+    return agent
+
+
+def registered_agent(call: Call, body: RegisterInstance) -> AgentRecord:
+    """Find whose instance is registered, or make that agent: by id, by name, or by the token's deployment."""
+    version = body.agent_version
+    named = call.identity.deployment or body.agent_id
+    name = named or version.name or version.external_identifier or "agent"
+    if named and call.identity.deployment is None and is_pfid(named):
+        agent = call.store.agent(call.account, named)
+        new = NewAgent(id=named, name=version.name or named)
+    else:
+        agent = call.store.find(AgentRecord, "account = ? AND name = ?", call.account, name)
+        new = NewAgent(name=name)
+    if agent is not None and agent.retired:
+        raise invalid_action("the agent is retired: it registers no instances")
+    return agent or create_agent(call, new)
+
+
+def environment_of(call: Call, named: str | None) -> str:
+    """Return the id of the environment that a registration names; ids are taken as they are."""
+    if named is not None and call.identity.deployment is None and is_pfid(named):
+        return named
+    name = call.identity.deployment or named or "default"
+    return id_of("environment", call.account, name, relative=account_id(call.account))
