@@ -6,11 +6,11 @@ from fastapi import APIRouter, Query, Response
 
 from prefactor_emulator.http.bodies import JsonRoute
 from prefactor_emulator.http.callers import Id, Reading, Rules
-from prefactor_emulator.http.errors import json_response, refusals
+from prefactor_emulator.http.errors import json_response, refusals, success
 from prefactor_emulator.http.lists import Chosen, Offset, PageSize
 from prefactor_emulator.http.paths import API_PREFIX
 from prefactor_emulator.model import invalid, not_found
-from prefactor_emulator.replies import Agent, Page, Sorting, Success
+from prefactor_emulator.replies import Agent, Page, Success
 from prefactor_emulator.requests import CreateAgent, Pfid, Text, UpdateAgent, Write
 from prefactor_emulator.rules.agents import (
     create_agent,
@@ -32,7 +32,7 @@ async def create(body: CreateAgent, call: Reading, rules: Rules) -> Response:
     return json_response(rules.manage(call, "create", body, lambda: create_agent(call, body.details)))
 
 
-@router.get("")
+@router.get("", response_model=Page[Agent])
 async def list_agents(
     call: Reading,
     risk_profile_id: str | None = None,
@@ -41,22 +41,18 @@ async def list_agents(
     sorting: Literal["name", "-name", "id", "-id"] = "name",
     offset: Offset = 0,
     page_size: PageSize = 25,
-) -> Page[Agent]:
+) -> Response:
     """List the account's agents, without counts of their instances."""
     chosen = Chosen(call.store, AgentRecord, "account = ?", call.account)
     chosen.narrow("risk_profile_id = ?", risk_profile_id)
     chosen.narrow("team_id = ?", team_id)
     chosen.narrow("owner_person_id = ?", owner_person_id)
-    field, falling = sorting.removeprefix("-"), sorting.startswith("-")
-    found = chosen.page(f"{field} {'DESC' if falling else 'ASC'}, seq", offset, page_size)
-    return Page(
-        summaries=[agent_details(call.store, agent, counted=False) for agent in found],
-        pagination=chosen.pagination(offset, page_size),
-        sorting=Sorting(field=field, direction="desc" if falling else "asc"),
+    return chosen.page(
+        lambda agent: agent_details(call.store, agent, counted=False), offset, page_size, order=sorting
     )
 
 
-@router.get("/show")
+@router.get("/show", response_model=Success[Agent])
 async def show_by(
     call: Reading,
     agent_id: Pfid | None = None,
@@ -67,7 +63,7 @@ async def show_by(
     include_risk_rollup: Annotated[
         bool, Query(description="Accepted, and of no effect: the emulator knows no risks.")
     ] = False,
-) -> Success[Agent]:
+) -> Response:
     """Show the agent that has an id or an external identifier."""
     del include_risk_rollup
     if (agent_id is None) == (external_identifier is None):
@@ -76,14 +72,13 @@ async def show_by(
     agent = call.store.find(AgentRecord, f"account = ? AND {column} = ?", call.account, value)
     if agent is None:
         raise not_found("such agent")
-    details = agent_details(call.store, agent, environment_id, counted=include_counts)
-    return Success(status="success", details=details)
+    return success(agent_details(call.store, agent, environment_id, counted=include_counts))
 
 
-@router.get("/{id}")
-async def show(id: Id, call: Reading) -> Success[Agent]:
+@router.get("/{id}", response_model=Success[Agent])
+async def show(id: Id, call: Reading) -> Response:
     """Show an agent."""
-    return Success(status="success", details=agent_details(call.store, find_agent(call, id)))
+    return success(agent_details(call.store, find_agent(call, id)))
 
 
 @router.put("/{id}", response_model=Success[Agent], responses=_WRITE)

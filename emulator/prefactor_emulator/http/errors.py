@@ -28,6 +28,11 @@ def json_response(content: bytes | JsonObject, status: int = 200) -> Response:
     return Response(body, status, media_type="application/json")
 
 
+def success(details: JsonObject) -> Response:
+    """Reply with what was asked for."""
+    return json_response({"status": "success", "details": details})
+
+
 def refusal_response(refusal: Refusal) -> Response:
     """Reply with the API's error body."""
     response = json_response(refusal.body(), refusal.status)

@@ -1,10 +1,12 @@
 """What lists have in common: which records they show, and which page of them."""
 
+from collections.abc import Callable
 from typing import Annotated, Generic, TypeVar
 
-from fastapi import Query
+from fastapi import Query, Response
 
-from prefactor_emulator.replies import Pagination
+from prefactor_emulator.http.errors import json_response
+from prefactor_emulator.model import JsonObject
 from prefactor_emulator.storage.records import Record
 from prefactor_emulator.storage.store import Store, Value
 
@@ -36,23 +38,41 @@ class Chosen(Generic[R]):
             self._conditions.append(condition)
             self._values.append(value)
 
-    def page(self, order: str, offset: int, size: int) -> list[R]:
-        """Read one page of them."""
-        where = f"{' AND '.join(self._conditions)} ORDER BY {order} LIMIT ? OFFSET ?"
-        return self._store.select(self._kind, where, *self._values, size, offset)
+    def page(
+        self, details: Callable[[R], JsonObject], offset: int, size: int, *, order: str, field: str = ""
+    ) -> Response:
+        """Reply with one page of them.
 
-    def pagination(self, offset: int, size: int) -> Pagination:
-        """Tell which page that is."""
-        count = self._store.count(self._kind, " AND ".join(self._conditions), *self._values)
+        Args:
+            details: Says of a record what the API says.
+            offset: How many come before the page.
+            size: How many the page has at most.
+            order: The column by which they are sorted, with a `-` before it if falling.
+            field: What the reply calls that column, if not by its name.
+        """
+        where = " AND ".join(self._conditions)
+        column, falling = order.removeprefix("-"), order.startswith("-")
+        sorted_by = f"{column} {'DESC' if falling else 'ASC'}, seq"
+        found = self._store.select(
+            self._kind, f"{where} ORDER BY {sorted_by} LIMIT ? OFFSET ?", *self._values, size, offset
+        )
+        count = self._store.count(self._kind, where, *self._values)
         end = min(count, offset + size)
-        return Pagination(
-            item_count=count,
-            item_start=min(count, offset + 1),
-            item_end=end,
-            page_count=-(-count // size),
-            page_index=offset // size,
-            page_offset=offset,
-            page_size=size,
-            next_page_offset=end if end < count else None,
-            previous_page_offset=max(0, offset - size) if offset else None,
+        return json_response(
+            {
+                "status": "success",
+                "summaries": [details(record) for record in found],
+                "pagination": {
+                    "item_count": count,
+                    "item_start": min(count, offset + 1),
+                    "item_end": end,
+                    "page_count": -(-count // size),
+                    "page_index": offset // size,
+                    "page_offset": offset,
+                    "page_size": size,
+                    "next_page_offset": end if end < count else None,
+                    "previous_page_offset": max(0, offset - size) if offset else None,
+                },
+                "sorting": {"field": field or column, "direction": "desc" if falling else "asc"},
+            }
         )

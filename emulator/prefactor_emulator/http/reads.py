@@ -1,14 +1,15 @@
 """The routes by which instances and spans are read, and those of the token and of ids."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from prefactor_emulator.http.bodies import JsonRoute
 from prefactor_emulator.http.callers import Caller, Id, Reading
-from prefactor_emulator.http.errors import refusals
+from prefactor_emulator.http.errors import refusals, success
 from prefactor_emulator.http.lists import Chosen, Offset, PageSize
 from prefactor_emulator.http.paths import API_PREFIX
 from prefactor_emulator.ids import new_id
-from prefactor_emulator.replies import Instance, Nothing, Page, Pfids, Sorting, Span, Success
+from prefactor_emulator.model import JsonObject
+from prefactor_emulator.replies import Instance, Nothing, Page, Pfids, Span, Success
 from prefactor_emulator.requests import GeneratePfids, Pfid, Timestamp
 from prefactor_emulator.rules.call import account_id
 from prefactor_emulator.rules.details import instance_details, span_details
@@ -18,26 +19,25 @@ from prefactor_emulator.storage.records import InstanceRecord, SpanRecord
 router = APIRouter(prefix=API_PREFIX, route_class=JsonRoute, responses=refusals(404))
 
 
-@router.get("/ping")
-async def ping(_caller: Caller) -> Success[Nothing]:
+@router.get("/ping", response_model=Success[Nothing])
+async def ping(_caller: Caller) -> Response:
     """Check the token."""
-    return Success(status="success", details=Nothing())
+    return success({})
 
 
-@router.post("/pfid/generate", responses=refusals(400, 413))
-async def generate_pfids(body: GeneratePfids, caller: Caller) -> Success[Pfids]:
+@router.post("/pfid/generate", response_model=Success[Pfids], responses=refusals(400, 413))
+async def generate_pfids(body: GeneratePfids, caller: Caller) -> Response:
     """Make new ids of the account."""
-    pfids = [new_id(account_id(caller.account)) for _ in range(body.count)]
-    return Success(status="success", details=Pfids(pfids=pfids))
+    return success({"pfids": [new_id(account_id(caller.account)) for _ in range(body.count)]})
 
 
-@router.get("/agent_instance/{id}")
-async def show_instance(id: Id, call: Reading) -> Success[Instance]:
+@router.get("/agent_instance/{id}", response_model=Success[Instance])
+async def show_instance(id: Id, call: Reading) -> Response:
     """Show an instance."""
-    return Success(status="success", details=instance_details(call.store, find_instance(call, id)))
+    return success(instance_details(call.store, find_instance(call, id)))
 
 
-@router.get("/agent_instance")
+@router.get("/agent_instance", response_model=Page[Instance])
 async def list_instances(
     call: Reading,
     agent_id: Pfid | None = None,
@@ -45,20 +45,18 @@ async def list_instances(
     end_time: Timestamp | None = None,
     offset: Offset = 0,
     page_size: PageSize = 25,
-) -> Page[Instance]:
+) -> Response:
     """List the account's instances, the newest first; times are those of their registration."""
     chosen = Chosen(call.store, InstanceRecord, "account = ?", call.account)
     chosen.narrow("agent_id = ?", agent_id)
     chosen.narrow("inserted_at >= ?", start_time)
     chosen.narrow("inserted_at < ?", end_time)
-    return Page(
-        summaries=[instance_details(call.store, each) for each in chosen.page("seq DESC", offset, page_size)],
-        pagination=chosen.pagination(offset, page_size),
-        sorting=Sorting(field="inserted_at", direction="desc"),
+    return chosen.page(
+        lambda each: instance_details(call.store, each), offset, page_size, order="-seq", field="inserted_at"
     )
 
 
-@router.get("/agent_spans")
+@router.get("/agent_spans", response_model=Page[Span])
 async def list_spans(
     call: Reading,
     agent_instance_id: Pfid | None = None,
@@ -68,21 +66,16 @@ async def list_spans(
     include_summaries: bool = False,
     offset: Offset = 0,
     page_size: PageSize = 25,
-) -> Page[Span]:
+) -> Response:
     """List the account's spans, in the order in which they came; times are those of their starts."""
     own = "instance_id IN (SELECT id FROM instances WHERE account = ?)"
     chosen = Chosen(call.store, SpanRecord, own, call.account)
     chosen.narrow("instance_id = ?", agent_instance_id)
     chosen.narrow("started_at >= ?", start_time)
     chosen.narrow("started_at < ?", end_time)
-    found = [
-        span_details(span, find_instance(call, span.instance_id))
-        for span in chosen.page("seq", offset, page_size)
-    ]
-    if not include_summaries:
-        found = [span.model_copy(update={"summary": None}) for span in found]
-    return Page(
-        summaries=found,
-        pagination=chosen.pagination(offset, page_size),
-        sorting=Sorting(field="inserted_at", direction="asc"),
-    )
+    hidden = {} if include_summaries else {"summary": None}
+
+    def details(span: SpanRecord) -> JsonObject:
+        return span_details(span, find_instance(call, span.instance_id)) | hidden
+
+    return chosen.page(details, offset, page_size, order="seq", field="inserted_at")

@@ -17,8 +17,6 @@ def create_agent(call: Call, new: NewAgent) -> AgentRecord:
         Refusal: Its id or its external identifier is taken.
     """
     agent_id = new.id or new_id(account_id(call.account))
-    if call.store.taken(AgentRecord, agent_id):
-        raise conflict(f"an agent with id {agent_id} exists already")
     identifier = new.external_identifier
     where = "account = ? AND external_identifier = ?"
     if identifier is not None and call.store.count(AgentRecord, where, call.account, identifier):
@@ -30,7 +28,8 @@ def create_agent(call: Call, new: NewAgent) -> AgentRecord:
         updated_at=call.now,
         **new.model_dump(exclude={"id"}),
     )
-    call.store.add(agent)
+    if not call.store.add(agent):
+        raise conflict(f"an agent with id {agent_id} exists already")
     return agent
 
 

@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-from pydantic import BaseModel
-
 from prefactor_emulator.ids import id_of
-from prefactor_emulator.model import Identity
+from prefactor_emulator.model import Identity, JsonObject
 from prefactor_emulator.rules.schemas import SchemaLibrary
 from prefactor_emulator.storage.store import Store
 
@@ -38,7 +36,7 @@ class Call:
 class Done:
     """What an operation changed, and what its reply says of it."""
 
-    details: BaseModel
+    details: JsonObject
     instance_id: str
     span_id: str | None = None
     terminated: bool = False

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
 from prefactor_emulator.model import Identity, JsonObject, Refusal, digest_of, invalid, utc_now
@@ -163,7 +162,7 @@ def internal_error() -> Refusal:
     return Refusal(500, "internal_error", message)
 
 
-def _reply(details: BaseModel, **more: object) -> bytes:
+def _reply(details: JsonObject, **more: object) -> bytes:
     return to_json({"status": "success", "details": details, **more})
 
 

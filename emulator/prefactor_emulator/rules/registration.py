@@ -21,8 +21,6 @@ def register(call: Call, body: RegisterInstance) -> Done:
     store = call.store
     agent = registered_agent(call, body)
     instance_id = body.id or new_id(agent.id)
-    if store.taken(InstanceRecord, instance_id):
-        raise conflict(f"an instance with id {instance_id} exists already")
     identifier = body.external_identifier
     where = "agent_id = ? AND external_identifier = ?"
     if identifier is not None and store.count(InstanceRecord, where, agent.id, identifier):
@@ -43,7 +41,8 @@ def register(call: Call, body: RegisterInstance) -> Done:
         updated_at=call.now,
     )
     rest = body.model_dump(exclude_none=True, exclude={"idempotency_key", "type", VersionKind.SCHEMA})
-    store.add(instance, registration=rest)
+    if not store.add(instance, registration=rest):
+        raise conflict(f"an instance with id {instance_id} exists already")
     return Done(instance_details(store, instance), instance_id)
 
 

@@ -20,12 +20,10 @@ def create_span(call: Call, body: CreateSpan) -> Done:
     new = body.details
     instance = find_instance(call, new.agent_instance_id)
     span_id = new.id or new_id(instance.id)
-    if call.store.taken(SpanRecord, span_id):
-        raise conflict(f"a span with id {span_id} exists already")
     if instance.status not in _TAKES_SPANS:
         raise invalid_action(f"the instance is {instance.status}: it takes no more spans")
     if new.parent_span_id is not None:
-        parent = _find_span(call, new.parent_span_id)
+        parent, _ = _find_span(call, new.parent_span_id)
         if parent.instance_id != instance.id:
             raise invalid({"details.parent_span_id": ["is a span of another instance"]})
     sensitive = bool(new.sensitive_encoding)
@@ -50,14 +48,14 @@ def create_span(call: Call, body: CreateSpan) -> Done:
         started_at=new.started_at or (None if new.status == "pending" else call.now),
         finished_at=new.finished_at or (call.now if new.status in FINAL_STATUSES else None),
     )
-    call.store.add(span)
+    if not call.store.add(span):
+        raise conflict(f"a span with id {span_id} exists already")
     return _done(span, instance)
 
 
 def finish_span(call: Call, span_id: str, body: FinishSpan) -> Done:
     """Move a span to a final state, with its result."""
-    span = _find_span(call, span_id)
-    instance = find_instance(call, span.instance_id)
+    span, instance = _find_span(call, span_id)
     said = body if body.details is None else body.details
     status = said.status or Status.COMPLETE
     ways_out = FINAL_STATUSES if span.status == Status.ACTIVE else (Status.CANCELLED,)
@@ -82,12 +80,12 @@ def finish_span(call: Call, span_id: str, body: FinishSpan) -> Done:
     return _done(call.store.update(span, finished), instance)
 
 
-def _find_span(call: Call, span_id: str) -> SpanRecord:
-    """Find a span of this account."""
+def _find_span(call: Call, span_id: str) -> tuple[SpanRecord, InstanceRecord]:
     span = call.store.span(span_id)
-    if span is None or call.store.instance(call.account, span.instance_id) is None:
+    instance = call.store.instance(call.account, span.instance_id) if span else None
+    if span is None or instance is None:
         raise not_found(f"agent span {span_id}")
-    return span
+    return span, instance
 
 
 def _refuse_if_strict(call: Call, told: Told) -> None:

@@ -1,7 +1,9 @@
 """SQLite behind the rules. What a reply has acknowledged survives a kill of the process."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypeVar
 
 from pydantic_core import from_json, to_json
@@ -23,6 +25,12 @@ R = TypeVar("R", bound=Record)
 Value: TypeAlias = str | int | bytes | None
 
 _JSON: Final = frozenset({"content", "flags", "payload", "registration", "result_payload"})
+_COLUMNS: Final[Mapping[type[Record], tuple[str, ...]]] = MappingProxyType(
+    {
+        kind: tuple(field.name for field in fields(kind))
+        for kind in (AgentRecord, VersionRecord, InstanceRecord, SpanRecord)
+    }
+)
 
 
 class Store:
@@ -47,18 +55,23 @@ class Store:
         """Undo what happened inside, and only that, when it raises."""
         return self._database.savepoint()
 
-    def add(self, record: Record, **more: object) -> None:
-        """Keep a new record, with the columns that only its table has."""
-        values = {field.name: getattr(record, field.name) for field in fields(record)} | more
+    def add(self, record: Record, **more: object) -> bool:
+        """Keep a new record, with the columns that only its table has.
+
+        Returns:
+            Whether it is new. If not, nothing happened: its id, or what else is unique, is taken.
+        """
+        values = {name: getattr(record, name) for name in _COLUMNS[type(record)]} | more
         marks = ", ".join("?" * len(values))
-        self._connection.execute(
-            f"INSERT INTO {record.table} ({', '.join(values)}) VALUES ({marks})",  # noqa: S608 - as above
+        done = self._connection.execute(
+            f"INSERT OR IGNORE INTO {record.table} ({', '.join(values)}) VALUES ({marks})",  # noqa: S608 - as above
             [_stored(name, value) for name, value in values.items()],
         )
+        return done.rowcount == 1
 
     def update(self, old: R, new: R) -> R:
         """Keep a record in its new form, and return that; its id stays."""
-        names = [field.name for field in fields(old) if getattr(old, field.name) != getattr(new, field.name)]
+        names = [name for name in _COLUMNS[type(old)] if getattr(old, name) != getattr(new, name)]
         if names:
             changes = ", ".join(f"{name} = ?" for name in names)
             self._connection.execute(
@@ -68,17 +81,19 @@ class Store:
         return new
 
     def find(self, kind: type[R], where: str, *values: Value) -> R | None:
-        """Find the oldest record for which a condition holds."""
+        """Find the record for which a condition holds, the oldest if there are more."""
         found = self.select(kind, f"{where} ORDER BY rowid LIMIT 1", *values)
         return found[0] if found else None
 
     def select(self, kind: type[R], where: str, *values: Value) -> list[R]:
         """Find records by a condition, and what may follow it."""
-        names = [field.name for field in fields(kind)]
+        names = _COLUMNS[kind]
         rows = self._connection.execute(
             f"SELECT {', '.join(names)} FROM {kind.table} WHERE {where}",  # noqa: S608 - as above
             values,
         )
+        if _JSON.isdisjoint(names):
+            return [kind(*row) for row in rows]
         return [kind(*map(_loaded, names, row)) for row in rows]
 
     def count(self, kind: type[Record], where: str, *values: Value) -> int:
@@ -90,10 +105,6 @@ class Store:
         """Count the records for which a condition holds, by their status."""
         statement = f"SELECT status, count(*) FROM {kind.table} WHERE {where} GROUP BY status"  # noqa: S608
         return dict(self._connection.execute(statement, values).fetchall())
-
-    def taken(self, kind: type[Record], record_id: str) -> bool:
-        """Tell whether any account has a record of that id."""
-        return self.count(kind, "id = ?", record_id) > 0
 
     def agent(self, account: str, agent_id: str) -> AgentRecord | None:
         """Find an agent."""
