@@ -2,7 +2,7 @@
 
 import pytest
 
-from prefactor_emulator.accounts import AccountError, Accounts
+from prefactor_emulator.http.accounts import AccountError, Accounts
 from tests.emulator.driver import (
     FINISH_SPAN,
     OVER,

@@ -6,10 +6,10 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from prefactor_emulator.aim import Aim
-from prefactor_emulator.fault_kinds import FAULT_KINDS
-from prefactor_emulator.fault_options import FaultSpecError
-from prefactor_emulator.faults import OperationFault, parse_fault
+from prefactor_emulator.faults.aim import Aim
+from prefactor_emulator.faults.kinds import FAULT_KINDS
+from prefactor_emulator.faults.options import FaultSpecError
+from prefactor_emulator.faults.fault import OperationFault, parse_fault
 from prefactor_emulator.ids import new_id
 from tests.emulator.driver import (
     CREATE,

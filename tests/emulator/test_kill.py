@@ -11,8 +11,8 @@ import pytest
 
 from prefactor_emulator.ids import new_id
 from prefactor_emulator.model import JsonObject
-from prefactor_emulator.verify import LoggedEffect, Put, compare
-from prefactor_emulator.verify_files import read_effects
+from prefactor_emulator.verify.compare import LoggedEffect, Put, compare
+from prefactor_emulator.verify.files import read_effects
 from tests.emulator.driver import CREATE, Api, EmulatorProcess, bulk_item, eventually, span
 
 _ROUNDS = 4

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prefactor_emulator.fault_kinds import FAULT_KINDS
+from prefactor_emulator.faults.kinds import FAULT_KINDS
 from tests.emulator.driver import (
     CREATE,
     EmulatorProcess,

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from prefactor_emulator.markup import duration
 from prefactor_emulator.model import Span
-from prefactor_emulator.timeline import lay_out
+from prefactor_emulator.pages.timeline import lay_out
 
 
 def a_span(span_id: str, start: str | None = None, end: str | None = None, parent: str | None = None) -> Span:

@@ -4,7 +4,7 @@ import random
 
 from prefactor_core.operations import OperationType as PutType
 from prefactor_emulator.model import OperationType
-from prefactor_emulator.verify import PUT_TYPES, Comparison, LoggedEffect, Put, compare
+from prefactor_emulator.verify.compare import PUT_TYPES, Comparison, LoggedEffect, Put, compare
 from tests.emulator.driver import CREATE, FINISH, FINISH_SPAN, QUALITY, REGISTER, START
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from prefactor_emulator.ids import new_id
 from prefactor_emulator.model import JsonObject, OperationType
-from prefactor_emulator.verify import PUT_TYPES
+from prefactor_emulator.verify.compare import PUT_TYPES
 from tests.emulator.driver import (
     CREATE,
     FINISH,

@@ -11,8 +11,8 @@ from prefactor_core.broker.buffer import BufferBounds
 from prefactor_core.broker.dead_letters import StoredDeadLetter
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.queue.base import Queue
-from prefactor_emulator import verify
-from prefactor_emulator.verify_files import read_effects
+from prefactor_emulator.verify import compare as verify
+from prefactor_emulator.verify.files import read_effects
 from tests.support.brokers.rabbitmq_server import RabbitServer
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.fleet import Child, Figures, Fleet, until

@@ -11,7 +11,7 @@ import pytest
 
 from prefactor_core.broker.envelope import partition_of
 from prefactor_core.exceptions import BrokerError
-from prefactor_emulator.verify_files import read_puts
+from prefactor_emulator.verify.files import read_puts
 from prefactor_rabbitmq.broker import RabbitBroker
 from prefactor_rabbitmq.names import Names
 from prefactor_redis.broker import RedisBroker

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from prefactor_emulator.model import OperationType
-from prefactor_emulator.verify_files import read_puts
+from prefactor_emulator.verify.files import read_puts
 from tests.fleet.scenario import check, nothing_waits, published, stop, url_at
 from tests.fleet.test_poison import check_killed, short, supervised
 from tests.support.brokers.rabbitmq_server import RabbitServer

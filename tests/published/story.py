@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from prefactor_emulator.verify import PUT_TYPES, Put, compare
-from prefactor_emulator.verify_files import read_effects
+from prefactor_emulator.verify.compare import PUT_TYPES, Put, compare
+from prefactor_emulator.verify.files import read_effects
 from tests.support.emulator import Emulator
 from tests.support.recording import RecordingQueue
 

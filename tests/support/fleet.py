@@ -14,8 +14,8 @@ from typing import Any
 from prefactor_core import PrefactorCoreConfig
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.plugins import create_queue
-from prefactor_emulator import verify
-from prefactor_emulator.verify_files import read_effects, read_puts
+from prefactor_emulator.verify import compare as verify
+from prefactor_emulator.verify.files import read_effects, read_puts
 from tests.support.emulator import Emulator, emulator_process
 
 TOKEN = "fleet-token"

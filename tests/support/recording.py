@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefactor_core import InMemoryQueue, Operation
-from prefactor_emulator import verify
+from prefactor_emulator.verify import compare as verify
 from prefactor_emulator.model import OperationType
 
 

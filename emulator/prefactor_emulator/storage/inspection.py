@@ -35,9 +35,9 @@ class Inspection:
             status: Only those in this state.
         """
         found = self._rows(
-            "SELECT i.seq, i.id, i.status, v.content ->> 'name' AS agent_version, i.registered_at,"
+            "SELECT i.seq, i.id, i.status, v.content ->> 'name' AS agent_version, i.inserted_at AS registered_at,"
             " i.started_at, i.finished_at, i.termination_reason"
-            " FROM instances i JOIN versions v ON v.number = i.agent_version"
+            " FROM instances i JOIN versions v ON v.id = i.agent_version_id"
             " WHERE i.seq < ? AND (? IS NULL OR i.status = ?) ORDER BY i.seq DESC LIMIT ?",
             2**62 if before is None else before,
             status,
@@ -73,9 +73,9 @@ class Inspection:
     def run(self, instance_id: str) -> JsonObject | None:
         """Show how an instance was registered and what became of it, without its spans."""
         found = self._rows(
-            "SELECT i.id, i.status, i.account, i.registered_at, i.started_at, i.finished_at,"
+            "SELECT i.id, i.status, i.account, i.inserted_at AS registered_at, i.started_at, i.finished_at,"
             " i.termination_reason, i.registration, v.content AS agent_schema_version"
-            " FROM instances i JOIN versions v ON v.number = i.schema_version WHERE i.id = ?",
+            " FROM instances i JOIN versions v ON v.id = i.schema_version_id WHERE i.id = ?",
             instance_id,
         )
         if not found:
