@@ -29,6 +29,12 @@ _ADDRESS: Final[dict[str, bool | dict[str, bool]]] = {
 }
 
 
+_PLAINLY: Final = {
+    "missing": "is required",
+    "string_pattern_mismatch": "must be a PFID: 32 characters of lower-case base32",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One write.
@@ -117,6 +123,5 @@ def complaints(details: Iterable[ErrorDetails | Mapping[str, Any]], skip: int) -
     found: dict[str, list[str]] = {}
     for each in details:
         field = ".".join(str(step) for step in each["loc"][skip:])
-        missing = each["type"] == "missing"
-        found.setdefault(field, []).append("is required" if missing else str(each["msg"]))
+        found.setdefault(field, []).append(_PLAINLY.get(each["type"]) or str(each["msg"]))
     return found

@@ -16,12 +16,13 @@ from prefactor_emulator.ids import new_id
 from prefactor_emulator.model import JsonObject, OperationType
 from tests.support.emulator import EmulatorThread
 
-NOW = "2026-03-01T10:00:00.000Z"
-EARLIER = "2026-03-01T09:59:00+00:00"
+NOW = "2026-03-01T10:00:00.000000Z"
+EARLIER = "2026-03-01T09:59:00.000000Z"
 
 REGISTER = OperationType.REGISTER_INSTANCE
 START = OperationType.START_INSTANCE
 FINISH = OperationType.FINISH_INSTANCE
+TERMINATE = OperationType.TERMINATE_INSTANCE
 QUALITY = OperationType.RECORD_QUALITY
 CREATE = OperationType.CREATE_SPAN
 FINISH_SPAN = OperationType.FINISH_SPAN
@@ -32,6 +33,7 @@ _PATHS = {
     REGISTER: "agent_instance/register",
     START: "agent_instance/{}/start",
     FINISH: "agent_instance/{}/finish",
+    TERMINATE: "agent_instance/{}/terminate",
     QUALITY: "agent_instance/{}/record_quality",
     CREATE: "agent_spans",
     FINISH_SPAN: "agent_spans/{}/finish",
@@ -45,6 +47,7 @@ def new_key() -> str:
 
 def registration(**changes: object) -> JsonObject:
     fields: JsonObject = {
+        "agent_id": "reader",
         "agent_version": {"name": "Reader", "external_identifier": "v1"},
         "agent_schema_version": {
             "external_identifier": "s1",

@@ -3,6 +3,7 @@
 import pytest
 
 from prefactor_emulator.http.accounts import AccountError, Accounts
+from prefactor_emulator.model import Identity
 from tests.emulator.driver import (
     FINISH_SPAN,
     OVER,
@@ -26,7 +27,7 @@ def test_an_account_is_a_name_and_a_token_and_one_token_is_of_one_account() -> N
         with pytest.raises(AccountError, match=words) as caught:
             Accounts(tokens, named)
         assert "secret" not in str(caught.value)
-    assert Accounts(named=["a=x=y=="]).identify("Bearer x=y==") == "a", "a token may contain anything"
+    assert Accounts(named=["a=x=y=="]).identify("x=y==") == Identity("a"), "a token may contain anything"
     Accounts(named=["a=secret-1", "a=secret-1"])
 
 
@@ -61,5 +62,5 @@ def test_accounts_are_apart_and_a_rotated_token_stays_in_its_own() -> None:
 def test_a_wrong_account_is_told_without_its_token() -> None:
     done = run_emulator("--port", "0", "--account", "a b=secret-1")
     assert done.returncode == 2
-    assert done.stderr.startswith("prefactor-emulator: --account: an account is NAME=TOKEN")
+    assert done.stderr.startswith("prefactor-emulator: --account, --deployment: an account is NAME=TOKEN")
     assert "secret" not in done.stderr

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from prefactor_emulator.endpoints import MAX_BODY_BYTES, MAX_ITEMS
+from prefactor_emulator.http.paths import MAX_BODY_BYTES
 from prefactor_emulator.ids import new_id
 from prefactor_emulator.model import JsonObject
+from prefactor_emulator.requests import MAX_ITEMS
 from tests.emulator.driver import (
     CREATE,
     FINISH,
@@ -56,7 +57,7 @@ def test_the_first_error_stops_the_request(api: Api, position: int) -> None:
     instance_id = api.instance()
     keys = [f"item-number-{number}" for number in range(3)]
     items = [creation(instance_id, key) for key in keys]
-    items[position] = creation(instance_id, keys[position], schema_name="unheard-of")
+    items[position] = creation(instance_id, keys[position], schema_name="")
     outputs = api.bulk(*items)
     assert list(outputs) == keys[: position + 1]
     *done, failed = outputs.values()
@@ -151,17 +152,18 @@ def test_every_reply_to_a_write_of_a_span_carries_control_and_no_other_does(api:
     assert api.terminate(instance_id).is_success
     outputs = api.bulk(
         creation(instance_id, "after-the-end", id=fresh),
-        bulk_item(FINISH_SPAN, span_id, OVER, "finish-after"),
         bulk_item(QUALITY, instance_id, {"name": "q", "payload": {}}, "quality-after"),
         creation(other_id, "beside-the-end"),
     )
-    control = {"terminate": True, "reason": "terminated by the emulator"}
-    assert [output.get("control") for output in outputs.values()] == [control, control, None, None]
+    control = {"terminate": True, "reason": None}
+    closed = api.bulk(bulk_item(FINISH_SPAN, span_id, OVER, "finish-after"))["finish-after"]
+    assert (closed["code"], closed.get("control")) == ("invalid_action", None)
+    assert [output.get("control") for output in outputs.values()] == [control, None, None]
     single = api.write(FINISH_SPAN, fresh, OVER).json()
     assert list(single) == ["status", "details", "control"]
     assert single["control"] == control
     details = api.get(f"agent_instance/{instance_id}").json()["details"]
-    assert (details["status"], details["termination_reason"]) == ("terminated", control["reason"])
+    assert (details["status"], details["termination_reason"]) == ("terminated", None)
     assert api.terminate(instance_id).status_code == 409
     assert api.terminate(other_id, reason="too costly").is_success
     details = api.get(f"agent_instance/{other_id}").json()["details"]

@@ -9,14 +9,14 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator
+from prefactor_emulator.api import api_routes
+from prefactor_emulator.openapi import OPENAPI
 from schemathesis.checks import CHECKS, load_all_checks
 
 from prefactor_emulator.http.accounts import Accounts
-from prefactor_emulator.api import api_routes
-from prefactor_emulator.storage.database import Database
 from prefactor_emulator.ids import new_id
 from prefactor_emulator.model import JsonObject
-from prefactor_emulator.openapi import OPENAPI
+from prefactor_emulator.storage.database import Database
 from prefactor_emulator.storage.store import Store
 from tests.emulator.driver import (
     CREATE,

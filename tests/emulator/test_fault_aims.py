@@ -7,9 +7,9 @@ import httpx
 import pytest
 
 from prefactor_emulator.faults.aim import Aim
+from prefactor_emulator.faults.fault import OperationFault, parse_fault
 from prefactor_emulator.faults.kinds import FAULT_KINDS
 from prefactor_emulator.faults.options import FaultSpecError
-from prefactor_emulator.faults.fault import OperationFault, parse_fault
 from prefactor_emulator.ids import new_id
 from tests.emulator.driver import (
     CREATE,

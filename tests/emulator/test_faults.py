@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from prefactor_emulator.faults.kinds import FAULT_KINDS
 from prefactor_emulator.faults.fault import parse_fault
+from prefactor_emulator.faults.kinds import FAULT_KINDS
 from tests.emulator.driver import (
     CREATE,
     Api,

@@ -13,6 +13,7 @@ from tests.emulator.driver import (
     QUALITY,
     REGISTER,
     START,
+    TERMINATE,
     Api,
     Served,
     bulk_item,
@@ -38,16 +39,20 @@ def test_a_repeat_gets_the_first_reply_and_does_nothing_alone_or_in_bulk(
         QUALITY: (instance_id, {"name": "q", "payload": {"n": 1}}, {"name": "q", "payload": None}),
         CREATE: (None, span(instance_id), span(instance_id, payload={"n": 1.0})),
         FINISH_SPAN: (api.span(instance_id), OVER, OVER | {"result_payload": {}}),
+        TERMINATE: (api.instance(), {"reason": "why"}, {"reason": None}),
     }
     target, fields, other = cases[operation_type]
     key = new_key()
     first = api.do(operation_type, target, fields, key)
     before = api.look("stats")["effects"]
     assert api.do(operation_type, target, dict(reversed(fields.items())), key) == first
-    assert api.bulk(bulk_item(operation_type, target, fields, key)) == {key: first}
-    assert api.look("stats")["effects"] == before
     refusal = api.refused(operation_type, target, other, key)
     assert (refusal.status, refusal.code) == (422, "idempotency_key_reused")
+    if operation_type is TERMINATE:  # not known in bulk
+        assert api.bulk(bulk_item(operation_type, target, fields, key))[key]["code"] == "unknown_type"
+        return
+    assert api.bulk(bulk_item(operation_type, target, fields, key)) == {key: first}
+    assert api.look("stats")["effects"] == before
     assert api.bulk(bulk_item(operation_type, target, other, key))[key]["code"] == "idempotency_key_reused"
     if operation_type in {REGISTER, CREATE, QUALITY}:
         outputs = api.bulk(bulk_item(operation_type, target, fields, key := new_key()))
@@ -122,16 +127,40 @@ def test_expired_keys_leave_ids_and_states_to_tell_a_repeat(faulty: Served) -> N
                 assert (refusal.status, refusal.code) == (409, code)
 
 
-def test_a_key_is_a_string_of_8_to_64_characters(api: Api) -> None:
-    for key in ("", "k" * 7, "k" * 65, None, 12345678, ["12345678"]):
+def test_a_key_has_64_characters_at_most_and_in_bulk_8_at_least(api: Api) -> None:
+    for key in ("", "k" * 65, 12345678, ["12345678"]):
         response = api.write(REGISTER, None, registration() | {"idempotency_key": key})
         assert (response.status_code, response.json()["code"]) == (422, "validation_error"), key
         assert list(response.json()["errors"]) == ["idempotency_key"], key
-    for length in (8, 64):
-        assert api.write(REGISTER, None, registration(), "k" * length).status_code == 200
+    for key in ("k", "k" * 64):
+        assert api.write(REGISTER, None, registration(), key).is_success
+    for key in ("k" * 7, "k" * 65):
+        output = api.bulk(bulk_item(REGISTER, None, registration(), key))[key]
+        assert list(output["errors"]) == ["idempotency_key"]
 
 
-def test_the_key_stands_at_the_top_of_the_body(api: Api) -> None:
-    fields = span(api.instance(), idempotency_key="inside-details")
-    response = api.post("agent_spans", json=fields)
-    assert list(response.json()["errors"]) == ["idempotency_key"]
+def test_a_key_may_stand_in_the_details(api: Api) -> None:
+    fields, key = span(api.instance(), idempotency_key=new_key()), new_key()
+    first = api.post("agent_spans", json=fields).json()
+    assert api.post("agent_spans", json=fields).json() == first
+    span_id = first["details"]["id"]
+    wrapped = {"details": {"status": "failed", "idempotency_key": key}}
+    over = api.post(f"agent_spans/{span_id}/finish", json=wrapped).json()
+    assert api.post(f"agent_spans/{span_id}/finish", json=wrapped).json() == over
+    assert [effect["key"] for effect in api.effects(first["details"]["agent_instance_id"])[-1:]] == [key]
+
+
+def test_without_a_key_every_request_is_one_of_its_own(api: Api) -> None:
+    for body in (registration(), registration() | {"idempotency_key": None}):
+        ids = [api.post("agent_instance/register", json=body).json()["details"]["id"] for _ in range(2)]
+        assert ids[0] != ids[1]
+        assert [effect["key"] for effect in api.effects(ids[1])] == [None]
+
+
+def test_both_forms_of_a_span_are_the_same_in_bulk(api: Api) -> None:
+    instance_id, key = api.instance(), new_key()
+    nested = span(instance_id, id=new_id(), result_payload={"r": 1}, status="failed")
+    flat = {"_type": CREATE, "idempotency_key": key, **nested["details"]}  # type: ignore[dict-item]
+    first = api.bulk(flat)
+    assert first[key]["details"]["payload"] == {"question": "why?"}
+    assert api.bulk(bulk_item(CREATE, None, nested, key)) == first

@@ -4,7 +4,8 @@ import time
 
 import pfid
 
-from prefactor_emulator.ids import is_pfid, new_id, partition_of
+from prefactor_core.identifiers import is_pfid
+from prefactor_emulator.ids import id_of, new_id
 
 EXAMPLES = [pfid.generate_example() for _ in range(200)]
 
@@ -12,10 +13,15 @@ EXAMPLES = [pfid.generate_example() for _ in range(200)]
 def test_the_reference_takes_ours_and_ours_the_reference() -> None:
     for reference in EXAMPLES:
         assert is_pfid(reference)
-        assert partition_of(reference) == pfid.extract_partition(reference)
-        ours = new_id(reference)
-        assert pfid.is_pfid(ours)
-        assert pfid.extract_partition(ours) == pfid.extract_partition(reference)
+        for ours in (new_id(reference), id_of("environment", reference, relative=reference)):
+            assert pfid.is_pfid(ours)
+            assert pfid.extract_partition(ours) == pfid.extract_partition(reference)
+
+
+def test_a_name_has_the_same_id_every_time_and_no_other_name_has_it() -> None:
+    names = [("account", "a"), ("account", "b"), ("a", "account"), ("accounta",), ("\ud800",)]
+    assert [id_of(*each) for each in names] == [id_of(*each) for each in names]
+    assert len({id_of(*each) for each in names}) == len(names)
 
 
 def test_ids_carry_the_time_and_are_not_repeated() -> None:

@@ -17,6 +17,7 @@ from tests.emulator.driver import (
     QUALITY,
     REGISTER,
     START,
+    TERMINATE,
     Api,
     Refused,
     Served,
@@ -67,10 +68,10 @@ def test_a_quality_is_recorded_in_any_state(api: Api) -> None:
             assert api.look(f"instances/{instance_id}")["quality"] == kept, status
 
 
-def test_spans_are_created_between_start_and_finish(api: Api) -> None:
+def test_spans_are_created_before_the_finish(api: Api) -> None:
     for status in INSTANCE_STATES:
         instance_id = api.instance(status)
-        if status in {"active", "terminated"}:
+        if status in {"pending", "active", "terminated"}:
             api.do(CREATE, None, span(instance_id))
         else:
             assert invalid(api.refused(CREATE, None, span(instance_id))), status
@@ -86,7 +87,7 @@ def test_a_span_left_open_can_finish_after_its_instance(api: Api) -> None:
 
 
 def test_ways_of_a_span(api: Api) -> None:
-    for status, outcome in itertools.product(("pending", "active", *FINAL), FINAL):
+    for status, outcome in itertools.product(("pending", "active", "complete", "failed"), FINAL):
         instance_id = api.instance()
         span_id = api.span(instance_id, status=status)
         fields: JsonObject = {"status": outcome, "timestamp": EARLIER, "result_payload": {"answer": 42}}
@@ -105,22 +106,52 @@ def test_times_that_a_new_span_does_not_bring(api: Api) -> None:
         assert (details["started_at"] is not None, details["finished_at"] is not None) == has, status
 
 
-def test_a_reply_says_what_was_stored_but_no_payload(api: Api) -> None:
+def test_a_reply_says_what_was_stored(api: Api) -> None:
     instance_id = api.instance()
     parent_id, span_id = api.span(instance_id), new_id()
     fields = span(instance_id, id=span_id, parent_span_id=parent_id, started_at=EARLIER)
-    assert api.do(CREATE, None, fields) == {
-        "status": "success",
-        "details": {
-            "id": span_id,
-            "agent_instance_id": instance_id,
-            "parent_span_id": parent_id,
-            "schema_name": "plain",
-            "status": "active",
-            "started_at": EARLIER,
-            "finished_at": None,
-        },
+    details = api.do(CREATE, None, fields)["details"]
+    run = api.get(f"agent_instance/{instance_id}").json()["details"]
+    assert details == {
+        "type": "agent_span",
+        "id": span_id,
+        "account_id": run["account_id"],
+        "agent_id": run["agent_id"],
+        "agent_instance_id": instance_id,
+        "parent_span_id": parent_id,
+        "schema_name": "plain",
+        "schema_title": None,
+        "status": "active",
+        "payload": {"question": "why?"},
+        "result_payload": None,
+        "summary": None,
+        "started_at": EARLIER,
+        "inserted_at": details["inserted_at"],
+        "updated_at": details["inserted_at"],
+        "finished_at": None,
     }
+
+
+def test_termination_closes_the_spans_in_flight_and_cannot_be_taken_back(api: Api) -> None:
+    instance_id = api.instance()
+    spans = [api.span(instance_id, status=status) for status in ("pending", "active", "complete")]
+    details = api.do(TERMINATE, instance_id, {"reason": "too costly"})["details"]
+    assert (details["status"], details["termination_reason"]) == ("terminated", "too costly")
+    counts = {"total": 3, "active": 0, "complete": 1, "failed": 0, "cancelled": 2, "finished": 3}
+    assert details["span_counts"] == counts
+    for span_id in spans:
+        assert invalid(api.refused(FINISH_SPAN, span_id, OVER))
+    for operation_type in (START, FINISH, TERMINATE):
+        assert invalid(api.refused(operation_type, instance_id, {}))
+    for status in ("pending", *FINAL):
+        assert invalid(api.refused(TERMINATE, api.instance(status), {})), status
+
+
+def test_an_external_identifier_is_unique_among_an_agents_instances(api: Api) -> None:
+    api.instance(fields=registration(external_identifier="job-7"))
+    refusal = api.refused(REGISTER, None, registration(external_identifier="job-7"))
+    assert (refusal.status, refusal.code) == (409, "conflict")
+    api.instance(fields=registration(external_identifier="job-7", agent_id="another"))
 
 
 def test_what_is_named_must_exist(api: Api) -> None:
@@ -173,17 +204,24 @@ def test_what_is_over_is_not_terminated(api: Api) -> None:
     assert api.terminate(new_id()).status_code == 409
 
 
-@pytest.mark.parametrize("kind", ["agent_version", "agent_schema_version"])
-def test_versions_never_change(api: Api, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("agent_version", {"description": "changed"}),
+        ("agent_schema_version", {"span_schemas": {"changed": {}}}),
+    ],
+)
+def test_versions_never_change(api: Api, kind: str, change: JsonObject) -> None:
     api.instance()
     known = registration()[kind]
     assert isinstance(known, dict)
-    other = known | {"description": "changed"}
+    other = known | change
     refusal = api.refused(REGISTER, None, registration(**{kind: other}))
     assert (refusal.status, refusal.code) == (422, "version_mismatch")
     assert refusal.errors == [f"{kind}.external_identifier"]
     api.instance(fields=registration(**{kind: other | {"external_identifier": "another"}}))
     api.instance(fields=registration(**{kind: other}, agent_id=new_id()))
+    api.instance(fields=registration(**{kind: other}, agent_id="another of the same versions"))
     api.instance(fields=registration(update_current_version=True))
 
 

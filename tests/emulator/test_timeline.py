@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from prefactor_emulator.markup import duration
+
 from prefactor_emulator.model import Span
 from prefactor_emulator.pages.timeline import lay_out
 

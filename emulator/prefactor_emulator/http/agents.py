@@ -76,7 +76,7 @@ async def show_by(
 
 
 @router.get("/{id}", response_model=Success[Agent])
-async def show(id: Id, call: Reading) -> Response:
+async def show(id: str, call: Reading) -> Response:
     """Show an agent."""
     return success(agent_details(call.store, find_agent(call, id)))
 

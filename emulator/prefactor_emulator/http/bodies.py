@@ -1,15 +1,22 @@
 """Reading bodies as the API does: JSON objects of a bounded size, whatever their content type says."""
 
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from typing_extensions import override
 
 from prefactor_emulator.http.paths import MAX_BODY_BYTES
 from prefactor_emulator.model import JsonObject, Refusal
+from prefactor_emulator.rules.execution import internal_error
+
+logger = logging.getLogger(__name__)
 
 
 class JsonRoute(APIRoute):
@@ -20,7 +27,17 @@ class JsonRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            return await handler(_Read(request, await _body_of(request)))
+            try:
+                content = await _body_of(request)
+            except ClientDisconnect:
+                return Response()  # nobody is left to read it
+            try:
+                return await handler(_Read(request, content))
+            except (HTTPException, RequestValidationError, Refusal):
+                raise  # answered by the application
+            except Exception:
+                logger.exception("%s %s failed unexpectedly", request.method, request.url.path)
+                raise internal_error() from None
 
         return handle
 

@@ -8,7 +8,6 @@ from starlette.exceptions import HTTPException
 from prefactor_emulator.model import JsonObject, Refusal, invalid
 from prefactor_emulator.operations import complaints
 from prefactor_emulator.replies import Failure
-from prefactor_emulator.rules.execution import internal_error
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 _MEANINGS = {
@@ -67,7 +66,3 @@ def answer_errors(app: FastAPI) -> None:
         message = "there is nothing here" if problem.status_code == 404 else problem.detail
         headers = dict(problem.headers or {})
         return refusal_response(Refusal(problem.status_code, code, message, headers=headers))
-
-    @app.exception_handler(Exception)
-    async def on_mistake(_request: Request, _error: Exception) -> Response:
-        return refusal_response(internal_error())  # the server logs it

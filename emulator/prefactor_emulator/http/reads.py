@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 
 from prefactor_emulator.http.bodies import JsonRoute
-from prefactor_emulator.http.callers import Caller, Id, Reading
+from prefactor_emulator.http.callers import Caller, Reading
 from prefactor_emulator.http.errors import refusals, success
 from prefactor_emulator.http.lists import Chosen, Offset, PageSize
 from prefactor_emulator.http.paths import API_PREFIX
@@ -32,7 +32,7 @@ async def generate_pfids(body: GeneratePfids, caller: Caller) -> Response:
 
 
 @router.get("/agent_instance/{id}", response_model=Success[Instance])
-async def show_instance(id: Id, call: Reading) -> Response:
+async def show_instance(id: str, call: Reading) -> Response:
     """Show an instance."""
     return success(instance_details(call.store, find_instance(call, id)))
 
