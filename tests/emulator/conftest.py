@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.emulator.driver import Api, Served
+from tests.emulator.driver import Api, Served, mistakes_of
 
 
 @pytest.fixture(scope="session")
@@ -10,8 +10,7 @@ def emulator() -> Iterator[Served]:
     """One emulator for all tests that neither end it nor make it misbehave."""
     served = Served()
     yield served
-    said = [line for line in served.end() if "does not fit what its agent registered" not in line]
-    assert said == [], "the emulator exits without a word"
+    assert mistakes_of(served.end()) == [], "the emulator exits without a word"
 
 
 @pytest.fixture(scope="module")

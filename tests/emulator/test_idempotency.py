@@ -160,7 +160,9 @@ def test_without_a_key_every_request_is_one_of_its_own(api: Api) -> None:
 def test_both_forms_of_a_span_are_the_same_in_bulk(api: Api) -> None:
     instance_id, key = api.instance(), new_key()
     nested = span(instance_id, id=new_id(), result_payload={"r": 1}, status="failed")
-    flat = {"_type": CREATE, "idempotency_key": key, **nested["details"]}  # type: ignore[dict-item]
+    details = nested["details"]
+    assert isinstance(details, dict)
+    flat: JsonObject = {"_type": CREATE, "idempotency_key": key, **details}
     first = api.bulk(flat)
     assert first[key]["details"]["payload"] == {"question": "why?"}
     assert api.bulk(bulk_item(CREATE, None, nested, key)) == first

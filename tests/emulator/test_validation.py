@@ -149,7 +149,8 @@ def test_a_bad_target_is_named(api: Api) -> None:
 
 
 def test_all_but_a_little_may_be_left_out(api: Api) -> None:
-    for nothing in ({}, {"timestamp": None}, {"timestamp": None, "status": None}):
+    nothings: list[JsonObject] = [{}, {"timestamp": None}, {"timestamp": None, "status": None}]
+    for nothing in nothings:
         instance_id = api.do(REGISTER, None, {"agent_version": {}, "unheard-of": 1})["details"]["id"]
         assert api.do(START, instance_id, nothing)["details"]["started_at"] is not None
         span_id = api.span(instance_id)

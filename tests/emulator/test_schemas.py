@@ -1,0 +1,166 @@
+"""What agents registered of their spans and qualities: flags, refusals on request, and summaries."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from prefactor_emulator.model import JsonObject
+from tests.emulator.driver import CREATE, FINISH_SPAN, QUALITY, Api, Served, bulk_item, new_key, span
+
+SPAN_TYPES: list[JsonObject] = [
+    {
+        "name": "search",
+        "title": "Search",
+        "params_schema": {
+            "type": "object",
+            "properties": {"query": {"type": "string"}},
+            "required": ["query"],
+        },
+        "result_schema": {"type": "object", "properties": {"hits": {"type": "integer"}}},
+        "template": "searches {{ query | upcase }}{{ missing.deep }}",
+        "result_template": "{{ query }}: {{ hits }} hits",
+    },
+    {"name": "both", "params_schema": {}, "template": "{{ a }} and {{ b }}"},
+    {"name": "mapped", "params_schema": {"required": ["from the list"]}},
+    {"name": "senseless", "params_schema": {"type": "nonsense"}, "template": "{{ a"},
+    {"name": "distant", "params_schema": {"$ref": "http://127.0.0.1:9/schema"}},
+    {"name": "endless", "params_schema": {}, "template": "{% for i in (1..100000000) %}x{% endfor %}"},
+    {
+        "name": "secret",
+        "params_schema": {"properties": {"name": {"type": "string"}}},
+        "template": "{{ name }}",
+    },
+]
+VERSION: JsonObject = {
+    "agent_version": {"name": "Reader"},
+    "agent_schema_version": {
+        "span_schemas": {"mapped": {"required": ["from the map"]}, "plain": {"required": ["q"]}},
+        "span_result_schemas": {"plain": {"required": ["a"]}, "only a result": {}},
+        "span_type_schemas": SPAN_TYPES,
+        "quality_schemas": [
+            {
+                "name": "accuracy",
+                "schema": {"properties": {"score": {"maximum": 1}}},
+                "template": "score {{ score }}",
+            }
+        ],
+    },
+}
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    emulator = Served()
+    yield emulator
+    emulator.end()
+
+
+@pytest.fixture
+def api(served: Served) -> Iterator[Api]:
+    with served.api() as client:
+        yield client
+
+
+def create(
+    api: Api, schema_name: str, payload: JsonObject, **more: object
+) -> tuple[dict[str, Any], list[str]]:
+    """Create a span and return the reply's details, and the flags."""
+    instance_id = api.instance(fields=VERSION)
+    details = api.do(CREATE, None, span(instance_id, schema_name=schema_name, payload=payload, **more))[
+        "details"
+    ]
+    return details, api.look(f"instances/{instance_id}")["spans"][0]["flags"] or []
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "flags"),
+    [
+        ("search", {"query": "why"}, []),
+        ("search", {}, ['payload: "query" is a required property']),
+        ("search", {"query": 7}, ['payload/query: the value is not of type "string"']),
+        ("plain", {}, ['payload: "q" is a required property']),
+        ("mapped", {"from the list": 1}, []),
+        ("only a result", {"anything": 1}, []),
+        ("unheard-of", {}, ["schema_name: is not declared by the registered schemas"]),
+    ],
+)
+def test_what_does_not_fit_is_taken_and_flagged(
+    api: Api, name: str, payload: JsonObject, flags: list[str]
+) -> None:
+    details, found = create(api, name, payload)
+    assert details["payload"] == payload
+    assert found == flags
+
+
+def test_a_schema_or_template_that_is_no_good_is_flagged_and_nothing_is_fetched(api: Api) -> None:
+    for name, words in {
+        "senseless": ["payload: the registered schema is unusable: ", "template: "],
+        "distant": ["payload: the registered schema is unusable: "],
+        "endless": ["template: loop iteration limit reached"],
+    }.items():
+        details, flags = create(api, name, {})
+        assert details["summary"] is None
+        assert len(flags) == len(words)
+        assert all(flag.startswith(each) for flag, each in zip(flags, words, strict=True)), flags
+
+
+def test_a_summary_is_rendered_from_payload_and_result(api: Api) -> None:
+    details, _ = create(api, "search", {"query": "why"})
+    assert (details["schema_title"], details["summary"]) == ("Search", "searches WHY")
+    result: JsonObject = {"result_payload": {"hits": 3, "query": "wins"}}
+    over = api.do(FINISH_SPAN, details["id"], result)["details"]
+    assert (over["summary"], over["result_payload"]) == ("wins: 3 hits", result["result_payload"])
+    whole, _ = create(api, "both", {"a": 1}, status="complete", result_payload={"b": "<2>"})
+    assert whole["summary"] == "1 and <2>"
+
+
+def test_a_result_that_does_not_fit_is_flagged_beside_the_payload(api: Api) -> None:
+    instance_id = api.instance(fields=VERSION)
+    span_id = api.span(instance_id, schema_name="search", payload={})
+    api.do(FINISH_SPAN, span_id, {"result_payload": {"hits": "many"}})
+    assert api.look(f"instances/{instance_id}")["spans"][0]["flags"] == [
+        'payload: "query" is a required property',
+        'result_payload/hits: the value is not of type "integer"',
+    ]
+
+
+def test_marked_values_are_looked_at_without_their_marks_where_the_span_says_so(api: Api) -> None:
+    marked: JsonObject = {"name": {"$sensitive": "person", "value": "Ada", "labels": ["pii"]}}
+    details, flags = create(api, "secret", marked, sensitive_encoding=True)
+    assert (details["summary"], details["payload"], flags) == ("Ada", marked, [])
+    _, flags = create(api, "secret", marked)
+    assert flags == ['payload/name: the value is not of type "string"']
+
+
+def test_qualities_are_told_and_flagged_too(api: Api) -> None:
+    instance_id = api.instance(fields=VERSION)
+    api.do(QUALITY, instance_id, {"name": "accuracy", "payload": {"score": 2}})
+    reply = api.do(QUALITY, instance_id, {"name": "unheard-of", "payload": {"n": 1}})["details"]
+    assert reply["quality_payloads"] == {"accuracy": {"score": 2}, "unheard-of": {"n": 1}}
+    assert reply["quality_summaries"] == {"accuracy": "score 2"}
+
+
+def test_each_flag_is_logged_once_and_without_a_value(served: Served, api: Api) -> None:
+    for _ in range(3):
+        create(api, "search", {"query": ["Bearer sk-live"]})
+    assert served.end() == [
+        "'search' does not fit what its agent registered: payload/query: the value is not of type \"string\""
+    ]
+
+
+def test_strict_schemas_refuse_what_they_would_flag() -> None:
+    strict = Served("--strict-schemas")
+    with strict.api() as api:
+        instance_id = api.instance(fields=VERSION)
+        refusal = api.refused(CREATE, None, span(instance_id, schema_name="unheard-of"))
+        assert (refusal.status, refusal.code) == (422, "validation_error")
+        span_id = api.span(instance_id, schema_name="search", payload={"query": "why"})
+        assert api.refused(FINISH_SPAN, span_id, {"result_payload": {"hits": "many"}}).status == 422
+        assert api.refused(QUALITY, instance_id, {"name": "accuracy", "payload": {"score": 2}}).status == 422
+        (output,) = api.bulk(bulk_item(CREATE, None, span(instance_id), new_key())).values()
+        assert output["code"] == "validation_error"
+        assert (
+            api.do(FINISH_SPAN, span_id, {"result_payload": {"hits": 1}})["details"]["status"] == "complete"
+        )
+    strict.end()
