@@ -2,13 +2,77 @@
 
 import secrets
 import sqlite3
-from typing import cast
+from collections.abc import Sequence
+from typing import Final, NamedTuple, cast
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from prefactor_emulator.model import JsonObject
 from prefactor_emulator.storage.database import Database
-from prefactor_emulator.storage.records import SpanRecord as Span
+
+_FITS: Final = """
+    (:search = '' OR :search IN (i.id, i.external_identifier) OR i.agent_id IN (
+        SELECT id FROM agents
+        WHERE :search IN (id, external_identifier) OR instr(lower(name), lower(:search))
+    ) OR EXISTS (
+        SELECT 1 FROM spans WHERE instance_id = i.id AND schema_name IN (
+            -- Each name once, by one step in the index and not by reading all of it.
+            WITH RECURSIVE names (name) AS (
+                SELECT min(schema_name) FROM spans
+                UNION ALL
+                SELECT (SELECT min(schema_name) FROM spans WHERE schema_name > name)
+                FROM names WHERE name IS NOT NULL
+            )
+            SELECT name FROM names WHERE instr(lower(name), lower(:search))
+        )
+    ))
+"""
+_LIST: Final = """
+    SELECT i.seq, i.id, i.status, i.agent_id, a.name AS agent_name, v.content ->> 'name' AS agent_version,
+        v.identifier AS agent_version_identifier, i.inserted_at, i.inserted_at AS registered_at,
+        i.started_at, i.finished_at, i.termination_reason,
+        (SELECT count(*) FROM spans WHERE instance_id = i.id AND flags IS NOT NULL) AS flagged
+    FROM instances i JOIN agents a ON a.id = i.agent_id JOIN versions v ON v.id = i.agent_version_id
+    WHERE i.seq < :before AND :status IN ('', i.status) AND {fits}
+    ORDER BY i.seq DESC LIMIT :limit
+""".replace("{fits}", _FITS)
+_COUNTS: Final = """
+    SELECT status, count(*) AS instances FROM instances i WHERE {fits} GROUP BY status
+""".replace("{fits}", _FITS)
+_RUN: Final = """
+    SELECT i.id, i.account, i.agent_id, a.name AS agent_name, i.environment_id, i.agent_deployment_id,
+        i.agent_version_id, v.identifier AS agent_version_identifier, i.status, i.external_identifier,
+        i.purpose, i.inserted_at, i.inserted_at AS registered_at, i.updated_at, i.started_at, i.finished_at,
+        i.termination_reason, i.registration, s.content AS agent_schema_version
+    FROM instances i JOIN agents a ON a.id = i.agent_id JOIN versions v ON v.id = i.agent_version_id
+        JOIN versions s ON s.id = i.schema_version_id
+    WHERE i.id = :id
+"""
+_LINES: Final = """
+    SELECT id, parent_span_id, schema_name, schema_title, status, summary, flags IS NOT NULL, started_at,
+        finished_at
+    FROM spans WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq
+"""
+_SPANS: Final = """
+    SELECT id, instance_id AS agent_instance_id, parent_span_id, schema_name, schema_title, status, payload,
+        result_payload, sensitive_encoding, summary, flags, inserted_at, started_at, finished_at
+    FROM spans
+"""
+_EVERYTHING: Final = 2**62
+
+
+class SpanLine(NamedTuple):
+    """A span as one line shows it, without what it carries."""
+
+    id: str
+    parent_span_id: str | None
+    schema_name: str
+    schema_title: str | None
+    status: str
+    summary: str | None
+    flagged: int
+    started_at: str | None
+    finished_at: str | None
 
 
 class Inspection:
@@ -26,114 +90,94 @@ class Inspection:
         """Name the present state: as long as nothing is written, the name stays."""
         return f"{self._opened}-{self._connection.total_changes}"
 
-    def instances(self, limit: int, before: int | None = None, status: str | None = None) -> list[JsonObject]:
-        """List instances, the newest first, with the number of their spans by status.
+    def instances(
+        self, limit: int, before: int | None = None, status: str | None = None, search: str = ""
+    ) -> list[JsonObject]:
+        """List instances, the newest first, with the number of their spans by status and of those flagged.
 
         Args:
             limit: How many at most.
             before: Only those that came before this `seq`.
             status: Only those in this state.
+            search: Only those of which this is the id, the agent's id, or a part of the agent's name or of
+                the name of a schema of one of their spans.
         """
-        found = self._rows(
-            "SELECT i.seq, i.id, i.status, v.content ->> 'name' AS agent_version, i.inserted_at AS registered_at,"
-            " i.started_at, i.finished_at, i.termination_reason"
-            " FROM instances i JOIN versions v ON v.id = i.agent_version_id"
-            " WHERE i.seq < ? AND (? IS NULL OR i.status = ?) ORDER BY i.seq DESC LIMIT ?",
-            2**62 if before is None else before,
-            status,
-            status,
-            limit,
-        )
+        last = _EVERYTHING if before is None else before
+        found = self._rows(_LIST, limit=limit, before=last, status=status or "", search=search)
         for instance in found:
-            counts = self._rows(
-                "SELECT status, count(*) AS spans FROM spans WHERE instance_id = ?"
-                " GROUP BY status ORDER BY status",
-                cast("str", instance["id"]),
-            )
-            instance["spans"] = {cast("str", row["status"]): row["spans"] for row in counts}
+            instance["spans"] = self.span_counts(cast("str", instance["id"]))
         return found
 
-    def instance_counts(self) -> dict[str, int]:
+    def instance_counts(self, search: str = "") -> dict[str, int]:
         """Count the instances in each state."""
-        rows = self._rows("SELECT status, count(*) AS instances FROM instances GROUP BY status")
-        return {cast("str", row["status"]): cast("int", row["instances"]) for row in rows}
+        return dict(self._connection.execute(_COUNTS, {"search": search}).fetchall())
+
+    def span_counts(self, instance_id: str) -> dict[str, int]:
+        """Count the spans of a run in each state."""
+        counted = "SELECT status, count(*) FROM spans WHERE instance_id = ? GROUP BY status ORDER BY status"
+        return dict(self._connection.execute(counted, (instance_id,)).fetchall())
 
     def instance(self, instance_id: str) -> JsonObject | None:
         """Show one run: how it was registered, its qualities, and its spans as they came."""
-        instance = self.run(instance_id)
-        if instance is None:
+        run = self.run(instance_id)
+        if run is None:
             return None
-        spans = self._rows(
-            "SELECT id, parent_span_id, schema_name, status, started_at, finished_at, payload,"
-            " result_payload FROM spans WHERE instance_id = ? ORDER BY seq",
-            instance_id,
-        )
-        return instance | {"spans": [_with_payloads(span) for span in spans]}
+        registration = cast("JsonObject", run.pop("registration"))
+        spans = self._rows(f"{_SPANS} WHERE instance_id = :id ORDER BY seq", id=instance_id)
+        return registration | run | {"spans": list(map(_read, spans))}
 
     def run(self, instance_id: str) -> JsonObject | None:
-        """Show how an instance was registered and what became of it, without its spans."""
-        found = self._rows(
-            "SELECT i.id, i.status, i.account, i.inserted_at AS registered_at, i.started_at, i.finished_at,"
-            " i.termination_reason, i.registration, v.content AS agent_schema_version"
-            " FROM instances i JOIN versions v ON v.id = i.schema_version_id WHERE i.id = ?",
-            instance_id,
-        )
+        """Show what became of an instance, and its registration apart from that; without its spans."""
+        found = self._rows(_RUN, id=instance_id)
         if not found:
             return None
-        instance = found[0]
-        instance["agent_schema_version"] = _json(instance["agent_schema_version"])
-        registration = cast("JsonObject", _json(instance.pop("registration")))
-        qualities = self._rows(
-            "SELECT name, payload FROM qualities WHERE instance_id = ? ORDER BY name", instance_id
-        )
-        return {
-            **registration,
-            **instance,
-            "quality": {cast("str", row["name"]): _json(row["payload"]) for row in qualities},
+        run = _read(found[0])
+        schemas = run.pop("agent_schema_version")
+        registration = cast("JsonObject", run["registration"]) | {"agent_schema_version": schemas}
+        rows = self._rows("SELECT * FROM qualities WHERE instance_id = :id ORDER BY name", id=instance_id)
+        qualities = list(map(_read, rows))
+        return run | {
+            "registration": registration,
+            "quality": {cast("str", each["name"]): each["payload"] for each in qualities},
+            "quality_summaries": {cast("str", each["name"]): each["summary"] for each in qualities},
+            "quality_flags": {cast("str", each["name"]): each["flags"] for each in qualities},
         }
 
-    def spans(self, instance_id: str) -> list[Span]:
-        """List the spans of a run as they came, without their payloads."""
-        rows = self._connection.execute(
-            "SELECT id, instance_id, parent_span_id, schema_name, status, started_at, finished_at"
-            " FROM spans WHERE instance_id = ? ORDER BY seq",
-            (instance_id,),
+    def span_numbers(self, instance_id: str) -> list[int]:
+        """List the spans of a run as they came, by the numbers under which they are kept."""
+        found = self._connection.execute(
+            "SELECT seq FROM spans WHERE instance_id = ? ORDER BY seq", (instance_id,)
         )
-        return [Span(*row) for row in rows]
+        return [number for (number,) in found]
+
+    def lines(self, numbers: Sequence[int]) -> list[SpanLine]:
+        """Read these spans, without their payloads."""
+        return list(map(SpanLine._make, self._connection.execute(_LINES, (to_json(numbers),))))
 
     def span(self, span_id: str) -> JsonObject | None:
         """Show one span with its payloads."""
-        found = self._rows(
-            "SELECT id, instance_id AS agent_instance_id, parent_span_id, schema_name, status, started_at,"
-            " finished_at, payload, result_payload FROM spans WHERE id = ?",
-            span_id,
-        )
-        return _with_payloads(found[0]) if found else None
+        found = self._rows(f"{_SPANS} WHERE id = :id", id=span_id)
+        return _read(found[0]) if found else None
 
     def effects(self, after: int, limit: int) -> list[JsonObject]:
         """Read on in the log of everything that took place, from behind a sequence number."""
         return self._rows(
             "SELECT seq, at, account, type, instance_id, span_id, key FROM effects"
-            " WHERE seq > ? ORDER BY seq LIMIT ?",
-            after,
-            limit,
+            " WHERE seq > :after ORDER BY seq LIMIT :limit",
+            after=after,
+            limit=limit,
         )
 
     def effect_counts(self) -> JsonObject:
         """Count the effects of each type."""
-        rows = self._rows("SELECT type, count(*) AS effects FROM effects GROUP BY type")
-        return {cast("str", row["type"]): row["effects"] for row in rows}
+        return dict(self._connection.execute("SELECT type, count(*) FROM effects GROUP BY type").fetchall())
 
-    def _rows(self, statement: str, *values: str | int | None) -> list[JsonObject]:
+    def _rows(self, statement: str, **values: str | int) -> list[JsonObject]:
         cursor = self._connection.cursor()
         cursor.row_factory = sqlite3.Row
         return [dict(row) for row in cursor.execute(statement, values)]
 
 
-def _json(stored: object) -> object:
-    return None if stored is None else from_json(cast("bytes", stored))
-
-
-def _with_payloads(span: JsonObject) -> JsonObject:
-    payloads = {name: _json(span[name]) for name in ("payload", "result_payload")}
-    return span | payloads
+def _read(row: JsonObject) -> JsonObject:
+    """Read the JSON that is in a row: nothing else is stored as bytes."""
+    return {name: from_json(value) if isinstance(value, bytes) else value for name, value in row.items()}

@@ -1,16 +1,22 @@
-// Keeps a page up to date, and loads what a span carries when it is opened.
+// Keeps a page up to date, searches while words are typed, and loads what a span carries when it is opened.
 "use strict";
 
 (() => {
   const SHORTEST_PAUSE = 1000;
+  const TYPING_PAUSE = 250;
   const main = document.querySelector("main");
   const sign = document.getElementById("live");
-  const lists = ["tbody", "#spans"];
+  const search = document.getElementById("search");
+  const shown = new Map(); // each part as the server sent it, by its id, to find those that changed
   let known = null; // the state of the page that is shown, by the server's name for it
-  const shown = new Map(); // each row as the server sent it, to find those that changed
+  let latest = 0; // the number of the latest request
 
-  const note = (row) => shown.set(row.id, row.outerHTML);
-  const rowsOf = (list) => [...list.children];
+  function noteAll(parent) {
+    for (const part of parent.children) {
+      if ("live" in part.dataset) noteAll(part);
+      else shown.set(part.id, part.outerHTML);
+    }
+  }
 
   async function load(body) {
     const reply = await fetch(body.dataset.from);
@@ -19,98 +25,100 @@
     body.replaceChildren(...page.querySelector("article").childNodes);
   }
 
-  function open(row) {
-    if (row.matches("details[id^='s-']") && row.open) load(row.querySelector(".body")).catch(() => {});
+  function toggled(row) {
+    if (!row.matches("details[id^='s-']")) return;
+    row.firstElementChild.setAttribute("aria-expanded", row.open);
+    if (row.open) load(row.querySelector(".body")).catch(() => {});
   }
 
-  // Rows that stayed the same stay as they are: opened, scrolled, selected.
-  function bringUpToDate(list, fresh) {
-    let place = list.firstElementChild;
-    const wanted = new Set(rowsOf(fresh).map((row) => row.id));
-    for (const row of rowsOf(list)) {
-      if (!wanted.has(row.id)) {
-        if (row === place) place = place.nextElementSibling;
-        shown.delete(row.id);
-        row.remove();
+  // What stayed the same stays as it is: opened, scrolled, selected, focused. Of a part that is marked as live,
+  // this holds for each part in it.
+  function bringUpToDate(parent, fresh) {
+    const old = new Map([...parent.children].map((part) => [part.id, part]));
+    const wanted = new Set([...fresh.children].map((part) => part.id));
+    for (const [id, part] of old) {
+      if (!wanted.has(id)) {
+        shown.delete(id);
+        part.remove();
       }
     }
-    for (const row of rowsOf(fresh)) {
-      const old = document.getElementById(row.id);
-      if (old && shown.get(row.id) === row.outerHTML) {
-        if (old === place) place = place.nextElementSibling;
-        else list.insertBefore(old, place);
+    let place = parent.firstElementChild;
+    for (const part of [...fresh.children]) {
+      const present = old.get(part.id);
+      if (present === undefined) {
+        noteAll({ children: [part] });
+        parent.insertBefore(part, place);
         continue;
       }
-      note(row);
-      const wasOpen = old !== null && old.open;
-      if (old !== null) {
-        if (old === place) place = place.nextElementSibling;
-        const body = old.querySelector(".body");
-        if (wasOpen && body) row.querySelector(".body").replaceChildren(...body.childNodes);
-        old.remove();
-      }
-      list.insertBefore(row, place);
-      if (wasOpen) row.open = true;
+      if (present === place) place = place.nextElementSibling;
+      else parent.insertBefore(present, place);
+      if ("keep" in part.dataset) continue;
+      if ("live" in part.dataset) bringUpToDate(present, part);
+      else if (shown.get(part.id) !== part.outerHTML) replace(present, part);
     }
   }
 
-  function show(page) {
-    const fresh = page.querySelector("main");
-    const kept = lists.map((name) => main.querySelector(name));
-    lists.forEach((name, index) => {
-      const list = fresh.querySelector(name);
-      if (kept[index] && list) {
-        bringUpToDate(kept[index], list);
-        list.replaceWith(kept[index]);
-      } else if (list) {
-        rowsOf(list).forEach(note);
-      }
-    });
-    for (const fold of main.querySelectorAll("details.fold[open]")) {
-      const again = fresh.querySelector("#" + CSS.escape(fold.id));
-      if (again) again.open = true;
-    }
-    const height = window.scrollY;
-    main.replaceChildren(...fresh.childNodes);
-    window.scrollTo(0, height);
-    document.title = page.title;
+  function replace(old, part) {
+    shown.set(part.id, part.outerHTML);
+    const focused = old.contains(document.activeElement);
+    const bodies = [old, part].map((each) => each.querySelector(":scope > .body"));
+    if (old.open && bodies[0]) bodies[1].replaceChildren(...bodies[0].childNodes);
+    if ("open" in old) part.open = old.open;
+    old.replaceWith(part);
+    if (focused) (part.matches("details") ? part.firstElementChild : part.querySelector("a"))?.focus();
   }
 
   async function refresh() {
+    const number = ++latest;
+    const asked = location.href;
     const headers = known ? { "If-None-Match": known } : {};
-    const reply = await fetch(location.href, { headers, cache: "no-store" });
-    if (reply.status === 200) {
-      show(new DOMParser().parseFromString(await reply.text(), "text/html"));
+    const reply = await fetch(asked, { headers, cache: "no-store" });
+    const page = reply.status === 200 ? await reply.text() : null;
+    if (number !== latest) return; // by now something else is wanted
+    if (reply.redirected) location.assign(asked); // the words are the id of a span, whose run is elsewhere
+    else if (page !== null) {
+      const fresh = new DOMParser().parseFromString(page, "text/html");
+      bringUpToDate(main, fresh.querySelector("main"));
+      document.title = fresh.title;
       known = reply.headers.get("ETag");
     }
+    main.removeAttribute("aria-busy");
   }
 
   function tell(word) {
+    if (sign.textContent === word) return;
     sign.hidden = false;
     sign.className = word;
     sign.textContent = word;
   }
 
+  const refreshAndTell = () => refresh().then(() => tell("live"), () => tell("away"));
+
   async function keepUp() {
     const began = performance.now();
-    if (!document.hidden) {
-      try {
-        await refresh();
-        tell("live");
-      } catch {
-        tell("away");
-      }
-    }
+    if (!document.hidden && !main.ariaBusy) await refreshAndTell();
     // A page that is slow to make must not keep the emulator busy.
     setTimeout(keepUp, Math.max(SHORTEST_PAUSE, 10 * (performance.now() - began)));
   }
 
-  for (const name of lists) {
-    const list = main.querySelector(name);
-    if (list) rowsOf(list).forEach(note);
+  function searchSoon() {
+    let waiting;
+    search.addEventListener("input", () => {
+      main.ariaBusy = "true";
+      clearTimeout(waiting);
+      waiting = setTimeout(() => {
+        const address = new URL(search.action);
+        for (const [name, value] of new FormData(search)) if (value.trim()) address.searchParams.set(name, value);
+        history.replaceState(null, "", address);
+        known = null;
+        refreshAndTell();
+      }, TYPING_PAUSE);
+    });
   }
-  document.addEventListener("toggle", (event) => open(event.target), true);
-  const meant = location.hash && document.getElementById(location.hash.slice(1));
-  if (meant && meant.matches("details")) meant.open = true; // the address names a span
+
+  noteAll(main);
+  document.addEventListener("toggle", (event) => toggled(event.target), true);
+  document.querySelectorAll("#spans > [open]").forEach(toggled);
+  if (search) searchSoon();
   setTimeout(keepUp, SHORTEST_PAUSE);
 })();
