@@ -41,7 +41,7 @@ with closing(Database(":memory:")) as nowhere:
 description = schemathesis.openapi.from_dict(OPENAPI)
 load_all_checks()
 # What is valid by its form may still be refused: an id may be taken.
-BUT_FOR = [CHECKS.get_one("positive_data_acceptance")]
+BUT_FOR: list[Any] = [CHECKS.get_one("positive_data_acceptance")]
 # A bulk item that is not acceptable is answered under its key, in a reply that is a success; query parameters
 # that are not known are dropped.
 FORGIVING = {"/api/v1/bulk", "/api/v1/agent", "/api/v1/agent_instance", "/api/v1/agent_spans"}
