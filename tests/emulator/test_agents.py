@@ -130,7 +130,7 @@ def test_agents_are_found_by_id_or_external_identifier(api: Api) -> None:
 def test_lists_come_in_pages(api: Api) -> None:
     for number in range(5):
         made(api, name=f"agent {number}", team_id="odd" if number % 2 else "even")
-    page = {"pagination[page_size]": 2, "pagination[offset]": 2, "sorting": "-name"}
+    page: dict[str, str | int] = {"pagination[page_size]": 2, "pagination[offset]": 2, "sorting": "-name"}
     reply = api.get("agent", params=page).json()
     assert [each["name"] for each in reply["summaries"]] == ["agent 2", "agent 1"]
     assert reply["sorting"] == {"field": "name", "direction": "desc"}
