@@ -16,21 +16,22 @@ def create_agent(call: Call, new: NewAgent) -> AgentRecord:
     Raises:
         Refusal: Its id or its external identifier is taken.
     """
-    agent_id = new.id or new_id(account_id(call.account))
-    identifier = new.external_identifier
-    where = "account = ? AND external_identifier = ?"
-    if identifier is not None and call.store.count(AgentRecord, where, call.account, identifier):
-        raise conflict("an agent with this external_identifier exists already")
-    agent = AgentRecord(
-        id=agent_id,
+    agent = _new_agent(call, new)
+    where = "id = ? OR (account = ? AND external_identifier = ?)"
+    if call.store.count(AgentRecord, where, agent.id, agent.account, agent.external_identifier):
+        raise conflict("an agent with this id or external_identifier exists already")
+    call.store.add(agent)
+    return agent
+
+
+def _new_agent(call: Call, new: NewAgent) -> AgentRecord:
+    return AgentRecord(
+        id=new.id or new_id(account_id(call.account)),
         account=call.account,
         inserted_at=call.now,
         updated_at=call.now,
         **new.model_dump(exclude={"id"}),
     )
-    if not call.store.add(agent):
-        raise conflict(f"an agent with id {agent_id} exists already")
-    return agent
 
 
 def find_agent(call: Call, agent_id: str) -> AgentRecord:
@@ -74,19 +75,30 @@ def delete_agent(call: Call, agent_id: str) -> AgentRecord:
 
 
 def registered_agent(call: Call, body: RegisterInstance) -> AgentRecord:
-    """Find whose instance is registered, or make that agent: by id, by name, or by the token's deployment."""
+    """Find whose instance is registered: by id, by name, or by the token's deployment.
+
+    Returns:
+        The agent. It may be one that is not kept yet.
+
+    Raises:
+        Refusal: The agent is retired, or is another account's.
+    """
     version = body.agent_version
     named = call.identity.deployment or body.agent_id
     name = named or version.name or version.external_identifier or "agent"
     if named and call.identity.deployment is None and is_pfid(named):
-        agent = call.store.agent(call.account, named)
+        agent = call.store.find(AgentRecord, "id = ?", named)
         new = NewAgent(id=named, name=version.name or named)
     else:
         agent = call.store.find(AgentRecord, "account = ? AND name = ?", call.account, name)
         new = NewAgent(name=name)
-    if agent is not None and agent.retired:
+    if agent is None:
+        return _new_agent(call, new)
+    if agent.account != call.account:
+        raise not_found(f"agent {agent.id}")
+    if agent.retired:
         raise invalid_action("the agent is retired: it registers no instances")
-    return agent or create_agent(call, new)
+    return agent
 
 
 def environment_of(call: Call, named: str | None) -> str:

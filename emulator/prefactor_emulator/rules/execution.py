@@ -1,6 +1,9 @@
-"""Carrying out what is asked: once for each idempotency key, and every effect in the log."""
+"""Carrying out what is asked: once for each idempotency key, and every effect in the log.
 
-import logging
+A rule refuses before it writes. So what is refused has left nothing that would have to be undone, and what
+a hook has done before stands.
+"""
+
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -31,8 +34,6 @@ from prefactor_emulator.rules.schemas import SchemaLibrary
 from prefactor_emulator.rules.spans import create_span, finish_span
 from prefactor_emulator.storage.records import AgentRecord, Effect, Remembered
 from prefactor_emulator.storage.store import Store
-
-logger = logging.getLogger(__name__)
 
 
 class Execution:
@@ -71,7 +72,7 @@ class Execution:
             The reply's body, as JSON.
 
         Raises:
-            Refusal: A rule or a hook stands against it; nothing was done, and its key is not spent.
+            Refusal: A rule or a hook stands against it: it has done nothing, and its key is not spent.
         """
         with self._store.transaction():
             return self._execute(identity, operation, hooks)
@@ -86,19 +87,15 @@ class Execution:
             Refusal: They cannot be answered by their keys; none of them was done.
         """
         outputs = []
+        keyed = _by_key(items)
         with self._store.transaction():
-            for key, item in _by_key(items):
+            for key, item in keyed:
                 try:
-                    with self._store.savepoint():
-                        output = self._execute(identity, operation_of_item(item), hooks)
+                    output = self._execute(identity, operation_of_item(item), hooks)
                 except Refusal as refusal:
-                    outputs.append(_output(key, to_json(refusal.body())))
+                    outputs.append(to_json(key) + b":" + to_json(refusal.body()))
                     break
-                except Exception:
-                    logger.exception("a bulk item failed unexpectedly; the items before it stand")
-                    outputs.append(_output(key, to_json(internal_error().body())))
-                    break
-                outputs.append(_output(key, output))
+                outputs.append(to_json(key) + b":" + output)
         return b'{"status":"success","outputs":{' + b",".join(outputs) + b"}}"
 
     def manage(
@@ -164,10 +161,6 @@ def internal_error() -> Refusal:
 
 def _reply(details: JsonObject, **more: object) -> bytes:
     return to_json({"status": "success", "details": details, **more})
-
-
-def _output(key: str, body: bytes) -> bytes:
-    return to_json(key) + b":" + body
 
 
 def _by_key(items: Sequence[object]) -> list[tuple[str, JsonObject]]:

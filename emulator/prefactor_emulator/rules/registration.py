@@ -20,11 +20,14 @@ def register(call: Call, body: RegisterInstance) -> Done:
     """
     store = call.store
     agent = registered_agent(call, body)
-    instance_id = body.id or new_id(agent.id)
-    identifier = body.external_identifier
-    where = "agent_id = ? AND external_identifier = ?"
-    if identifier is not None and store.count(InstanceRecord, where, agent.id, identifier):
-        raise conflict("an instance of this agent with this external_identifier exists already")
+    instance_id, identifier = body.id or new_id(agent.id), body.external_identifier
+    where = "id = ? OR (agent_id = ? AND external_identifier = ?)"
+    if store.count(InstanceRecord, where, instance_id, agent.id, identifier):
+        raise conflict(
+            "an instance with this id, or of this agent with this external_identifier, exists already"
+        )
+    version = _version(call, agent.id, VersionKind.AGENT, body.agent_version)
+    schemas = _version(call, agent.id, VersionKind.SCHEMA, body.agent_schema_version)
     environment = environment_of(call, body.environment_id)
     instance = InstanceRecord(
         id=instance_id,
@@ -32,30 +35,32 @@ def register(call: Call, body: RegisterInstance) -> Done:
         agent_id=agent.id,
         environment_id=environment,
         agent_deployment_id=id_of(agent.id, environment, relative=account_id(call.account)),
-        agent_version_id=_version(call, agent.id, VersionKind.AGENT, body.agent_version),
-        schema_version_id=_version(call, agent.id, VersionKind.SCHEMA, body.agent_schema_version),
+        agent_version_id=version.id,
+        schema_version_id=schemas.id,
         status=Status.PENDING,
         external_identifier=identifier,
         purpose=body.purpose or "live",
         inserted_at=call.now,
         updated_at=call.now,
     )
+    for record in (agent, version, schemas):
+        store.add(record)  # those that are known stay as they are
     rest = body.model_dump(exclude_none=True, exclude={"idempotency_key", "type", VersionKind.SCHEMA})
-    if not store.add(instance, registration=rest):
-        raise conflict(f"an instance with id {instance_id} exists already")
+    store.add(instance, registration=rest)
     return Done(instance_details(store, instance), instance_id)
 
 
-def _version(call: Call, agent_id: str, kind: VersionKind, version: AgentVersion | AgentSchemaVersion) -> str:
-    """Find or keep a version: once registered under an agent, its content never changes."""
+def _version(
+    call: Call, agent_id: str, kind: VersionKind, version: AgentVersion | AgentSchemaVersion
+) -> VersionRecord:
+    """Find or make a version: once registered under an agent, its content never changes."""
     content = version.model_dump(by_alias=True, exclude_none=True)
     digest = digest_of({name: value for name, value in content.items() if name != _NOT_CONTENT})
     identifier = str(content.get("external_identifier", digest.hex()))
     known = call.store.version(agent_id, kind, identifier)
     if known is None:
-        known = VersionRecord(new_id(agent_id), agent_id, kind, identifier, digest, content)
-        call.store.add(known)
-    elif known.digest != digest:
+        return VersionRecord(new_id(agent_id), agent_id, kind, identifier, digest, content)
+    if known.digest != digest:
         raise Refusal(
             422,
             "version_mismatch",
@@ -63,4 +68,4 @@ def _version(call: Call, agent_id: str, kind: VersionKind, version: AgentVersion
             "versions never change, so give changed content a new external_identifier",
             {f"{kind}.external_identifier": ["is registered with different content"]},
         )
-    return known.id
+    return known

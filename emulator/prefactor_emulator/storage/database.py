@@ -58,25 +58,21 @@ class Database:
         self.connection.close()
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Commit what happens inside as a whole, or nothing of it when it raises."""
+    def transaction(self, committing: type[Exception]) -> Iterator[None]:
+        """Commit what happens inside as a whole, or nothing of it when it raises.
+
+        Args:
+            committing: What may be raised inside without undoing what has happened.
+        """
         self.connection.execute("BEGIN IMMEDIATE")
         try:
-            yield
+            try:
+                yield
+            except committing:
+                self.connection.execute("COMMIT")
+                raise
             self.connection.execute("COMMIT")
         except BaseException:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
             raise
-
-    @contextmanager
-    def savepoint(self) -> Iterator[None]:
-        """Undo what happened inside, and only that, when it raises."""
-        self.connection.execute("SAVEPOINT item")
-        try:
-            yield
-        except BaseException:
-            self.connection.execute("ROLLBACK TO item")
-            self.connection.execute("RELEASE item")
-            raise
-        self.connection.execute("RELEASE item")

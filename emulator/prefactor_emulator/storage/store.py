@@ -1,6 +1,6 @@
 """SQLite behind the rules. What a reply has acknowledged survives a kill of the process."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields
 from types import MappingProxyType
@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from pydantic_core import from_json, to_json
 
-from prefactor_emulator.model import JsonObject, VersionKind
+from prefactor_emulator.model import JsonObject, Refusal, VersionKind
 from prefactor_emulator.storage.database import Database
 from prefactor_emulator.storage.records import (
     AgentRecord,
@@ -48,12 +48,8 @@ class Store:
         self._database = database
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Commit what happens inside as a whole, or nothing of it when it raises."""
-        return self._database.transaction()
-
-    def savepoint(self) -> AbstractContextManager[None]:
-        """Undo what happened inside, and only that, when it raises."""
-        return self._database.savepoint()
+        """Commit what happens inside as a whole, or nothing of it when it raises anything but a refusal."""
+        return self._database.transaction(committing=Refusal)
 
     def add(self, record: Record, **more: object) -> bool:
         """Keep a new record, with the columns that only its table has.
@@ -92,9 +88,8 @@ class Store:
             f"SELECT {', '.join(names)} FROM {kind.table} WHERE {where}",  # noqa: S608 - as above
             values,
         )
-        if _JSON.isdisjoint(names):
-            return [kind(*row) for row in rows]
-        return [kind(*map(_loaded, names, row)) for row in rows]
+        encoded = [index for index, name in enumerate(names) if name in _JSON]
+        return [kind(*_decoded(row, encoded)) for row in rows]
 
     def count(self, kind: type[Record], where: str, *values: Value) -> int:
         """Count the records for which a condition holds."""
@@ -176,10 +171,7 @@ class Store:
             "SELECT name, payload, summary, flags FROM qualities WHERE instance_id = ? ORDER BY name",
             (instance_id,),
         )
-        return [
-            Quality(name, from_json(payload), summary, _loaded("flags", flags))
-            for name, payload, summary, flags in rows
-        ]
+        return [Quality(*_decoded(row, (1, 3))) for row in rows]
 
     def remembered(self, account: str, key: str) -> Remembered | None:
         """Look up what succeeded under this key."""
@@ -209,5 +201,9 @@ def _stored(name: str, value: object) -> object:
     return to_json(value) if name in _JSON and value is not None else value
 
 
-def _loaded(name: str, value: Any) -> Any:
-    return from_json(value) if name in _JSON and value is not None else value
+def _decoded(row: Sequence[Any], encoded: Sequence[int]) -> list[Any]:
+    values = list(row)
+    for index in encoded:
+        if values[index] is not None:
+            values[index] = from_json(values[index])
+    return values
