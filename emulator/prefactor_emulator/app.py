@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from prefactor_emulator.faults.kinds import FAULT_KINDS
 from prefactor_emulator.faults.middleware import FaultMiddleware
 from prefactor_emulator.http import agents, control, reads, writes
 from prefactor_emulator.http.accounts import Accounts
@@ -65,7 +64,7 @@ class Emulator:
             redoc_url=None,
             redirect_slashes=False,
         )
-        self.faults = FaultMiddleware(self.api, store, FAULT_KINDS)
+        self.faults = FaultMiddleware(self.api, store)
         execution = Execution(store, dedup=dedup, strict_schemas=strict_schemas)
         self.api.state.services = Services(accounts or Accounts(), execution)
         self.api.state.desk = Desk(store, inspection, self.faults, lambda: self.requests_served)

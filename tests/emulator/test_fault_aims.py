@@ -6,17 +6,16 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from prefactor_emulator.faults.aim import Aim
-from prefactor_emulator.faults.fault import OperationFault, parse_fault
-from prefactor_emulator.faults.kinds import FAULT_KINDS
-from prefactor_emulator.faults.options import FaultSpecError
+from prefactor_emulator.faults.fault import OperationFault
+from prefactor_emulator.faults.kinds import FAULT_KINDS, FaultSpecError, parse_fault
 from prefactor_emulator.ids import new_id
 from tests.emulator.driver import (
     CREATE,
     FINISH_SPAN,
+    NOW,
     OVER,
-    QUALITY,
     REGISTER,
+    START,
     Api,
     Served,
     bulk_item,
@@ -45,6 +44,11 @@ def create(api: Api, instance_id: str, **changes: object) -> int:
     return api.create(instance_id, **changes).status_code
 
 
+def aim_of(spec: str) -> tuple[object, ...]:
+    fault = parse_fault(spec)
+    return fault.rate, fault.count, fault.type, fault.schema_name, fault.instance, fault.seed
+
+
 def test_every_fault_takes_every_common_option_and_tells_a_wrong_one_by_name(
     subtests: pytest.Subtests,
 ) -> None:
@@ -53,6 +57,8 @@ def test_every_fault_takes_every_common_option_and_tells_a_wrong_one_by_name(
         "rate=1.1": "rate must be a number from 0 to 1, not '1.1'",
         "rate=nan": "rate must be a number from 0 to 1, not 'nan'",
         "rate": "'rate' is not of the form key=value",
+        "rate=": "rate must be a number from 0 to 1, not ''",
+        "=1": "'=1' is not of the form key=value",
         "rate=0,rate=1": "'rate' is given twice",
         "count=0": "count must be a whole number from 1 to 1000000000, not '0'",
         "count=1.5": "count must be a whole number",
@@ -60,17 +66,17 @@ def test_every_fault_takes_every_common_option_and_tells_a_wrong_one_by_name(
         "type=span": "type must be one of agent_instances/register, agent_instances/start",
         "instance=me": "instance must be a PFID: 32 characters of lower-case base32, not 'me'",
         "seed=-1": "seed must be a whole number",
-        "colour=red": "has no option colour; it has",
+        "schema=": "schema must be the name of a schema, not ''",
+        "colour=red": "has no option colour; it has rate, count, type, schema, instance, seed",
     }
     for name in FAULT_KINDS:
         with subtests.test(name):
-            _, aim = parse_fault(f"{name}:{options}", FAULT_KINDS)
-            assert aim == Aim(0.25, 3, "agent_spans/create", "agent:llm", SOMEBODY, 9)
-            assert parse_fault(name, FAULT_KINDS)[1] == Aim(1.0, None, "", "", "", None)
+            assert aim_of(f"{name}:{options}") == (0.25, 3, CREATE, "agent:llm", SOMEBODY, 9)
+            assert aim_of(name) == (1, None, None, None, None, None)
         for option, words in wrong.items():
             with subtests.test(f"{name}:{option}"):
                 with pytest.raises(FaultSpecError) as caught:
-                    parse_fault(f"{name}:{option}", FAULT_KINDS)
+                    parse_fault(f"{name}:{option}")
                 assert str(caught.value).startswith(f"'{name}:{option}': ")
                 assert words in str(caught.value)
                 assert "\n" not in str(caught.value)
@@ -83,7 +89,7 @@ def test_every_fault_takes_every_common_option_and_tells_a_wrong_one_by_name(
     }
     for spec, words in others.items():
         with subtests.test(spec), pytest.raises(FaultSpecError, match=words):
-            parse_fault(spec, FAULT_KINDS)
+            parse_fault(spec)
 
 
 @pytest.mark.parametrize("name", OF_REQUESTS)
@@ -104,7 +110,7 @@ def test_a_request_fault_hits_only_requests_with_such_an_operation(api: Api, aim
     aimed_at = bulk_item(CREATE, None, span(instance_id, schema_name="typed"), new_key())
     spared = [
         bulk_item(CREATE, None, span(other_id, schema_name="plain"), new_key()),
-        bulk_item(QUALITY, other_id, {"name": "q", "payload": {}}, new_key()),
+        bulk_item(START, api.instance("pending"), {"timestamp": NOW}, new_key()),
     ]
     with faults(api, "error:status=503," + aim.format(instance_id)):
         assert len(api.bulk(*spared)) == 2
@@ -194,16 +200,24 @@ def test_as_many_instances_are_terminated_as_are_counted(api: Api) -> None:
     assert states == ["terminated", "terminated", "active", "active"]
 
 
-def test_termination_is_aimed_at_one_instance_and_comes_with_a_finish_too(api: Api) -> None:
+def test_termination_is_aimed_at_one_instance_and_cancels_its_spans_in_flight(api: Api) -> None:
     instance_id, other_id = api.instance(), api.instance()
-    span_id = new_id()
-    create(api, instance_id, id=span_id)
+    span_id = api.span(instance_id)
     with faults(api, f"terminate:instance={instance_id},reason=enough"):
         assert "control" not in api.create(other_id).json()
-        assert api.create(instance_id).json()["control"] == {"terminate": True, "reason": "enough"}
-        reply = api.write(FINISH_SPAN, span_id, OVER).json()
-        assert reply["control"] == {"terminate": True, "reason": "enough"}
-        assert reply["details"]["status"] == "complete"
+        for _ in range(2):
+            assert api.create(instance_id).json()["control"] == {"terminate": True, "reason": "enough"}
+        assert api.refused(FINISH_SPAN, span_id, OVER).code == "invalid_action"
+        assert hits(api) == [1]
+    spans = {each["id"]: each["status"] for each in api.look(f"instances/{instance_id}")["spans"]}
+    assert spans[span_id] == "cancelled"
+
+
+@pytest.mark.parametrize(("words", "reason"), [("", "a fault asked for"), (":reason=", None)])
+def test_termination_tells_a_reason_or_none(api: Api, words: str, reason: str | None) -> None:
+    with faults(api, f"terminate{words}"):
+        reply = api.create(api.instance()).json()
+    assert reply["control"] == {"terminate": True, "reason": reason}
 
 
 def test_keys_are_forgotten_only_before_what_is_aimed_at(api: Api) -> None:

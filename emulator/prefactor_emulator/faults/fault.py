@@ -1,37 +1,80 @@
-"""Misbehaving on purpose: what a fault is, and how its description is read."""
+"""Misbehaving on purpose: what a fault is."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from abc import abstractmethod
 from dataclasses import dataclass
-from enum import Enum
 from random import Random
-from typing import ClassVar, Protocol, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, TypeAlias
 
-from pydantic_core import to_json
-from starlette.types import Receive, Scope, Send
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from prefactor_emulator.faults.aim import Aim
-from prefactor_emulator.faults.options import FaultSpecError, Options
 from prefactor_emulator.faults.subjects import Subject
-from prefactor_emulator.http.paths import BULK_PATH
-from prefactor_emulator.model import JsonObject
+from prefactor_emulator.model import OperationType
 from prefactor_emulator.operations import Operation
-from prefactor_emulator.storage.records import SpanRecord
+from prefactor_emulator.requests import Pfid
+from prefactor_emulator.storage.store import Store
 
-Proceed: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+AIM_HELP: Final = (
+    "Every fault also takes rate=0..1 (a share; default 1), count=N (no more hits than that), seed=N,"
+    " and, to spare all other operations, type=_TYPE, schema=SPAN_SCHEMA, instance=ID."
+)
 
 
-class Service(Protocol):
-    """What only the service's side can do and know."""
+def number(most: float) -> Any:
+    """Describe an option that is a number from 0."""
+    return Field(ge=0, le=most, allow_inf_nan=False, description=f"a number from 0 to {most:g}")
 
-    def forget_keys(self) -> None:
-        """Let every idempotency key expire."""
 
-    def terminate_instance(self, instance_id: str, reason: str | None, now: str) -> bool:
-        """End an instance, and tell whether it was not over yet."""
+def whole(least: int, most: int) -> Any:
+    """Describe an option that is a whole number."""
+    return Field(ge=least, le=most, description=f"a whole number from {least} to {most}")
 
-    def span(self, span_id: str) -> SpanRecord | None:
-        """Find a span, whoever owns it."""
+
+ErrorStatus: TypeAlias = Annotated[int, whole(400, 599)]
+Milliseconds: TypeAlias = Annotated[float, number(1e9)]
+
+
+class Fault(BaseModel):
+    """One way to misbehave. Each field is an option, and its description says what it must be.
+
+    These are the options of every fault. Those that only one has are fields of its class.
+
+    Attributes:
+        hits_reads: Whether it hits reads too.
+        rate: The share of what could be hit.
+        count: How many hits there are before it stops. None: it never stops.
+        type: The only type of operation to hit, if any.
+        schema_name: The only span schema to hit, if any.
+        instance: The only instance to hit, if any.
+        seed: The seed of this fault alone, in place of the common one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    hits_reads: ClassVar[bool] = False
+
+    rate: Annotated[float, number(1)] = 1
+    count: Annotated[int | None, whole(1, 10**9)] = None
+    type: Annotated[OperationType | None, Field(description=f"one of {', '.join(OperationType)}")] = None
+    schema_name: str | None = Field(None, alias="schema", min_length=1, description="the name of a schema")
+    instance: Annotated[Pfid | None, Field(description="a PFID: 32 characters of lower-case base32")] = None
+    seed: Annotated[int | None, whole(0, 2**63)] = None
+
+    def reaches(self, scope: Scope) -> bool:
+        """Tell whether it could hit a request at all."""
+        return self.hits_reads or scope["method"] not in {"GET", "HEAD", "OPTIONS"}
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether it depends on what an operation is about."""
+        return bool(self.type or self.schema_name or self.instance)
+
+    def covers(self, subject: Subject) -> bool:
+        """Tell whether an operation about this is one to hit."""
+        return (
+            self.type in {None, subject.type}
+            and self.schema_name in {None, subject.schema_name}
+            and self.instance in {None, subject.instance_id}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,61 +87,22 @@ class Exchange:
         send: Its channel to the client.
         dice: This fault's own source of chance.
         proceed: What would have handled the request without the fault.
-        service: What is behind the API.
+        store: What is behind the API.
     """
 
     scope: Scope
     receive: Receive
     send: Send
     dice: Random
-    proceed: Proceed
-    service: Service
+    proceed: ASGIApp
+    store: Store
 
     async def forward(self) -> None:
         """Let the request take its ordinary way."""
         await self.proceed(self.scope, self.receive, self.send)
 
-    async def reply(
-        self, status: int, body: JsonObject | bytes, headers: Mapping[str, str] | None = None
-    ) -> None:
-        """Answer in the application's place, with JSON unless the headers say otherwise."""
-        content = body if isinstance(body, bytes) else to_json(body)
-        named = {"content-type": "application/json", **(headers or {})}
-        named["content-length"] = str(len(content))
-        raw = [(name.encode(), value.encode()) for name, value in named.items()]
-        await self.send({"type": "http.response.start", "status": status, "headers": raw})
-        await self.send({"type": "http.response.body", "body": content})
 
-
-class Reach(Enum):
-    """Which requests a fault could hit at all."""
-
-    ALL = "all"
-    WRITES = "writes"
-    BULK = "bulk"
-
-    def includes(self, scope: Scope) -> bool:
-        """Tell whether a request is within reach."""
-        if self is Reach.ALL:
-            return True
-        if self is Reach.BULK:
-            return bool(scope["path"] == BULK_PATH)
-        return scope["method"] not in {"GET", "HEAD", "OPTIONS"}
-
-
-class _Fault(ABC):
-    """One way to misbehave."""
-
-    name: ClassVar[str]
-    reach: ClassVar[Reach] = Reach.WRITES
-
-    @classmethod
-    @abstractmethod
-    def from_options(cls, options: Options) -> Self:
-        """Build the fault from the options that only it has."""
-
-
-class RequestFault(_Fault):
+class RequestFault(Fault):
     """A fault that hits requests as a whole, by chance."""
 
     @abstractmethod
@@ -106,7 +110,7 @@ class RequestFault(_Fault):
         """Handle a request that is hit."""
 
 
-class OperationFault(_Fault):
+class OperationFault(Fault):
     """A fault that hits single operations, alone or in a bulk request, by name."""
 
     @abstractmethod
@@ -114,29 +118,5 @@ class OperationFault(_Fault):
         """Tell by which name to choose, or that this is not an operation to hit."""
 
     @abstractmethod
-    def strike(self, operation: Operation, subject: Subject, service: Service) -> None:
+    def strike(self, subject: Subject, store: Store) -> None:
         """Stand in the way of an operation that is hit, by raising a refusal, or do something before it."""
-
-
-Fault: TypeAlias = RequestFault | OperationFault
-FaultKinds: TypeAlias = Mapping[str, type[RequestFault] | type[OperationFault]]
-
-
-def parse_fault(spec: str, kinds: FaultKinds) -> tuple[Fault, Aim]:
-    """Read a description like `throttle:rate=0.05,retry_after=1`.
-
-    Raises:
-        FaultSpecError: There is no such fault, or its options are wrong.
-    """
-    name, _, text = spec.partition(":")
-    kind = kinds.get(name)
-    if kind is None:
-        raise FaultSpecError(f"{spec!r}: there is no fault {name!r}; there are {', '.join(kinds)}")
-    try:
-        options = Options(text)
-        fault = kind.from_options(options)
-        aim = Aim.from_options(options)
-        options.refuse_others(name)
-    except FaultSpecError as error:
-        raise FaultSpecError(f"{spec!r}: {error}") from None
-    return fault, aim

@@ -1,32 +1,60 @@
 """Running the active faults around the application."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from random import Random
+from typing import Final, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from prefactor_emulator.faults.aim import Aim, Gate
-from prefactor_emulator.faults.fault import (
-    Exchange,
-    Fault,
-    FaultKinds,
-    OperationFault,
-    Proceed,
-    RequestFault,
-    Service,
-    parse_fault,
-)
-from prefactor_emulator.faults.hooks import with_hook
+from prefactor_emulator.faults.fault import Exchange, Fault, OperationFault, RequestFault
+from prefactor_emulator.faults.kinds import parse_fault
 from prefactor_emulator.faults.subjects import Subject, subject_of, subjects_of_request
 from prefactor_emulator.http.paths import API_PREFIX, MAX_BODY_BYTES
-from prefactor_emulator.operations import Operation
+from prefactor_emulator.operations import Operation, OperationHook
+from prefactor_emulator.storage.store import Store
+
+_HOOKS: Final = "prefactor_emulator.faults.hooks"
 
 
-@dataclass(frozen=True, slots=True)
-class _Active:
-    fault: Fault
-    aim: Aim
-    gate: Gate
+def operation_hooks(scope: Scope) -> Sequence[OperationHook]:
+    """Return what is to be called before each operation of a request."""
+    return cast("Sequence[OperationHook]", scope.get(_HOOKS, ()))
+
+
+class Gate:
+    """Lets a fault through as often as it is to hit.
+
+    Args:
+        fault: The fault.
+        seed: Where its chance begins.
+    """
+
+    def __init__(self, fault: Fault, seed: str) -> None:
+        self._fault = fault
+        self._seed = seed
+        self._names: set[str] = set()
+        self.dice = Random(seed)  # noqa: S311 - chance for tests, not for secrets
+        self.hits = 0
+
+    def opens(self) -> bool:
+        """Roll the dice for one request."""
+        return self._roll(self.dice)
+
+    def opens_for(self, name: str) -> bool:
+        """Choose by name rather than by chance, so that every repeat meets the same fate.
+
+        A name that was hit once is hit for good, and is counted once.
+        """
+        if name not in self._names and self._roll(Random(f"{self._seed}/{name}")):  # noqa: S311 - as above
+            self._names.add(name)
+        return name in self._names
+
+    def _roll(self, dice: Random) -> bool:
+        spent = self._fault.count is not None and self.hits >= self._fault.count
+        if spent or dice.random() >= self._fault.rate:
+            return False
+        self.hits += 1
+        return True
 
 
 class FaultMiddleware:
@@ -34,22 +62,20 @@ class FaultMiddleware:
 
     Args:
         app: The application that behaves.
-        service: What is behind it.
-        kinds: The faults that can be had, by name.
+        store: What is behind it.
     """
 
-    def __init__(self, app: ASGIApp, service: Service, kinds: FaultKinds) -> None:
+    def __init__(self, app: ASGIApp, store: Store) -> None:
         self._app = app
-        self._service = service
-        self._kinds = kinds
-        self._active: list[_Active] = []
+        self._store = store
+        self._active: list[tuple[Fault, Gate]] = []
         self.specs: list[str] = []
         self.seed = 0
 
     @property
     def hits(self) -> list[int]:
         """How often each active fault has hit so far."""
-        return [active.gate.hits for active in self._active]
+        return [gate.hits for _, gate in self._active]
 
     def activate(self, specs: Sequence[str], seed: int) -> None:
         """Replace the active faults.
@@ -57,59 +83,49 @@ class FaultMiddleware:
         Raises:
             FaultSpecError: One is described wrongly; those active before stay.
         """
-        described = [(spec, *parse_fault(spec, self._kinds)) for spec in specs]
+        described = [(spec, parse_fault(spec)) for spec in specs]
         # Chance of its own makes what a fault does independent of which others are active.
         self._active = [
-            _Active(fault, aim, Gate(aim, f"{seed if aim.seed is None else aim.seed}/{spec}"))
-            for spec, fault, aim in described
+            (fault, Gate(fault, f"{seed if fault.seed is None else fault.seed}/{spec}"))
+            for spec, fault in described
         ]
         self.specs = list(specs)
         self.seed = seed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        active: list[_Active] = []
+        proceed = self._app
         if scope["type"] == "http" and scope["path"].startswith(API_PREFIX + "/"):
-            active = [candidate for candidate in self._active if candidate.fault.reach.includes(scope)]
-        subjects: list[Subject] = []
-        if any(each.aim.narrowed and isinstance(each.fault, RequestFault) for each in active):
-            body, receive = await _read_ahead(receive)
-            subjects = subjects_of_request(scope["path"], body, self._service.span)
-        proceed: Proceed = self._app
-        for each in reversed(active):
-            proceed = self._behind(each, subjects, proceed)
+            active = [(fault, gate) for fault, gate in self._active if fault.reaches(scope)]
+            hooks = [self._hook(fault, gate) for fault, gate in active if isinstance(fault, OperationFault)]
+            around = [(fault, gate) for fault, gate in active if isinstance(fault, RequestFault)]
+            scope = {**scope, _HOOKS: hooks}
+            subjects: list[Subject] = []
+            if any(fault.narrowed for fault, _ in around):
+                body, receive = await _read_ahead(receive)
+                subjects = subjects_of_request(scope["path"], body, self._store.span)
+            for fault, gate in reversed(around):
+                if not fault.narrowed or any(map(fault.covers, subjects)):
+                    proceed = self._behind(fault, gate, proceed)
         await proceed(scope, receive, send)
 
-    def _behind(self, active: _Active, subjects: Sequence[Subject], proceed: Proceed) -> Proceed:
-        if isinstance(active.fault, OperationFault):
-            return self._per_operation(active.fault, active, proceed)
-        return self._per_request(active.fault, active, subjects, proceed)
-
-    def _per_request(
-        self, fault: RequestFault, active: _Active, subjects: Sequence[Subject], proceed: Proceed
-    ) -> Proceed:
-        aim, gate = active.aim, active.gate
-        aimed_at = not aim.narrowed or any(map(aim.covers, subjects))
-
+    def _behind(self, fault: RequestFault, gate: Gate, proceed: ASGIApp) -> ASGIApp:
         async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-            if aimed_at and gate.opens():
-                await fault.act(Exchange(scope, receive, send, gate.dice, proceed, self._service))
+            if gate.opens():
+                await fault.act(Exchange(scope, receive, send, gate.dice, proceed, self._store))
             else:
                 await proceed(scope, receive, send)
 
         return handle
 
-    def _per_operation(self, fault: OperationFault, active: _Active, proceed: Proceed) -> Proceed:
+    def _hook(self, fault: OperationFault, gate: Gate) -> OperationHook:
         def before_each(operation: Operation) -> None:
-            subject = subject_of(operation, self._service.span)
+            subject = subject_of(operation, self._store.span)
             name = fault.name_of(operation, subject)
-            if name is not None and active.aim.covers(subject) and active.gate.opens_for(name):
-                fault.strike(operation, subject, self._service)
+            if name is not None and fault.covers(subject) and gate.opens_for(name):
+                fault.strike(subject, self._store)
 
-        async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-            await proceed(with_hook(scope, before_each), receive, send)
-
-        return handle
+        return before_each
 
 
 async def _read_ahead(receive: Receive) -> tuple[bytes, Receive]:
@@ -117,18 +133,15 @@ async def _read_ahead(receive: Receive) -> tuple[bytes, Receive]:
 
     A body too large to be accepted is not read to its end.
     """
-    read: list[Message] = []
+    messages: list[Message] = []
     body = bytearray()
     more = True
     while more and len(body) <= MAX_BODY_BYTES:
-        message = await receive()
-        read.append(message)
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-    again = iter(read)
+        messages.append(await receive())
+        body += messages[-1].get("body", b"")
+        more = messages[-1].get("more_body", False)
 
     async def receive_again() -> Message:
-        message = next(again, None)
-        return await receive() if message is None else message
+        return messages.pop(0) if messages else await receive()
 
     return bytes(body), receive_again

@@ -1,52 +1,35 @@
 """Faults that hit single operations, alone or in a bulk request."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Self
-
 from typing_extensions import override
 
-from prefactor_emulator.faults.fault import OperationFault, Service
-from prefactor_emulator.faults.options import Options
+from prefactor_emulator.faults.fault import ErrorStatus, OperationFault
 from prefactor_emulator.faults.subjects import Subject
 from prefactor_emulator.model import Refusal, utc_now
 from prefactor_emulator.operations import Operation
+from prefactor_emulator.storage.store import Store
 
 
-@dataclass(frozen=True)
 class Reject(OperationFault):
     """`reject:rate=0.1,status=422,schema=NAME`: never taken, and repeats of it neither."""
 
-    name: ClassVar[str] = "reject"
-    status: int
-
-    @override
-    @classmethod
-    def from_options(cls, options: Options) -> Self:
-        return cls(options.status(422))
+    status: ErrorStatus = 422
 
     @override
     def name_of(self, operation: Operation, subject: Subject) -> str | None:
         return operation.key or operation.digest().hex()
 
     @override
-    def strike(self, operation: Operation, subject: Subject, service: Service) -> None:
+    def strike(self, subject: Subject, store: Store) -> None:
         raise Refusal(self.status, "rejected", "this operation is never taken (a fault asked for)")
 
 
-@dataclass(frozen=True)
 class Terminate(OperationFault):
     """`terminate:rate=0.1,reason=WORDS`: a share of the instances is terminated, each at a span.
 
     Without words after `reason=`, no reason is told.
     """
 
-    name: ClassVar[str] = "terminate"
-    reason: str
-
-    @override
-    @classmethod
-    def from_options(cls, options: Options) -> Self:
-        return cls(options.word("reason", "a fault asked for"))
+    reason: str = "a fault asked for"
 
     @override
     def name_of(self, operation: Operation, subject: Subject) -> str | None:
@@ -54,6 +37,6 @@ class Terminate(OperationFault):
         return None if subject.schema_name is None else subject.instance_id
 
     @override
-    def strike(self, operation: Operation, subject: Subject, service: Service) -> None:
+    def strike(self, subject: Subject, store: Store) -> None:
         if subject.instance_id is not None:
-            service.terminate_instance(subject.instance_id, self.reason or None, utc_now())
+            store.terminate_instance(subject.instance_id, self.reason or None, utc_now())

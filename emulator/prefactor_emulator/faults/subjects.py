@@ -1,22 +1,19 @@
 """What a request's operations are about: the facts by which a fault is aimed at some and spares others."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple, TypeAlias
 
 from pydantic_core import from_json
 
 from prefactor_emulator.http.paths import API_PREFIX, BULK_PATH
 from prefactor_emulator.model import OperationType, Refusal
 from prefactor_emulator.operations import Operation, operation_of_item, operation_of_request
-from prefactor_emulator.requests import CreateSpan, RegisterInstance
+from prefactor_emulator.requests import CreateSpan, FinishSpan, RegisterInstance
 from prefactor_emulator.storage.records import SpanRecord
 
-FindSpan: TypeAlias = Callable[[str], SpanRecord | None]
 
-
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """What one operation is about.
 
     Attributes:
@@ -30,6 +27,9 @@ class Subject:
     schema_name: str | None = None
 
 
+FindSpan: TypeAlias = Callable[[str], SpanRecord | Subject | None]
+
+
 def subject_of(operation: Operation, find_span: FindSpan) -> Subject:
     """Tell what an operation is about; the finish of a span is about the span's instance and schema."""
     match operation.body:
@@ -37,12 +37,12 @@ def subject_of(operation: Operation, find_span: FindSpan) -> Subject:
             return Subject(operation.type, instance_id)
         case CreateSpan(details=new):
             return Subject(operation.type, new.agent_instance_id, new.schema_name)
-    if operation.type is not OperationType.FINISH_SPAN:
-        return Subject(operation.type, operation.target)
-    span = find_span(operation.target or "")
-    if span is None:
-        return Subject(operation.type)
-    return Subject(operation.type, span.instance_id, span.schema_name)
+        case FinishSpan():
+            span = find_span(operation.target or "")
+            if span is None:
+                return Subject(operation.type)
+            return Subject(operation.type, span.instance_id, span.schema_name)
+    return Subject(operation.type, operation.target)
 
 
 def subjects_of_request(path: str, body: bytes, find_span: FindSpan) -> list[Subject]:
@@ -53,32 +53,27 @@ def subjects_of_request(path: str, body: bytes, find_span: FindSpan) -> list[Sub
         body: Its body.
         find_span: Finds a span that exists already.
     """
+    subjects = []
     created: dict[str, Subject] = {}  # a bulk request may finish what it creates
-    found = []
     for operation in _operations(path, body):
-        subject = subject_of(operation, find_span)
+        subject = subject_of(operation, lambda span_id: find_span(span_id) or created.get(span_id))
+        subjects.append(subject)
         if isinstance(operation.body, CreateSpan) and operation.body.details.id:
             created[operation.body.details.id] = subject
-        elif subject.instance_id is None and operation.target in created:
-            known = created[operation.target]
-            subject = Subject(operation.type, known.instance_id, known.schema_name)
-        found.append(subject)
-    return found
+    return subjects
 
 
-def _operations(path: str, body: bytes) -> Iterator[Operation]:
+def _operations(path: str, body: bytes) -> list[Operation]:
     try:
         value = from_json(body)
     except ValueError:
-        return
-    if path == BULK_PATH:
-        items = value.get("items") if isinstance(value, dict) else None
-        for item in items if isinstance(items, list) else ():
-            try:
-                yield operation_of_item(item)
-            except Refusal:
-                continue
-    else:
+        return []
+    if path != BULK_PATH:
         operation = operation_of_request(path.removeprefix(API_PREFIX), value)
-        if operation is not None:
-            yield operation
+        return [operation] if operation else []
+    items = value.get("items") if isinstance(value, dict) else None
+    operations = []
+    for item in items if isinstance(items, list) else ():
+        with suppress(Refusal):
+            operations.append(operation_of_item(item))
+    return operations

@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias, cast
 from fastapi import Depends, Path, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from prefactor_emulator.faults.hooks import operation_hooks
+from prefactor_emulator.faults.middleware import operation_hooks
 from prefactor_emulator.http.accounts import Accounts
 from prefactor_emulator.http.errors import json_response
 from prefactor_emulator.model import Identity, OperationType, Refusal

@@ -6,8 +6,8 @@ from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from prefactor_emulator.faults.kinds import FaultSpecError
 from prefactor_emulator.faults.middleware import FaultMiddleware
-from prefactor_emulator.faults.options import FaultSpecError
 from prefactor_emulator.http.bodies import JsonRoute
 from prefactor_emulator.http.errors import json_response
 from prefactor_emulator.model import invalid, invalid_action, not_found, utc_now
