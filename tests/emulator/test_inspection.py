@@ -43,16 +43,19 @@ def test_a_run_with_everything_that_was_told_of_it(api: Api) -> None:
     assert run["agent_name"] == "reader"
     assert run["quality"] == {"accuracy": {"score": 0.5}}
     assert [found["id"] for found in run["spans"]] == [second, first]
-    assert run["spans"][0].items() >= {
-        "id": second,
-        "parent_span_id": None,
-        "schema_name": "plain",
-        "status": "failed",
-        "finished_at": NOW,
-        "payload": {"n": 1},
-        "result_payload": {"e": "x"},
-        "flags": None,
-    }.items()
+    assert (
+        run["spans"][0].items()
+        >= {
+            "id": second,
+            "parent_span_id": None,
+            "schema_name": "plain",
+            "status": "failed",
+            "finished_at": NOW,
+            "payload": {"n": 1},
+            "result_payload": {"e": "x"},
+            "flags": None,
+        }.items()
+    )
     assert run["spans"][1]["parent_span_id"] == second
 
 

@@ -100,8 +100,9 @@ def test_a_mistake_of_ours_is_a_500_and_is_logged(tmp_path: Path) -> None:
         response = api.create(instance_id, key, payload=private)
         assert response.status_code == 500
         assert response.json()["code"] == "internal_error"
-        outputs = api.bulk(bulk_item(CREATE, None, span(instance_id, payload=private), key))
-        assert outputs[key]["code"] == "internal_error"
+        items = [bulk_item(CREATE, None, span(instance_id, payload=private), key)]
+        assert api.post("bulk", json={"items": items}).json()["code"] == "internal_error"
+        assert api.look(f"instances/{instance_id}")["spans"] == []
         code, errors = emulator.end()
     assert code == 0
     assert "no such table: effects" in errors

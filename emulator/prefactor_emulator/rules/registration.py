@@ -23,9 +23,7 @@ def register(call: Call, body: RegisterInstance) -> Done:
     instance_id, identifier = body.id or new_id(agent.id), body.external_identifier
     where = "id = ? OR (agent_id = ? AND external_identifier = ?)"
     if store.count(InstanceRecord, where, instance_id, agent.id, identifier):
-        raise conflict(
-            "an instance with this id, or of this agent with this external_identifier, exists already"
-        )
+        raise conflict("an instance with this id, or with this external_identifier, exists already")
     version = _version(call, agent.id, VersionKind.AGENT, body.agent_version)
     schemas = _version(call, agent.id, VersionKind.SCHEMA, body.agent_schema_version)
     environment = environment_of(call, body.environment_id)
