@@ -24,7 +24,7 @@ class Broker:
 
 REDIS = Broker("redis", "PREFACTOR_TEST_REDIS_URL", "redis-server")
 RABBITMQ = Broker("rabbitmq", "PREFACTOR_TEST_AMQP_URL", "rabbitmq-server")
-_BROKERS = {broker.name: broker for broker in (REDIS, RABBITMQ)}
+_KNOWN = (REDIS.name, RABBITMQ.name, "node")
 
 
 class Source(Enum):
@@ -78,10 +78,19 @@ def decide_own(broker: Broker, environ: Mapping[str, str], programs: Callable[[]
     )
 
 
+def required(environ: Mapping[str, str]) -> set[str]:
+    """Return the names of what tests must not be skipped for want of.
+
+    Raises:
+        ValueError: One of them is the name of nothing.
+    """
+    names = {name.strip() for name in environ.get(REQUIRE, "").split(",")} - {""}
+    if unknown := names.difference(_KNOWN):
+        raise ValueError(f"{REQUIRE} knows {', '.join(_KNOWN)}, not {', '.join(sorted(unknown))}")
+    return names
+
+
 def _without(broker: Broker, environ: Mapping[str, str], text: str) -> Decision:
-    required = {name.strip() for name in environ.get(REQUIRE, "").split(",")} - {""}
-    if unknown := required - _BROKERS.keys():
-        raise ValueError(f"{REQUIRE} knows {', '.join(_BROKERS)}, not {', '.join(sorted(unknown))}")
-    if broker.name in required:
+    if broker.name in required(environ):
         return Decision(Source.FAIL, f"{text}; {REQUIRE} asks for it")
     return Decision(Source.SKIP, text)
