@@ -1,6 +1,7 @@
-"""A kill in the middle: whatever was acknowledged is in the log, once and in order."""
+"""Kills, a full disk, a file that is shared: whatever was acknowledged is in the log, once and in order."""
 
 import random
+import resource
 import signal
 import threading
 from functools import partial
@@ -13,9 +14,9 @@ from prefactor_emulator.ids import new_id
 from prefactor_emulator.model import JsonObject
 from prefactor_emulator.verify.compare import LoggedEffect, Put, compare
 from prefactor_emulator.verify.files import read_effects
-from tests.emulator.driver import CREATE, Api, EmulatorProcess, bulk_item, eventually, span
+from tests.emulator.driver import CREATE, Api, EmulatorProcess, bulk_item, eventually, new_key, span
 
-_ROUNDS = 4
+_ROUNDS = 6
 _LANES = 3
 
 
@@ -92,3 +93,66 @@ def have_acknowledged(lanes: list[Lane], enough: int) -> bool:
 
 def effects_of_spans(db: Path) -> list[LoggedEffect]:
     return [effect for effect in read_effects(str(db)) if effect.type is CREATE]
+
+
+def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
+    db = tmp_path / "runs.db"
+    text = "x" * 10_000
+    acknowledged: list[str] = []
+    with EmulatorProcess("--db", str(db)) as emulator, emulator.api("token") as api:
+        instance_id = api.instance()
+        room = db.with_name("runs.db-wal").stat().st_size + 3_000_000
+        resource.prlimit(emulator.process.pid, resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+        while True:
+            items = [creation(instance_id, payload={"text": text}) for _ in range(20)]
+            response = api.post("bulk", json={"items": items})
+            if not response.is_success:
+                break
+            acknowledged += response.json()["outputs"]
+        assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+        assert acknowledged
+        assert api.get("ping").is_success
+        assert len(api.look(f"instances/{instance_id}")["spans"]) == len(acknowledged)
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(emulator.process.pid, resource.RLIMIT_FSIZE, unlimited)
+        acknowledged += api.bulk(*items)
+        code, errors = emulator.end()
+    assert (code, "disk" in errors, text[:100] in errors) == (0, True, False)
+    assert [effect.key for effect in effects_of_spans(db)] == acknowledged
+
+
+def test_two_emulators_on_one_file_keep_each_others_instances_and_order(tmp_path: Path) -> None:
+    db = tmp_path / "runs.db"
+    acknowledged: dict[str, list[str]] = {}
+
+    def write(url: str, instance_id: str) -> None:
+        with Api(url, "token") as api:
+            for _ in range(30):
+                acknowledged[instance_id] += api.bulk(*(creation(instance_id) for _ in range(20)))
+
+    arguments = ("--db", str(db))
+    with EmulatorProcess(*arguments) as one, EmulatorProcess(*arguments) as two:
+        with one.api("token") as api:
+            ids = [api.instance() for _ in range(2)]
+        acknowledged = {instance_id: [] for instance_id in ids}
+        threads = [
+            threading.Thread(target=write, args=[emulator.url, instance_id])
+            for emulator in (one, two)
+            for instance_id in ids
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with two.api("token") as api:
+            assert [len(api.look(f"instances/{each}")["spans"]) for each in ids] == [1200, 1200]
+        assert one.end() == two.end() == (0, "")
+    effects = effects_of_spans(db)
+    for instance_id in ids:
+        keys = [effect.key for effect in effects if effect.instance_id == instance_id]
+        assert sorted(keys) == sorted(acknowledged[instance_id])
+        assert len(set(keys)) == len(keys) == 1200
+
+
+def creation(instance_id: str, **changes: object) -> JsonObject:
+    return bulk_item(CREATE, None, span(instance_id, **changes), new_key())
