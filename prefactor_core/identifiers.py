@@ -16,7 +16,6 @@ from prefactor_core.exceptions import InvalidIdentifierError
 
 _PFID: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{31}")
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
-_VALUES: Final = {character: value for value, character in enumerate(_ALPHABET)}
 _DIGITS: Final = bytes(_ALPHABET.encode()[byte & 31] for byte in range(256))
 """The character of each byte: that of its lowest five bits."""
 _PARTITION: Final = slice(10, 16)
@@ -68,11 +67,3 @@ class PfidFactory:
             text = "".join(_ALPHABET[now >> shift & 31] for shift in range(45, -1, -5))
             self._time = (now, text)
         return text
-
-
-def partition_of(pfid: str) -> int:
-    """Return the partition of a well-formed PFID."""
-    partition = 0
-    for character in pfid[_PARTITION]:
-        partition = partition << 5 | _VALUES[character]
-    return partition
