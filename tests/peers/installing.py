@@ -36,7 +36,7 @@ def node_with(name: str, packages: Mapping[str, str]) -> Path:
 
     Where Node or npm is missing, the test is skipped, or fails when they are required.
     """
-    npm = npm_program()
+    npm = _of_node("npm")
     manifest = json.dumps({"private": True, "dependencies": dict(packages)}, indent=2)
 
     def install(folder: Path) -> None:
@@ -48,14 +48,9 @@ def node_with(name: str, packages: Mapping[str, str]) -> Path:
     return _kept(name, manifest, install) / "node_modules"
 
 
-def npm_program() -> str:
-    """Return the path of npm, if Node is there too; otherwise skip the test, or fail it."""
-    if shutil.which("node") and (npm := shutil.which("npm")):
-        return npm
-    lacking = "no Node to run published TypeScript clients with: install nodejs and npm (apt-get install)"
-    if "node" in required(environ):
-        pytest.fail(f"{lacking}; {REQUIRE} asks for it", pytrace=False)
-    pytest.skip(lacking)
+def node_program() -> str:
+    """Return the path of Node, if it is there; otherwise skip the test, or fail it."""
+    return _of_node("node")
 
 
 def _kept(name: str, wanted: str, install: Callable[[Path], None]) -> Path:
@@ -68,6 +63,17 @@ def _kept(name: str, wanted: str, install: Callable[[Path], None]) -> Path:
             install(folder)
             stamp.write_text(wanted)
     return folder
+
+
+def _of_node(program: str) -> str:
+    if path := shutil.which(program):
+        return path
+    lacking = (
+        f"no {program} to run TypeScript clients with: install nodejs and npm (apt-get install nodejs npm)"
+    )
+    if "node" in required(environ):
+        pytest.fail(f"{lacking}; {REQUIRE} asks for it", pytrace=False)
+    pytest.skip(lacking)
 
 
 @contextmanager

@@ -1,17 +1,30 @@
-"""What an emulator has stored of the one run that a program made of it, and running such a program."""
+"""Programs that use published clients: running them, and what an emulator has stored of their run."""
 
 import json
 import os
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
+from tests.support.emulator import EmulatorThread
+
 PROGRAMS: Final = Path(__file__).parent / "programs"
 TOKEN: Final = "any-token"  # of all programs
 _SECONDS: Final = 300.0
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[str]:
+    """Run an emulator, and give its address."""
+    emulator = EmulatorThread(*options)
+    try:
+        yield emulator.url
+    finally:
+        emulator.end()
 
 
 def report_of(*command: str | Path, cwd: Path) -> Any:

@@ -1,7 +1,5 @@
 """The published Python SDK and its LangChain integration, both as they are, against the emulator."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,11 +13,11 @@ from tests.peers.looking import (
     instance,
     of_the_api,
     report_of,
+    serving,
     spans_of,
     the_instance,
 )
 from tests.published.story import outline
-from tests.support.emulator import EmulatorThread
 
 SDK: Final = "0.5.3"
 INTEGRATION: Final = "0.3.0"
@@ -41,16 +39,6 @@ def python() -> Path:
         f"prefactor-langchain=={INTEGRATION}",
         "langchain>=1.3,<2",
     )
-
-
-@contextmanager
-def serving(*options: str) -> Iterator[str]:
-    """Run an emulator, and give its address."""
-    emulator = EmulatorThread(*options)
-    try:
-        yield emulator.url
-    finally:
-        emulator.end()
 
 
 def seen_by(python: Path, program: str, *arguments: str, cwd: Path) -> dict[str, Any]:
