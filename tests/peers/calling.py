@@ -9,7 +9,7 @@ from uuid import uuid4
 from prefactor_http import AgentInstance, HttpClientConfig, PrefactorApiError, PrefactorHttpClient
 
 from prefactor_core.identifiers import is_pfid
-from tests.support.emulator import EmulatorThread
+from tests.peers.looking import serving
 
 Keys = Callable[[], str | None]
 """Gives each call its idempotency key."""
@@ -18,6 +18,11 @@ STARTED: Final = datetime(2026, 3, 1, 9, 59, 0, 123000, tzinfo=UTC)
 FINISHED: Final = datetime(2026, 3, 1, 10, 0, 0, 456000, tzinfo=UTC)
 
 VERSION: Final = {"name": "Bookkeeper", "external_identifier": "books-1.0"}
+RISK: Final = {
+    "action_profile": {"read_data": "allowed", "destroy_data": "disallowed"},
+    "params_data_categories": {"financial_information": "included"},
+    "result_data_categories": {"classification": "internal"},
+}
 SCHEMAS: Final[dict[str, Any]] = {
     "external_identifier": "books-schemas-1",
     "span_schemas": {"plain": {"type": "object"}},
@@ -30,6 +35,7 @@ SCHEMAS: Final[dict[str, Any]] = {
             "title": "A question",
             "description": "What was asked, and what came of it",
             "template": "{{ question }}: {{ answer }}",
+            "data_risk": RISK,
         }
     ],
     "quality_schemas": [
@@ -39,6 +45,7 @@ SCHEMAS: Final[dict[str, Any]] = {
             "title": "Accuracy",
             "description": "How right the books are",
             "template": "{{ right }} of {{ all }}",
+            "data_risk": RISK,
         }
     ],
 }
@@ -47,13 +54,10 @@ SCHEMAS: Final[dict[str, Any]] = {
 @asynccontextmanager
 async def misbehaving(*options: str, retries: int = 0) -> AsyncIterator[PrefactorHttpClient]:
     """Run an emulator with options of its command line, and the client with it."""
-    emulator = EmulatorThread(*options)
-    config = HttpClientConfig(emulator.url, uuid4().hex, max_retries=retries, initial_retry_delay=0.01)
-    try:
+    with serving(*options) as url:
+        config = HttpClientConfig(url, uuid4().hex, max_retries=retries, initial_retry_delay=0.01)
         async with PrefactorHttpClient(config) as client:
             yield client
-    finally:
-        emulator.end()
 
 
 async def registered(client: PrefactorHttpClient, **options: Any) -> AgentInstance:
