@@ -94,6 +94,22 @@ class AgentSchemaVersion(Body):
     span_type_schemas: list[SpanTypeSchema] | None = None
     quality_schemas: list[QualitySchema] | None = None
 
+    def span_types(self) -> list[SpanTypeSchema]:
+        """Put together what is registered of each name of spans; later ones override earlier ones."""
+        payloads, results = self.span_schemas or {}, self.span_result_schemas or {}
+        mapped = [
+            SpanTypeSchema(name=name, params_schema=payloads.get(name, {}), result_schema=results.get(name))
+            for name in payloads | results
+        ]
+        return mapped + (self.span_type_schemas or [])
+
+    def quality_types(self) -> list[SpanTypeSchema]:
+        """Return what is registered of qualities in the form of what is of spans."""
+        return [
+            SpanTypeSchema(name=each.name, params_schema=each.schema_, template=each.template)
+            for each in self.quality_schemas or ()
+        ]
+
 
 class RegisterInstance(Write):
     """Register a pending instance. With a deployment's token, agent and environment come from that."""

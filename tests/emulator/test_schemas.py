@@ -82,7 +82,7 @@ def create(
         ("plain", {}, ['payload: "q" is a required property']),
         ("mapped", {"from the list": 1}, []),
         ("only a result", {"anything": 1}, []),
-        ("unheard-of", {}, ["schema_name: is not declared by the registered schemas"]),
+        ("unheard-of", {}, ["its name is not declared by the registered schemas"]),
     ],
 )
 def test_what_does_not_fit_is_taken_and_flagged(

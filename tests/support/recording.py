@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefactor_core import InMemoryQueue, Operation
-from prefactor_emulator.verify import compare as verify
 from prefactor_emulator.model import OperationType
+from prefactor_emulator.verify import compare as verify
 
 
 class RecordingQueue(InMemoryQueue[Operation]):

@@ -48,8 +48,8 @@ def record_quality(call: Call, instance_id: str, body: RecordQuality) -> Done:
     else:
         told = call.schemas.of(instance.schema_version_id).tell_quality(body.name, body.payload)
         if told.flags and call.strict_schemas:
-            raise invalid({"payload": list(told.flags)})
-        quality = Quality(body.name, body.payload, told.summary, list(told.flags) or None)
+            raise invalid({"payload": told.flags})
+        quality = Quality(body.name, body.payload, told.summary, told.flags)
         call.store.set_quality(instance_id, quality)
     return _changed(call, instance, instance)
 

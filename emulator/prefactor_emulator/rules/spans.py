@@ -42,7 +42,7 @@ def create_span(call: Call, body: CreateSpan) -> Done:
         result_payload=new.result_payload,
         sensitive_encoding=int(sensitive),
         summary=told.summary,
-        flags=list(told.flags) or None,
+        flags=told.flags,
         inserted_at=call.now,
         updated_at=call.now,
         started_at=new.started_at or (None if new.status == "pending" else call.now),
@@ -75,7 +75,7 @@ def finish_span(call: Call, span_id: str, body: FinishSpan) -> Done:
             result_payload=result,
             sensitive_encoding=int(sensitive),
             summary=told.summary,
-            flags=list(told.flags) or None,
+            flags=told.flags,
         )
     return _done(call.store.update(span, finished), instance)
 
@@ -90,7 +90,7 @@ def _find_span(call: Call, span_id: str) -> tuple[SpanRecord, InstanceRecord]:
 
 def _refuse_if_strict(call: Call, told: Told) -> None:
     if told.flags and call.strict_schemas:
-        raise invalid({"details.payload": list(told.flags)})
+        raise invalid({"details.payload": told.flags})
 
 
 def _done(span: SpanRecord, instance: InstanceRecord) -> Done:
