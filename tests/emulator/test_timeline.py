@@ -3,14 +3,20 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prefactor_emulator.markup import duration
 
-from prefactor_emulator.model import Span
-from prefactor_emulator.pages.timeline import lay_out
+from prefactor_emulator.pages.render import duration
+from prefactor_emulator.pages.timeline import lay_out, search
+from prefactor_emulator.storage.inspection import SpanLine
 
 
-def a_span(span_id: str, start: str | None = None, end: str | None = None, parent: str | None = None) -> Span:
-    return Span(span_id, "i", parent, "plain", "active", start, end)
+def a_span(
+    span_id: str,
+    start: str | None = None,
+    end: str | None = None,
+    parent: str | None = None,
+    summary: str | None = None,
+) -> SpanLine:
+    return SpanLine(span_id, parent, "plain", None, "active", summary, 0, start, end)
 
 
 def test_an_open_span_reaches_to_the_end_which_is_behind_everything_known() -> None:
@@ -18,21 +24,19 @@ def test_an_open_span_reaches_to_the_end_which_is_behind_everything_known() -> N
         a_span("a", "2026-03-01T10:00:00Z"),
         a_span("b", "2026-03-01T10:00:05+00:00", "2026-03-01T11:00:10+01:00"),
     ]
-    timeline = lay_out(spans)
-    assert timeline.seconds == pytest.approx(10.6)
-    first, second = timeline.rows
+    (first, second), seconds = lay_out(spans)
+    assert seconds == pytest.approx(10.6)
     assert (first.start, first.end, first.seconds) == (0, 1, None)
     assert (second.seconds, second.end < 1) == (5, True)
 
 
 def test_no_spans_spans_of_no_length_and_of_times_gone_wrong() -> None:
-    nothing = lay_out([])
-    assert (nothing.rows, nothing.seconds) == ((), 0)
+    assert lay_out([]) == ([], 0)
     same = "2026-03-01T10:00:00Z"
-    (row,) = lay_out([a_span("a", same, same)]).rows
+    (row,), _ = lay_out([a_span("a", same, same)])
     assert (row.start, row.end, row.seconds) == (0, 1, 0)
-    backwards = lay_out([a_span("a", "2026-03-01T10:00:05Z", same)])
-    assert backwards.rows[0].seconds == 0
+    (backwards,), _ = lay_out([a_span("a", "2026-03-01T10:00:05Z", same)])
+    assert backwards.seconds == 0
     lay_out([a_span("a", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00")])
 
 
@@ -47,7 +51,7 @@ def test_every_span_is_on_the_axis_once_and_below_its_parent(
         a_span(str(index), start, end, str(parent % index) if index and parent % 3 else None)
         for index, (start, end, parent) in enumerate(drawn)
     ]
-    rows = lay_out(spans).rows
+    rows, _ = lay_out(spans)
     assert sorted(row.span.id for row in rows) == sorted(span.id for span in spans)
     depths: dict[str | None, int] = {None: -1}
     for row in rows:
@@ -55,6 +59,19 @@ def test_every_span_is_on_the_axis_once_and_below_its_parent(
         depths[row.span.id] = row.depth
         assert row.start is None or 0 <= row.start <= 1
         assert 0 <= row.end <= 1
+        bar = row.bar()
+        assert bar is None or 0 <= bar[0] <= bar[0] + bar[1] <= 1003
+
+
+def test_a_search_shows_what_fits_below_what_is_above_it() -> None:
+    spans = [a_span("top"), a_span("middle", parent="top"), a_span("deep", parent="middle", summary="Straße")]
+    spans += [a_span("other"), a_span("below", parent="deep")]
+    rows, _ = lay_out(spans)
+    shown, fitting = search(rows, "STRASSE")
+    assert [row.span.id for row in shown] == ["top", "middle", "deep"]
+    assert fitting == {"deep"}
+    assert search(rows, "") == (rows, None)
+    assert search(rows, "nothing like it") == ([], set())
 
 
 def test_lengths_of_time() -> None:

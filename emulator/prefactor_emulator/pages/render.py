@@ -1,14 +1,14 @@
 """What the templates use: how times, lengths of time and JSON are written. They escape all of it."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic_core import to_json
 
-from prefactor_emulator.model import Status
+from prefactor_emulator.pages.timeline import seconds_of
 
 _UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 _MARK = "$sensitive"
@@ -47,6 +47,12 @@ def duration(seconds: float) -> str:
             whole, rest = divmod(round(seconds), unit)
             return f"{whole} {name} {rest // smaller} {smaller_name}"
     return f"{seconds:.3g} s"
+
+
+def took(instance: Mapping[str, str | None]) -> str:
+    """Write how long an instance took; nothing if it has not started, or is not over."""
+    start, end = (seconds_of(instance[name]) for name in ("started_at", "finished_at"))
+    return "" if start is None or end is None else duration(max(0.0, end - start))
 
 
 def pieces(value: object, *, sensitive: object = False) -> Iterator[str | Cover]:
@@ -89,5 +95,4 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"moment": moment, "duration": duration, "pieces": pieces}
-_TEMPLATES.globals["statuses"] = tuple(Status)
+_TEMPLATES.filters |= {"moment": moment, "duration": duration, "took": took, "pieces": pieces}

@@ -36,22 +36,14 @@ class Row(NamedTuple):
         return left, max(_NARROWEST, round((self.end - self.start) * _WIDTH, 1))
 
 
-class Timeline(NamedTuple):
-    """All spans of a run, parents before their children, children in the order in which they came.
-
-    Attributes:
-        rows: The spans.
-        seconds: What the axis spans.
-    """
-
-    rows: Sequence[Row]
-    seconds: float
-
-
-def lay_out(spans: Sequence[SpanLine]) -> Timeline:
+def lay_out(spans: Sequence[SpanLine]) -> tuple[list[Row], float]:
     """Place the spans of one run.
 
     The axis follows from the spans alone, not from the clock: what is stored is shown the same every time.
+
+    Returns:
+        The spans, parents before their children, children in the order in which they came; and the seconds
+        that the axis spans.
     """
     times = {span.id: (seconds_of(span.started_at), seconds_of(span.finished_at)) for span in spans}
     known = [moment for pair in times.values() for moment in pair if moment is not None]
@@ -65,7 +57,7 @@ def lay_out(spans: Sequence[SpanLine]) -> Timeline:
         took = None if start is None or end is None else max(0.0, end - start)
         left = None if start is None else _share(start - first, length, 0.0)
         rows.append(Row(span, depth, left, 1.0 if end is None else _share(end - first, length, 1.0), took))
-    return Timeline(rows, length)
+    return rows, length
 
 
 def search(rows: Sequence[Row], words: str) -> tuple[Sequence[Row], set[str] | None]:

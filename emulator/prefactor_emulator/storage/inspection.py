@@ -1,8 +1,8 @@
 """What has happened so far, read back for people, tests and checkers."""
 
+import asyncio
 import secrets
 import sqlite3
-from collections.abc import Sequence
 from typing import Final, NamedTuple, cast
 
 from pydantic_core import from_json, to_json
@@ -14,6 +14,9 @@ _FITS: Final = """
     (:search = '' OR :search IN (i.id, i.external_identifier) OR i.agent_id IN (
         SELECT id FROM agents
         WHERE :search IN (id, external_identifier) OR instr(lower(name), lower(:search))
+    ) OR i.agent_version_id IN (
+        SELECT id FROM versions
+        WHERE kind = 'agent_version' AND instr(lower(content ->> 'name'), lower(:search))
     ) OR EXISTS (
         SELECT 1 FROM spans WHERE instance_id = i.id AND schema_name IN (
             -- Each name once, by one step in the index and not by reading all of it.
@@ -39,6 +42,9 @@ _LIST: Final = """
 _COUNTS: Final = """
     SELECT status, count(*) AS instances FROM instances i WHERE {fits} GROUP BY status
 """.replace("{fits}", _FITS)
+_SPAN_COUNTS: Final = (
+    "SELECT status, count(*) FROM spans WHERE instance_id = ? GROUP BY status ORDER BY status"
+)
 _RUN: Final = """
     SELECT i.id, i.account, i.agent_id, a.name AS agent_name, i.environment_id, i.agent_deployment_id,
         i.agent_version_id, v.identifier AS agent_version_identifier, i.status, i.external_identifier,
@@ -59,6 +65,7 @@ _SPANS: Final = """
     FROM spans
 """
 _EVERYTHING: Final = 2**62
+_PIECE: Final = 1000
 
 
 class SpanLine(NamedTuple):
@@ -99,23 +106,18 @@ class Inspection:
             limit: How many at most.
             before: Only those that came before this `seq`.
             status: Only those in this state.
-            search: Only those of which this is the id, the agent's id, or a part of the agent's name or of
-                the name of a schema of one of their spans.
+            search: Only those of which this is the id, the agent's id, or a part of the name of the agent,
+                of its version, or of a schema of one of their spans.
         """
         last = _EVERYTHING if before is None else before
         found = self._rows(_LIST, limit=limit, before=last, status=status or "", search=search)
         for instance in found:
-            instance["spans"] = self.span_counts(cast("str", instance["id"]))
+            instance["spans"] = dict(self._connection.execute(_SPAN_COUNTS, (instance["id"],)).fetchall())
         return found
 
     def instance_counts(self, search: str = "") -> dict[str, int]:
         """Count the instances in each state."""
         return dict(self._connection.execute(_COUNTS, {"search": search}).fetchall())
-
-    def span_counts(self, instance_id: str) -> dict[str, int]:
-        """Count the spans of a run in each state."""
-        counted = "SELECT status, count(*) FROM spans WHERE instance_id = ? GROUP BY status ORDER BY status"
-        return dict(self._connection.execute(counted, (instance_id,)).fetchall())
 
     def instance(self, instance_id: str) -> JsonObject | None:
         """Show one run: how it was registered, its qualities, and its spans as they came."""
@@ -143,16 +145,16 @@ class Inspection:
             "quality_flags": {cast("str", each["name"]): each["flags"] for each in qualities},
         }
 
-    def span_numbers(self, instance_id: str) -> list[int]:
-        """List the spans of a run as they came, by the numbers under which they are kept."""
-        found = self._connection.execute(
-            "SELECT seq FROM spans WHERE instance_id = ? ORDER BY seq", (instance_id,)
-        )
-        return [number for (number,) in found]
-
-    def lines(self, numbers: Sequence[int]) -> list[SpanLine]:
-        """Read these spans, without their payloads."""
-        return list(map(SpanLine._make, self._connection.execute(_LINES, (to_json(numbers),))))
+    async def lines(self, instance_id: str) -> list[SpanLine]:
+        """List the spans of a run as they came, read in pieces, between which others get their turn."""
+        find = "SELECT seq FROM spans WHERE instance_id = ? ORDER BY seq"
+        numbers = [number for (number,) in self._connection.execute(find, (instance_id,))]
+        lines: list[SpanLine] = []
+        for start in range(0, len(numbers), _PIECE):
+            piece = to_json(numbers[start : start + _PIECE])
+            lines += map(SpanLine._make, self._connection.execute(_LINES, (piece,)))
+            await asyncio.sleep(0)
+        return lines
 
     def span(self, span_id: str) -> JsonObject | None:
         """Show one span with its payloads."""
