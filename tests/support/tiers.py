@@ -39,7 +39,7 @@ _BREAKABLE: Final = {
 _ONE_AT_A_TIME: Final = {"rabbit_cluster", "redis_cluster", "redis_sentinel", "rabbit_server"}
 """Servers that take long to start: of each kind, one process of a parallel run has one."""
 _SUPPORT: Final = "tests.support.brokers."
-_STARTERS: Final = {"create_subprocess_exec", "Popen", "subprocess"}
+_STARTERS: Final = {"async_playwright", "create_subprocess_exec", "Popen", "subprocess"}
 """Names in code that starts child processes."""
 
 

@@ -24,7 +24,9 @@ class Broker:
 
 REDIS = Broker("redis", "PREFACTOR_TEST_REDIS_URL", "redis-server")
 RABBITMQ = Broker("rabbitmq", "PREFACTOR_TEST_AMQP_URL", "rabbitmq-server")
-_KNOWN = (REDIS.name, RABBITMQ.name, "node")
+NODE = "node"
+CHROMIUM = "chromium"
+_KNOWN = (REDIS.name, RABBITMQ.name, NODE, CHROMIUM)
 
 
 class Source(Enum):
@@ -94,3 +96,11 @@ def _without(broker: Broker, environ: Mapping[str, str], text: str) -> Decision:
     if broker.name in required(environ):
         return Decision(Source.FAIL, f"{text}; {REQUIRE} asks for it")
     return Decision(Source.SKIP, text)
+
+
+def required(environ: Mapping[str, str]) -> set[str]:
+    """Return what tests may not be skipped for the lack of."""
+    named = {name.strip() for name in environ.get(REQUIRE, "").split(",")} - {""}
+    if unknown := named.difference(_KNOWN):
+        raise ValueError(f"{REQUIRE} knows {', '.join(_KNOWN)}, not {', '.join(sorted(unknown))}")
+    return named
