@@ -11,6 +11,13 @@ _WIDTH = 1000
 _NARROWEST = 3.0
 
 
+class Node(NamedTuple):
+    """A span in the tree, with the number of spans above it."""
+
+    span: SpanLine
+    depth: int
+
+
 class Row(NamedTuple):
     """One span in its place.
 
@@ -36,46 +43,62 @@ class Row(NamedTuple):
         return left, max(_NARROWEST, round((self.end - self.start) * _WIDTH, 1))
 
 
-def lay_out(spans: Sequence[SpanLine]) -> tuple[list[Row], float]:
-    """Place the spans of one run.
+class Axis(NamedTuple):
+    """The time that the spans of one run take up.
 
-    The axis follows from the spans alone, not from the clock: what is stored is shown the same every time.
-
-    Returns:
-        The spans, parents before their children, children in the order in which they came; and the seconds
-        that the axis spans.
+    Attributes:
+        first: When the first of them starts, in seconds since 1970.
+        seconds: How long it is.
     """
-    times = {span.id: (seconds_of(span.started_at), seconds_of(span.finished_at)) for span in spans}
-    known = [moment for pair in times.values() for moment in pair if moment is not None]
-    first = min(known, default=0.0)
-    length = max(known, default=0.0) - first
-    if any(start is not None and end is None for start, end in times.values()):
-        length *= 1 + _ROOM_FOR_OPEN
-    rows = []
-    for span, depth in _tree(spans):
-        start, end = times[span.id]
+
+    first: float
+    seconds: float
+
+    def place(self, node: Node) -> Row:
+        """Place a span."""
+        start, end = seconds_of(node.span.started_at), seconds_of(node.span.finished_at)
         took = None if start is None or end is None else max(0.0, end - start)
-        left = None if start is None else _share(start - first, length, 0.0)
-        rows.append(Row(span, depth, left, 1.0 if end is None else _share(end - first, length, 1.0), took))
-    return rows, length
+        left = None if start is None else self._share(start, 0.0)
+        return Row(*node, left, 1.0 if end is None else self._share(end, 1.0), took)
+
+    def _share(self, moment: float, of_nothing: float) -> float:
+        return (moment - self.first) / self.seconds if self.seconds > 0 else of_nothing
 
 
-def search(rows: Sequence[Row], words: str) -> tuple[Sequence[Row], set[str] | None]:
-    """Choose rows by what they show, or by their id.
+def axis_of(spans: Sequence[SpanLine]) -> Axis:
+    """Lay out the axis of a run.
+
+    It follows from the spans alone, not from the clock: what is stored is shown the same every time.
+    """
+    # Times are kept so that they sort as text: of thousands, two are to be read.
+    known = [moment for span in spans for moment in (span.started_at, span.finished_at) if moment is not None]
+    first = seconds_of(min(known, default=None)) or 0.0
+    length = (seconds_of(max(known, default=None)) or 0.0) - first
+    is_open = any(span.started_at is not None and span.finished_at is None for span in spans)
+    return Axis(first, length * (1 + _ROOM_FOR_OPEN) if is_open else length)
+
+
+def tree_of(spans: Sequence[SpanLine]) -> list[Node]:
+    """Bring parents before their children; children stay in the order in which they came."""
+    return list(_walk(spans))
+
+
+def search(nodes: Sequence[Node], words: str) -> tuple[Sequence[Node], set[str] | None]:
+    """Choose spans by what is shown of them, or by their id.
 
     Returns:
-        The rows that fit, each below the rows that are above it in the tree, and the ids of those that fit;
-        all rows and None where nothing is searched for.
+        The spans that fit, each below those that are above it in the tree, and the ids of those that fit; all
+        spans and None where nothing is searched for.
     """
     if not words:
-        return rows, None
+        return nodes, None
     wanted = words.casefold()
-    fitting = {row.span.id for row in rows if any(wanted in text.casefold() for text in _texts(row.span))}
+    fitting = {span.id for span, _ in nodes if any(wanted in text.casefold() for text in _texts(span))}
     shown = set(fitting)
-    for row in reversed(rows):
-        if row.span.id in shown and row.span.parent_span_id is not None:
-            shown.add(row.span.parent_span_id)
-    return [row for row in rows if row.span.id in shown], fitting
+    for span, _ in reversed(nodes):
+        if span.id in shown and span.parent_span_id is not None:
+            shown.add(span.parent_span_id)
+    return [node for node in nodes if node.span.id in shown], fitting
 
 
 def seconds_of(timestamp: str | None) -> float | None:
@@ -87,17 +110,13 @@ def _texts(span: SpanLine) -> tuple[str, ...]:
     return span.id, span.schema_name, span.schema_title or "", span.summary or ""
 
 
-def _share(part: float, whole: float, of_nothing: float) -> float:
-    return part / whole if whole > 0 else of_nothing
-
-
-def _tree(spans: Sequence[SpanLine]) -> Iterator[tuple[SpanLine, int]]:
+def _walk(spans: Sequence[SpanLine]) -> Iterator[Node]:
     """Walk the tree without recursion: it may be as deep as it is large."""
     children: dict[str | None, list[SpanLine]] = {}
     for span in spans:
         children.setdefault(span.parent_span_id, []).append(span)
-    pending = [(span, 0) for span in reversed(children.get(None, []))]
+    pending = [Node(span, 0) for span in reversed(children.get(None, ()))]
     while pending:
-        span, depth = pending.pop()
-        yield span, depth
-        pending += [(child, depth + 1) for child in reversed(children.get(span.id, []))]
+        node = pending.pop()
+        yield node
+        pending += [Node(child, node.depth + 1) for child in reversed(children.get(node.span.id, ()))]

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from prefactor_emulator.model import JsonObject, Status
 from prefactor_emulator.pages.render import render
-from prefactor_emulator.pages.timeline import lay_out, search
+from prefactor_emulator.pages.timeline import axis_of, search, tree_of
 from prefactor_emulator.storage.inspection import SpanLine
 
 INSTANCES_SHOWN: Final = 100
@@ -53,25 +53,25 @@ def run_page(run: JsonObject, lines: Sequence[SpanLine], words: str, first: int,
         first: The number of the first row to show.
         span_id: A span to show opened, wherever it is.
     """
-    laid_out, seconds = lay_out(lines)
-    rows, fitting = search(laid_out, words)
-    place = next((place for place, row in enumerate(rows) if row.span.id == span_id), None)
+    axis = axis_of(lines)
+    nodes, fitting = search(tree_of(lines), words)
+    place = next((place for place, node in enumerate(nodes) if node.span.id == span_id), None)
     first = first if place is None else place - place % SPANS_SHOWN
-    last = min(first + SPANS_SHOWN, len(rows))
+    last = min(first + SPANS_SHOWN, len(nodes))
     here = f"/instances/{run['id']}"
     ways = {"Earlier": _address(here, q=words, **{"from": max(0, first - SPANS_SHOWN)}) if first else ""}
-    if last < len(rows):
+    if last < len(nodes):
         ways["Further"] = _address(here, q=words, **{"from": last})
     return render(
         "run.html",
         run=run,
         counts=Counter(line.status for line in lines),
         flagged=sum(line.flagged for line in lines),
-        total=len(laid_out),
-        seconds=seconds,
-        rows=rows[first:last],
+        total=len(lines),
+        seconds=axis.seconds,
+        rows=[axis.place(node) for node in nodes[first:last]],
         fitting=fitting,
-        place=(first + 1, last, len(rows)),
+        place=(first + 1, last, len(nodes)),
         opened=span_id,
         q=words,
         ways=ways,
