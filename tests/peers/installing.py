@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.brokers.sources import REQUIRE, required
+from tests.support.brokers.sources import NODE, REQUIRE, required
 
 PEERS: Final = Path(__file__).parents[2] / ".peers"
 _SECONDS: Final = 480.0
@@ -71,7 +71,7 @@ def _of_node(program: str) -> str:
     lacking = (
         f"no {program} to run TypeScript clients with: install nodejs and npm (apt-get install nodejs npm)"
     )
-    if "node" in required(environ):
+    if NODE in required(environ):
         pytest.fail(f"{lacking}; {REQUIRE} asks for it", pytrace=False)
     pytest.skip(lacking)
 

@@ -96,11 +96,3 @@ def _without(broker: Broker, environ: Mapping[str, str], text: str) -> Decision:
     if broker.name in required(environ):
         return Decision(Source.FAIL, f"{text}; {REQUIRE} asks for it")
     return Decision(Source.SKIP, text)
-
-
-def required(environ: Mapping[str, str]) -> set[str]:
-    """Return what tests may not be skipped for the lack of."""
-    named = {name.strip() for name in environ.get(REQUIRE, "").split(",")} - {""}
-    if unknown := named.difference(_KNOWN):
-        raise ValueError(f"{REQUIRE} knows {', '.join(_KNOWN)}, not {', '.join(sorted(unknown))}")
-    return named
