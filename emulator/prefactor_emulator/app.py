@@ -9,7 +9,6 @@ from prefactor_emulator.faults.middleware import FaultMiddleware
 from prefactor_emulator.http import agents, control, reads, writes
 from prefactor_emulator.http.accounts import Accounts
 from prefactor_emulator.http.callers import Services
-from prefactor_emulator.http.control import Desk
 from prefactor_emulator.http.errors import answer_errors
 from prefactor_emulator.http.origin import OriginGuard
 from prefactor_emulator.http.paths import API_PREFIX, MAX_BODY_BYTES
@@ -66,16 +65,15 @@ class Emulator:
         )
         self.faults = FaultMiddleware(self.api, store)
         execution = Execution(store, dedup=dedup, strict_schemas=strict_schemas)
-        self.api.state.services = Services(accounts or Accounts(), execution)
-        self.api.state.desk = Desk(store, inspection, self.faults, lambda: self.requests_served)
+        self._services = Services(accounts or Accounts(), store, execution, inspection, self.faults)
+        self.api.state.services = self._services
         answer_errors(self.api)
         for router in (writes.router, reads.router, agents.router, control.router, page_router(inspection)):
             self.api.include_router(router)
-        self.requests_served = 0
         self._guarded = OriginGuard(self.faults, hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] == "http" and scope["path"].startswith(API_PREFIX):
-            self.requests_served += 1
+            self._services.requests += 1
         await self._guarded(scope, receive, send)

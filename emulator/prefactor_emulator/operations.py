@@ -23,10 +23,7 @@ from prefactor_emulator.requests import (
 
 _ITEM: Final[TypeAdapter[BulkItem]] = TypeAdapter(BulkItem)
 # What says where an operation goes, and not what it is.
-_ADDRESS: Final[dict[str, bool | dict[str, bool]]] = {
-    **dict.fromkeys(("idempotency_key", "type", "agent_instance_id", "agent_span_id"), True),
-    "details": {"idempotency_key": True},
-}
+_ADDRESS: Final = {"idempotency_key", "type", "agent_instance_id", "agent_span_id"}
 
 
 _PLAINLY: Final = {
@@ -40,19 +37,22 @@ class Operation:
     """One write.
 
     Attributes:
-        type: What is to be done.
-        body: With what.
+        body: What is to be done, and with what.
         target: The id of the instance or span that it acts on; None where it makes a new one.
     """
 
-    type: OperationType
     body: Write
     target: str | None = None
 
     @property
+    def type(self) -> OperationType:
+        """What is to be done."""
+        return self.body.operation
+
+    @property
     def key(self) -> str | None:
         """The idempotency key, if it has one."""
-        return self.body.key()
+        return self.body.idempotency_key
 
     def digest(self) -> bytes:
         """Fingerprint what makes two writes the same, whatever the order of fields."""
@@ -65,13 +65,13 @@ OperationHook: TypeAlias = Callable[[Operation], None]
 
 
 _SINGLE: Final = (
-    (re.compile("/agent_instance/register"), OperationType.REGISTER_INSTANCE, RegisterInstance),
-    (re.compile("/agent_instance/([^/]+)/start"), OperationType.START_INSTANCE, StartInstance),
-    (re.compile("/agent_instance/([^/]+)/finish"), OperationType.FINISH_INSTANCE, FinishInstance),
-    (re.compile("/agent_instance/([^/]+)/terminate"), OperationType.TERMINATE_INSTANCE, TerminateInstance),
-    (re.compile("/agent_instance/([^/]+)/record_quality"), OperationType.RECORD_QUALITY, RecordQuality),
-    (re.compile("/agent_spans"), OperationType.CREATE_SPAN, CreateSpan),
-    (re.compile("/agent_spans/([^/]+)/finish"), OperationType.FINISH_SPAN, FinishSpan),
+    (re.compile("/agent_instance/register"), RegisterInstance),
+    (re.compile("/agent_instance/([^/]+)/start"), StartInstance),
+    (re.compile("/agent_instance/([^/]+)/finish"), FinishInstance),
+    (re.compile("/agent_instance/([^/]+)/terminate"), TerminateInstance),
+    (re.compile("/agent_instance/([^/]+)/record_quality"), RecordQuality),
+    (re.compile("/agent_spans"), CreateSpan),
+    (re.compile("/agent_spans/([^/]+)/finish"), FinishSpan),
 )
 
 
@@ -82,10 +82,10 @@ def operation_of_request(path: str, value: object) -> Operation | None:
         path: Its path behind the API's prefix.
         value: Its body.
     """
-    for pattern, operation_type, kind in _SINGLE:
+    for pattern, kind in _SINGLE:
         if found := pattern.fullmatch(path):
             try:
-                return Operation(operation_type, kind.model_validate(value), *found.groups())
+                return Operation(kind.model_validate(value), *found.groups())
             except ValidationError:
                 return None
     return None
@@ -102,7 +102,7 @@ def operation_of_item(item: object) -> Operation:
     except ValidationError as error:
         raise _refusal_of_item(error) from None
     target = getattr(body, "agent_span_id", None) or getattr(body, "agent_instance_id", None)
-    return Operation(OperationType(body.type), body, target)
+    return Operation(body, target)
 
 
 def _refusal_of_item(error: ValidationError) -> Refusal:

@@ -22,12 +22,12 @@ class Part(BaseModel):
 class SpanCounts(Part):
     """How many spans an instance has. Those that are over count as finished."""
 
-    total: int = 0
-    active: int = 0
-    complete: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    finished: int = 0
+    total: int
+    active: int
+    complete: int
+    failed: int
+    cancelled: int
+    finished: int
 
 
 class Instance(Part):
@@ -74,17 +74,11 @@ class Span(Part):
     finished_at: Time | None
 
 
-class InstanceCounts(Part):
+class InstanceCounts(SpanCounts):
     """How many instances an agent has. Those that are over count as finished."""
 
-    total: int = 0
-    pending: int = 0
-    active: int = 0
-    complete: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    terminated: int = 0
-    finished: int = 0
+    pending: int
+    terminated: int
 
 
 class AvailableActions(Part):

@@ -1,7 +1,7 @@
 """The bodies of the API's requests. Unknown fields are dropped; optional ones may be null."""
 
 from datetime import datetime
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from prefactor_emulator.model import JsonObject, timestamp
+from prefactor_emulator.model import JsonObject, OperationType, timestamp
 
 MAX_ITEMS: Final = 1000  # assumed: the API publishes no limit
 
@@ -43,13 +43,22 @@ class Body(BaseModel):
 
 
 class Write(Body):
-    """A write, which may be repeated under its key without a further effect."""
+    """A write, which may be repeated under its key without a further effect.
 
+    Attributes:
+        operation: What is done, where it is done to an instance or a span.
+        idempotency_key: The key. It is found inside `details`, too.
+    """
+
+    operation: ClassVar[OperationType]
     idempotency_key: Annotated[str, Field(min_length=1, max_length=64)] | None = None
 
-    def key(self) -> str | None:
-        """Return the key, wherever it stands."""
-        return self.idempotency_key
+    @model_validator(mode="before")
+    @classmethod
+    def _find_the_key(cls, value: object) -> object:
+        if not isinstance(value, dict) or not isinstance(details := value.get("details"), dict):
+            return value
+        return {"idempotency_key": details.get("idempotency_key"), **value}
 
 
 class AgentVersion(Body):
@@ -114,6 +123,7 @@ class AgentSchemaVersion(Body):
 class RegisterInstance(Write):
     """Register a pending instance. With a deployment's token, agent and environment come from that."""
 
+    operation = OperationType.REGISTER_INSTANCE
     agent_version: AgentVersion
     agent_schema_version: AgentSchemaVersion = AgentSchemaVersion()
     agent_id: Text | None = Field(None, description="An agent's id or name.")
@@ -127,12 +137,14 @@ class RegisterInstance(Write):
 class StartInstance(Write):
     """Move a pending instance to active."""
 
+    operation = OperationType.START_INSTANCE
     timestamp: Timestamp | None = None
 
 
 class FinishInstance(Write):
     """Move an active instance to its end."""
 
+    operation = OperationType.FINISH_INSTANCE
     status: FinalStatus | None = None
     timestamp: Timestamp | None = None
 
@@ -140,17 +152,19 @@ class FinishInstance(Write):
 class TerminateInstance(Write):
     """Stop an active instance, and cancel its spans in flight."""
 
+    operation = OperationType.TERMINATE_INSTANCE
     reason: str | None = None
 
 
 class RecordQuality(Write):
     """Set a quality of an instance, or remove it with a payload of null."""
 
+    operation = OperationType.RECORD_QUALITY
     name: Text
     payload: JsonObject | None = None
 
 
-class NewSpan(Write):
+class NewSpan(Body):
     """A span: pending, active, or over already."""
 
     agent_instance_id: Pfid
@@ -169,30 +183,24 @@ class NewSpan(Write):
 class CreateSpan(Write):
     """Create a span."""
 
+    operation = OperationType.CREATE_SPAN
     details: NewSpan
 
-    def key(self) -> str | None:
-        """Return the key, wherever it stands."""
-        return self.idempotency_key or self.details.idempotency_key
 
-
-class WrappedFinish(Write):
+class WrappedFinish(Body):
     """What of a wrapped finish is kept: not its result."""
 
     status: FinalStatus | None = None
     timestamp: Timestamp | None = None
 
 
-class FinishSpan(WrappedFinish):
+class FinishSpan(WrappedFinish, Write):
     """Move a span to its end, with its result."""
 
+    operation = OperationType.FINISH_SPAN
     result_payload: JsonObject | None = None
     sensitive_encoding: bool | None = None
     details: WrappedFinish | None = Field(None, description="Accepted, but its result is lost.")
-
-    def key(self) -> str | None:
-        """Return the key, wherever it stands."""
-        return self.idempotency_key or (self.details.idempotency_key if self.details else None)
 
 
 class AgentChanges(Body):

@@ -1,89 +1,104 @@
 """What the routes of the API are given: who asks, and the rules that judge what is asked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, TypeAlias, cast
+from typing import Annotated, cast
 
 from fastapi import Depends, Path, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from prefactor_emulator.faults.middleware import operation_hooks
+from prefactor_emulator.faults.middleware import FaultMiddleware, operation_hooks
 from prefactor_emulator.http.accounts import Accounts
 from prefactor_emulator.http.errors import json_response
-from prefactor_emulator.model import Identity, OperationType, Refusal
-from prefactor_emulator.operations import Operation, OperationHook
+from prefactor_emulator.model import Identity, Refusal
+from prefactor_emulator.operations import Operation
 from prefactor_emulator.requests import Pfid, Write
 from prefactor_emulator.rules.call import Call
 from prefactor_emulator.rules.execution import Execution
+from prefactor_emulator.storage.inspection import Inspection
+from prefactor_emulator.storage.store import Store
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Services:
-    """What is behind the API, as its application keeps it in `state.services`.
+    """What is behind the routes, as the application keeps it in `state.services`.
 
     Attributes:
-        accounts: Who may use it.
-        execution: Its rules.
+        accounts: Who may use the API.
+        store: What is kept.
+        execution: The API's rules.
+        inspection: What happened.
+        faults: Where faults run.
+        requests: How many requests the API was sent.
     """
 
     accounts: Accounts
+    store: Store
     execution: Execution
+    inspection: Inspection
+    faults: FaultMiddleware
+    requests: int = 0
 
 
-def _services(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
+    """Return what is behind the routes."""
     return cast("Services", request.app.state.services)
 
 
+Behind = Annotated[Services, Depends(services_of)]
+"""What is behind the routes."""
+
+
 async def _identity(
-    request: Request,
+    services: Behind,
     credentials: Annotated[
         HTTPAuthorizationCredentials | None, Depends(HTTPBearer(scheme_name="token", auto_error=False))
     ],
 ) -> Identity:
-    return _services(request).accounts.identify(credentials.credentials.strip() if credentials else None)
+    return services.accounts.identify(credentials.credentials.strip() if credentials else None)
 
 
 Caller = Annotated[Identity, Depends(_identity)]
 """Whoever has a token that is accepted."""
 
 
-async def _reading(request: Request, caller: Caller) -> Call:
+async def _reading(services: Behind, caller: Caller) -> Call:
     if caller.deployment is not None:
         raise Refusal(401, "unauthorized", "a deployment's token reads nothing and manages no agents")
-    return _services(request).execution.call(caller)
+    return services.execution.call(caller)
 
 
 Reading = Annotated[Call, Depends(_reading)]
 """The circumstances of a read, by whoever has the token of an account."""
 
 
-async def _rules(request: Request) -> Execution:
-    return _services(request).execution
+async def _rules(services: Behind) -> Execution:
+    return services.execution
 
 
 Rules = Annotated[Execution, Depends(_rules)]
 """The API's rules."""
 
 
-async def _hooks(request: Request) -> Sequence[OperationHook]:
-    return operation_hooks(request.scope)
+class _Writer:
+    """Carries out the operations of a request."""
+
+    def __init__(self, request: Request, caller: Caller, rules: Rules) -> None:
+        self._caller = caller
+        self._rules = rules
+        self._hooks = operation_hooks(request.scope)
+
+    def __call__(self, body: Write, target: str | None = None) -> Response:
+        """Carry out the one operation of a single request."""
+        return json_response(self._rules.single(self._caller, Operation(body, target), self._hooks))
+
+    def bulk(self, items: Sequence[object]) -> Response:
+        """Carry out the operations of a bulk request."""
+        return json_response(self._rules.bulk(self._caller, items, self._hooks))
 
 
-Hooks = Annotated[Sequence[OperationHook], Depends(_hooks)]
-"""What is to be called before each operation of the request."""
-
-_Perform: TypeAlias = Callable[[OperationType, Write, str | None], Response]
-
-
-async def _performer(caller: Caller, rules: Rules, hooks: Hooks) -> _Perform:
-    def perform(operation_type: OperationType, body: Write, target: str | None) -> Response:
-        return json_response(rules.single(caller, Operation(operation_type, body, target), hooks))
-
-    return perform
-
-
-Perform = Annotated[_Perform, Depends(_performer)]
-"""Carries out the request's one operation, and returns the response."""
+Writer = Annotated[_Writer, Depends()]
+"""Carries out the operations of the request."""
 
 Id = Annotated[Pfid, Path()]
 """The id in a path."""

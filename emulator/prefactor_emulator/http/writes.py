@@ -3,10 +3,9 @@
 from fastapi import APIRouter, Response
 
 from prefactor_emulator.http.bodies import JsonRoute
-from prefactor_emulator.http.callers import Caller, Hooks, Id, Perform, Rules
-from prefactor_emulator.http.errors import json_response, refusals
+from prefactor_emulator.http.callers import Id, Writer
+from prefactor_emulator.http.errors import refusals
 from prefactor_emulator.http.paths import API_PREFIX
-from prefactor_emulator.model import OperationType
 from prefactor_emulator.replies import BulkReply, Instance, SpanSuccess, Success
 from prefactor_emulator.requests import (
     BulkRequest,
@@ -23,48 +22,48 @@ router = APIRouter(prefix=API_PREFIX, route_class=JsonRoute, responses=refusals(
 
 
 @router.post("/agent_instance/register", response_model=Success[Instance])
-async def register_instance(body: RegisterInstance, perform: Perform) -> Response:
+async def register_instance(body: RegisterInstance, write: Writer) -> Response:
     """Register a pending instance."""
-    return perform(OperationType.REGISTER_INSTANCE, body, None)
+    return write(body)
 
 
 @router.post("/agent_instance/{id}/start", response_model=Success[Instance])
-async def start_instance(id: Id, body: StartInstance, perform: Perform) -> Response:
+async def start_instance(id: Id, body: StartInstance, write: Writer) -> Response:
     """Move a pending instance to active."""
-    return perform(OperationType.START_INSTANCE, body, id)
+    return write(body, id)
 
 
 @router.post("/agent_instance/{id}/finish", response_model=Success[Instance])
-async def finish_instance(id: Id, body: FinishInstance, perform: Perform) -> Response:
+async def finish_instance(id: Id, body: FinishInstance, write: Writer) -> Response:
     """Move an active instance to its end."""
-    return perform(OperationType.FINISH_INSTANCE, body, id)
+    return write(body, id)
 
 
 @router.post("/agent_instance/{id}/terminate", response_model=Success[Instance])
-async def terminate_instance(id: Id, body: TerminateInstance, perform: Perform) -> Response:
+async def terminate_instance(id: Id, body: TerminateInstance, write: Writer) -> Response:
     """Stop an active instance for good, and cancel its spans in flight."""
-    return perform(OperationType.TERMINATE_INSTANCE, body, id)
+    return write(body, id)
 
 
 @router.post("/agent_instance/{id}/record_quality", response_model=Success[Instance])
-async def record_quality(id: Id, body: RecordQuality, perform: Perform) -> Response:
+async def record_quality(id: Id, body: RecordQuality, write: Writer) -> Response:
     """Set a quality, or remove it with a payload of null. Not with a deployment's token."""
-    return perform(OperationType.RECORD_QUALITY, body, id)
+    return write(body, id)
 
 
 @router.post("/agent_spans", response_model=SpanSuccess)
-async def create_span(body: CreateSpan, perform: Perform) -> Response:
+async def create_span(body: CreateSpan, write: Writer) -> Response:
     """Create a span, in flight or over already."""
-    return perform(OperationType.CREATE_SPAN, body, None)
+    return write(body)
 
 
 @router.post("/agent_spans/{id}/finish", response_model=SpanSuccess)
-async def finish_span(id: Id, body: FinishSpan, perform: Perform) -> Response:
+async def finish_span(id: Id, body: FinishSpan, write: Writer) -> Response:
     """Move a span to its end, with its result."""
-    return perform(OperationType.FINISH_SPAN, body, id)
+    return write(body, id)
 
 
 @router.post("/bulk", response_model=BulkReply)
-async def bulk(body: BulkRequest, caller: Caller, rules: Rules, hooks: Hooks) -> Response:
+async def bulk(body: BulkRequest, write: Writer) -> Response:
     """Carry out many writes in order, up to the first that is refused."""
-    return json_response(rules.bulk(caller, body.items, hooks))
+    return write.bulk(body.items)

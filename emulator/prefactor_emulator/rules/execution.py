@@ -110,7 +110,7 @@ class Execution:
             perform: Does it, and returns the agent.
         """
         digest = digest_of([action, body.model_dump(exclude={"idempotency_key"}) if body else {}])
-        key = body.key() if body else None
+        key = body.idempotency_key if body else None
         with self._store.transaction():
             known = self._known(call.account, key, digest)
             if known is not None:
