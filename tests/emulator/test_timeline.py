@@ -73,7 +73,7 @@ def test_a_search_shows_what_fits_below_what_is_above_it() -> None:
     spans += [a_span("other"), a_span("below", parent="deep")]
     nodes = tree_of(spans)
     shown, fitting = search(nodes, "STRASSE")
-    assert [node.span.id for node in shown] == ["top", "middle", "deep"]
+    assert [span.id for span, _ in shown] == ["top", "middle", "deep"]
     assert fitting == {"deep"}
     assert search(nodes, "") == (nodes, None)
     assert search(nodes, "nothing like it") == ([], set())

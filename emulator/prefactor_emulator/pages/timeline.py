@@ -1,8 +1,8 @@
 """A run laid out in time: the tree of its spans, and each span's place on one common axis. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from prefactor_emulator.storage.inspection import SpanLine
 
@@ -10,12 +10,8 @@ _ROOM_FOR_OPEN = 0.06
 _WIDTH = 1000
 _NARROWEST = 3.0
 
-
-class Node(NamedTuple):
-    """A span in the tree, with the number of spans above it."""
-
-    span: SpanLine
-    depth: int
+Node: TypeAlias = tuple[SpanLine, int]
+"""A span in the tree, with the number of spans above it."""
 
 
 class Row(NamedTuple):
@@ -56,10 +52,11 @@ class Axis(NamedTuple):
 
     def place(self, node: Node) -> Row:
         """Place a span."""
-        start, end = seconds_of(node.span.started_at), seconds_of(node.span.finished_at)
+        span, depth = node
+        start, end = seconds_of(span.started_at), seconds_of(span.finished_at)
         took = None if start is None or end is None else max(0.0, end - start)
         left = None if start is None else self._share(start, 0.0)
-        return Row(*node, left, 1.0 if end is None else self._share(end, 1.0), took)
+        return Row(span, depth, left, 1.0 if end is None else self._share(end, 1.0), took)
 
     def _share(self, moment: float, of_nothing: float) -> float:
         return (moment - self.first) / self.seconds if self.seconds > 0 else of_nothing
@@ -80,7 +77,16 @@ def axis_of(spans: Sequence[SpanLine]) -> Axis:
 
 def tree_of(spans: Sequence[SpanLine]) -> list[Node]:
     """Bring parents before their children; children stay in the order in which they came."""
-    return list(_walk(spans))
+    children: dict[str | None, list[SpanLine]] = {}
+    for span in spans:
+        children.setdefault(span.parent_span_id, []).append(span)
+    nodes: list[Node] = []
+    pending = [(span, 0) for span in reversed(children.get(None, ()))]
+    while pending:  # without recursion: it may be as deep as it is large
+        span, depth = pending.pop()
+        nodes.append((span, depth))
+        pending += [(child, depth + 1) for child in reversed(children.get(span.id, ()))]
+    return nodes
 
 
 def search(nodes: Sequence[Node], words: str) -> tuple[Sequence[Node], set[str] | None]:
@@ -98,7 +104,7 @@ def search(nodes: Sequence[Node], words: str) -> tuple[Sequence[Node], set[str] 
     for span, _ in reversed(nodes):
         if span.id in shown and span.parent_span_id is not None:
             shown.add(span.parent_span_id)
-    return [node for node in nodes if node.span.id in shown], fitting
+    return [(span, depth) for span, depth in nodes if span.id in shown], fitting
 
 
 def seconds_of(timestamp: str | None) -> float | None:
@@ -108,15 +114,3 @@ def seconds_of(timestamp: str | None) -> float | None:
 
 def _texts(span: SpanLine) -> tuple[str, ...]:
     return span.id, span.schema_name, span.schema_title or "", span.summary or ""
-
-
-def _walk(spans: Sequence[SpanLine]) -> Iterator[Node]:
-    """Walk the tree without recursion: it may be as deep as it is large."""
-    children: dict[str | None, list[SpanLine]] = {}
-    for span in spans:
-        children.setdefault(span.parent_span_id, []).append(span)
-    pending = [Node(span, 0) for span in reversed(children.get(None, ()))]
-    while pending:
-        node = pending.pop()
-        yield node
-        pending += [Node(child, node.depth + 1) for child in reversed(children.get(node.span.id, ()))]

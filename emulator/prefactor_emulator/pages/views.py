@@ -55,7 +55,7 @@ def run_page(run: JsonObject, lines: Sequence[SpanLine], words: str, first: int,
     """
     axis = axis_of(lines)
     nodes, fitting = search(tree_of(lines), words)
-    place = next((place for place, node in enumerate(nodes) if node.span.id == span_id), None)
+    place = next((place for place, (span, _) in enumerate(nodes) if span.id == span_id), None)
     first = first if place is None else place - place % SPANS_SHOWN
     last = min(first + SPANS_SHOWN, len(nodes))
     here = f"/instances/{run['id']}"

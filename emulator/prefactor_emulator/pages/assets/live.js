@@ -10,6 +10,7 @@
   const shown = new Map(); // each part as the server sent it, by its id, to find those that changed
   let known = null; // the state of the page that is shown, by the server's name for it
   let latest = 0; // the number of the latest request
+  let typing = null; // what waits for the next letter
 
   function noteAll(parent) {
     for (const part of parent.children) {
@@ -82,7 +83,6 @@
       document.title = fresh.title;
       known = reply.headers.get("ETag");
     }
-    main.removeAttribute("aria-busy");
   }
 
   function tell(word) {
@@ -96,17 +96,16 @@
 
   async function keepUp() {
     const began = performance.now();
-    if (!document.hidden && !main.ariaBusy) await refreshAndTell();
+    if (!document.hidden && !typing) await refreshAndTell();
     // A page that is slow to make must not keep the emulator busy.
     setTimeout(keepUp, Math.max(SHORTEST_PAUSE, 10 * (performance.now() - began)));
   }
 
   function searchSoon() {
-    let waiting;
     search.addEventListener("input", () => {
-      main.ariaBusy = "true";
-      clearTimeout(waiting);
-      waiting = setTimeout(() => {
+      clearTimeout(typing);
+      typing = setTimeout(() => {
+        typing = null;
         const address = new URL(search.action);
         for (const [name, value] of new FormData(search)) if (value.trim()) address.searchParams.set(name, value);
         history.replaceState(null, "", address);
