@@ -15,12 +15,7 @@ _MARK = "$sensitive"
 
 
 class Cover(NamedTuple):
-    """A value that is shown when it is asked for.
-
-    Attributes:
-        kind: What it says it is.
-        value: It, as JSON.
-    """
+    """A value, as JSON, that is shown when it is asked for, and what it says it is."""
 
     kind: str
     value: str
@@ -31,22 +26,15 @@ def render(template: str, **values: object) -> str:
     return _TEMPLATES.get_template(template).render(values)
 
 
-def moment(timestamp: str) -> str:
-    """Write a point in time as it was told, down to the second."""
-    return timestamp[:19].replace("T", " ")
-
-
 def duration(seconds: float) -> str:
     """Write a length of time in two units at most."""
     if seconds < 0.9995:
         return f"{seconds * 1000:.3g} ms"
     if seconds < 59.95:
         return f"{seconds:.3g} s"
-    for unit, name, smaller, smaller_name in _UNITS:
-        if round(seconds) >= unit:
-            whole, rest = divmod(round(seconds), unit)
-            return f"{whole} {name} {rest // smaller} {smaller_name}"
-    return f"{seconds:.3g} s"
+    unit, name, smaller, smaller_name = next(units for units in _UNITS if round(seconds) >= units[0])
+    whole, rest = divmod(round(seconds), unit)
+    return f"{whole} {name} {rest // smaller} {smaller_name}"
 
 
 def took(instance: Mapping[str, str | None]) -> str:
@@ -95,4 +83,4 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"moment": moment, "duration": duration, "took": took, "pieces": pieces}
+_TEMPLATES.filters |= {"duration": duration, "took": took, "pieces": pieces}

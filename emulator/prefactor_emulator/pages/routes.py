@@ -41,11 +41,14 @@ def page_router(inspection: Inspection) -> APIRouter:
         words = q.strip()
         if words and (span := inspection.span(words)) is not None:
             return RedirectResponse(f"/instances/{span['agent_instance_id']}?span={words}#s-{words}", 303)
-        found = inspection.instances(INSTANCES_SHOWN + 1, before, status, words)
+        found = inspection.instances(INSTANCES_SHOWN + 1, before, status, words, counted=False)
+        for instance in found:
+            inspection.count_spans(instance)
+            await asyncio.sleep(0)  # operations get their turn
         counts = inspection.instance_counts(words)
         return HTMLResponse(instances_page(found, counts, words, status, before))
 
-    # What is long takes its time to be laid out. That is done in a thread, and operations do not wait for it.
+    # What is long is laid out in a thread: operations do not wait for it.
 
     @router.get("/instances/{instance_id}")
     async def run(

@@ -40,12 +40,7 @@ class Row(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """The time that the spans of one run take up.
-
-    Attributes:
-        first: When the first of them starts, in seconds since 1970.
-        seconds: How long it is.
-    """
+    """The time that the spans of one run take up: from when, in seconds since 1970, and how long."""
 
     first: float
     seconds: float
@@ -99,7 +94,8 @@ def search(nodes: Sequence[Node], words: str) -> tuple[Sequence[Node], set[str] 
     if not words:
         return nodes, None
     wanted = words.casefold()
-    fitting = {span.id for span, _ in nodes if any(wanted in text.casefold() for text in _texts(span))}
+    texts = ((span.id, span.schema_name, span.schema_title or "", span.summary or "") for span, _ in nodes)
+    fitting = {each[0] for each in texts if wanted in "\n".join(each).casefold()}
     shown = set(fitting)
     for span, _ in reversed(nodes):
         if span.id in shown and span.parent_span_id is not None:
@@ -110,7 +106,3 @@ def search(nodes: Sequence[Node], words: str) -> tuple[Sequence[Node], set[str] 
 def seconds_of(timestamp: str | None) -> float | None:
     """Turn a stored time into seconds since 1970."""
     return None if timestamp is None else datetime.fromisoformat(timestamp).timestamp()
-
-
-def _texts(span: SpanLine) -> tuple[str, ...]:
-    return span.id, span.schema_name, span.schema_title or "", span.summary or ""

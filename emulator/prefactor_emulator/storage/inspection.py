@@ -33,18 +33,18 @@ _FITS: Final = """
 _LIST: Final = """
     SELECT i.seq, i.id, i.status, i.agent_id, a.name AS agent_name, v.content ->> 'name' AS agent_version,
         v.identifier AS agent_version_identifier, i.inserted_at, i.inserted_at AS registered_at,
-        i.started_at, i.finished_at, i.termination_reason,
-        (SELECT count(*) FROM spans WHERE instance_id = i.id AND flags IS NOT NULL) AS flagged
+        i.started_at, i.finished_at, i.termination_reason
     FROM instances i JOIN agents a ON a.id = i.agent_id JOIN versions v ON v.id = i.agent_version_id
-    WHERE i.seq < :before AND :status IN ('', i.status) AND {fits}
+    WHERE i.seq < coalesce(:before, 4611686018427387904) AND :status IN ('', i.status) AND {fits}
     ORDER BY i.seq DESC LIMIT :limit
 """.replace("{fits}", _FITS)
 _COUNTS: Final = """
     SELECT status, count(*) AS instances FROM instances i WHERE {fits} GROUP BY status
 """.replace("{fits}", _FITS)
-_SPAN_COUNTS: Final = (
-    "SELECT status, count(*) FROM spans WHERE instance_id = ? GROUP BY status ORDER BY status"
-)
+_SPAN_COUNTS: Final = """
+    SELECT status, count(*) FROM spans WHERE instance_id = ? GROUP BY status ORDER BY status
+"""
+_FLAGGED: Final = "SELECT count(*) FROM spans WHERE instance_id = ? AND flags IS NOT NULL"
 _RUN: Final = """
     SELECT i.id, i.account, i.agent_id, a.name AS agent_name, i.environment_id, i.agent_deployment_id,
         i.agent_version_id, v.identifier AS agent_version_identifier, i.status, i.external_identifier,
@@ -64,7 +64,6 @@ _SPANS: Final = """
         result_payload, sensitive_encoding, summary, flags, inserted_at, started_at, finished_at
     FROM spans
 """
-_EVERYTHING: Final = 2**62
 _PIECE: Final = 1000
 
 
@@ -98,9 +97,15 @@ class Inspection:
         return f"{self._opened}-{self._connection.total_changes}"
 
     def instances(
-        self, limit: int, before: int | None = None, status: str | None = None, search: str = ""
+        self,
+        limit: int,
+        before: int | None = None,
+        status: str | None = None,
+        search: str = "",
+        *,
+        counted: bool = True,
     ) -> list[JsonObject]:
-        """List instances, the newest first, with the number of their spans by status and of those flagged.
+        """List instances, the newest first.
 
         Args:
             limit: How many at most.
@@ -108,12 +113,18 @@ class Inspection:
             status: Only those in this state.
             search: Only those of which this is the id, the agent's id, or a part of the name of the agent,
                 of its version, or of a schema of one of their spans.
+            counted: Whether to count their spans, which takes time where there are thousands.
         """
-        last = _EVERYTHING if before is None else before
-        found = self._rows(_LIST, limit=limit, before=last, status=status or "", search=search)
-        for instance in found:
-            instance["spans"] = dict(self._connection.execute(_SPAN_COUNTS, (instance["id"],)).fetchall())
+        found = self._rows(_LIST, limit=limit, before=before, status=status or "", search=search)
+        for instance in found if counted else ():
+            self.count_spans(instance)
         return found
+
+    def count_spans(self, instance: JsonObject) -> None:
+        """Add to an instance the number of its spans in each state, and of those that are flagged."""
+        found = (instance["id"],)
+        instance["spans"] = dict(self._connection.execute(_SPAN_COUNTS, found).fetchall())
+        (instance["flagged"],) = self._connection.execute(_FLAGGED, found).fetchone()
 
     def instance_counts(self, search: str = "") -> dict[str, int]:
         """Count the instances in each state."""
@@ -174,7 +185,7 @@ class Inspection:
         """Count the effects of each type."""
         return dict(self._connection.execute("SELECT type, count(*) FROM effects GROUP BY type").fetchall())
 
-    def _rows(self, statement: str, **values: str | int) -> list[JsonObject]:
+    def _rows(self, statement: str, **values: str | int | None) -> list[JsonObject]:
         cursor = self._connection.cursor()
         cursor.row_factory = sqlite3.Row
         return [dict(row) for row in cursor.execute(statement, values)]
