@@ -3,6 +3,7 @@
 
 (() => {
   const SHORTEST_PAUSE = 1000;
+  const LONGEST_PAUSE = 10000;
   const TYPING_PAUSE = 250;
   const main = document.querySelector("main");
   const sign = document.getElementById("live");
@@ -98,7 +99,8 @@
     const began = performance.now();
     if (!document.hidden && !typing) await refreshAndTell();
     // A page that is slow to make must not keep the emulator busy.
-    setTimeout(keepUp, Math.max(SHORTEST_PAUSE, 10 * (performance.now() - began)));
+    const pause = Math.max(SHORTEST_PAUSE, 10 * (performance.now() - began));
+    setTimeout(keepUp, Math.min(pause, LONGEST_PAUSE));
   }
 
   function searchSoon() {
