@@ -125,10 +125,10 @@ def test_a_result_that_does_not_fit_is_flagged_beside_the_payload(api: Api) -> N
     ]
 
 
-def test_marked_values_are_looked_at_without_their_marks_where_the_span_says_so(api: Api) -> None:
+def test_marked_values_are_checked_without_their_marks_and_covered_in_summaries(api: Api) -> None:
     marked: JsonObject = {"name": {"$sensitive": "person", "value": "Ada", "labels": ["pii"]}}
     details, flags = create(api, "secret", marked, sensitive_encoding=True)
-    assert (details["summary"], details["payload"], flags) == ("Ada", marked, [])
+    assert (details["summary"], details["payload"], flags) == ("[person]", marked, [])
     _, flags = create(api, "secret", marked)
     assert flags == ['payload/name: the value is not of type "string"']
 

@@ -75,14 +75,14 @@ class _Type:
         self._template = registered.template
         self._result_template = registered.result_template
 
-    def render(self, payload: JsonObject, result: JsonObject | None) -> str | None:
+    def render(self, values: JsonObject, *, finished: bool) -> str | None:
         """Render the summary.
 
         Raises:
             LiquidError: The template is no good.
         """
-        template = self._result_template if result is not None and self._result_template else self._template
-        return None if template is None else _template(template).render(payload | (result or {}))
+        template = (finished and self._result_template) or self._template
+        return None if template is None else _template(template).render(values)
 
 
 class Schemas:
@@ -108,15 +108,24 @@ class Schemas:
             result: Its result, if it has one.
             sensitive: Whether these may hold marked values.
         """
+        shown = payload | (result or {})
         if sensitive:
+            shown = cast("JsonObject", _unmarked(shown, covered=True))
             payload, result = (cast("JsonObject", _unmarked(each)) for each in (payload, result))
-        return self._tell(name, self._spans.get(name), payload, result)
+        return self._tell(name, self._spans.get(name), payload, result, shown)
 
     def tell_quality(self, name: str, payload: JsonObject) -> Told:
         """Hold a quality against the schema of its name, and tell it in a line."""
-        return self._tell(name, self._qualities.get(name), payload, None)
+        return self._tell(name, self._qualities.get(name), payload, None, payload)
 
-    def _tell(self, name: str, kind: _Type | None, payload: JsonObject, result: JsonObject | None) -> Told:
+    def _tell(
+        self,
+        name: str,
+        kind: _Type | None,
+        payload: JsonObject,
+        result: JsonObject | None,
+        shown: JsonObject,
+    ) -> Told:
         if kind is None:
             return self._told(name, None, None, ["its name is not declared by the registered schemas"])
         flags = kind.payload.flags("payload", payload)
@@ -124,7 +133,7 @@ class Schemas:
             flags += kind.result.flags("result_payload", result)
         summary = None
         try:
-            summary = kind.render(payload, result)
+            summary = kind.render(shown, finished=result is not None)
         except LiquidError as error:
             flags.append(f"template: {error.message}")
         return self._told(name, kind.title, summary, flags)
@@ -164,10 +173,10 @@ def _template(text: str) -> BoundTemplate:
     return _LIQUID.from_string(text)
 
 
-def _unmarked(value: object) -> object:
-    """Put values in the place of what marks them as sensitive."""
+def _unmarked(value: object, *, covered: bool = False) -> object:
+    """Put values in the place of what marks them as sensitive, or with ``covered`` only what kind they are."""
     if isinstance(value, dict):
         if "$sensitive" in value:
-            return value.get("value")
-        return {name: _unmarked(each) for name, each in value.items()}
-    return [_unmarked(each) for each in value] if isinstance(value, list) else value
+            return f"[{value['$sensitive']}]" if covered else value.get("value")
+        return {name: _unmarked(each, covered=covered) for name, each in value.items()}
+    return [_unmarked(each, covered=covered) for each in value] if isinstance(value, list) else value

@@ -82,6 +82,7 @@ CREATE TABLE spans (
 -- With the status in it, the spans of a run are counted without reading a payload.
 CREATE INDEX spans_by_instance ON spans (instance_id, status);
 CREATE INDEX spans_by_schema ON spans (schema_name, instance_id);
+CREATE INDEX spans_flagged ON spans (instance_id) WHERE flags IS NOT NULL;
 
 -- Successes by idempotency key: a repeat of the same request is answered from here.
 CREATE TABLE keys (
