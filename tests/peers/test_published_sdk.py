@@ -129,7 +129,7 @@ def test_a_token_that_is_not_known_is_refused(python: Path, tmp_path: Path) -> N
 
 def test_an_agent_is_recorded_by_its_middleware(python: Path, tmp_path: Path) -> None:
     with serving() as url:
-        seen = seen_by(python, "langchain_agent.py", url, cwd=tmp_path)
+        seen = seen_by(python, "langchain_agent.py", url, "well", cwd=tmp_path)
         stored = the_instance(url)
         assert happened_once(effects(url))
     assert (seen["prefactor-core"], seen["prefactor-langchain"]) == (SDK, INTEGRATION)
@@ -161,12 +161,13 @@ def test_a_tool_that_fails_is_recorded_as_failed(python: Path, tmp_path: Path) -
 
 
 def test_an_agent_stops_at_the_signal(python: Path, tmp_path: Path) -> None:
-    fault = "terminate:type=agent_spans/create,schema=langchain:tool:total,reason=too costly"
-    with serving("--fault", fault) as url:
-        seen = seen_by(python, "langchain_agent.py", url, cwd=tmp_path)
+    with serving() as url:
+        seen = seen_by(python, "langchain_agent.py", url, "stopped", cwd=tmp_path)
         stored = the_instance(url)
     assert seen["raised"].startswith("PrefactorTerminatedError")
     assert "too costly" in seen["raised"]
     assert (stored["status"], stored["termination_reason"]) == ("terminated", "too costly")
-    assert len(spans_of(stored, "langchain:llm")) == 2
-    assert {span["status"] for span in stored["spans"]}.isdisjoint({"pending", "active"})
+    assert len(spans_of(stored, "langchain:tool")) == 2
+    assert spans_of(stored, "langchain:tool:total") == []
+    (agent,) = spans_of(stored, "langchain:agent")
+    assert agent["result_payload"] is None, "it was closed by the service"
