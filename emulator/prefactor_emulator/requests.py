@@ -125,7 +125,7 @@ class RegisterInstance(Write):
 
     operation = OperationType.REGISTER_INSTANCE
     agent_version: AgentVersion
-    agent_schema_version: AgentSchemaVersion = AgentSchemaVersion()
+    agent_schema_version: AgentSchemaVersion | None = None
     agent_id: Text | None = Field(None, description="An agent's id or name.")
     environment_id: Text | None = None
     id: Pfid | None = None

@@ -3,6 +3,7 @@
 import pytest
 from prefactor_http import (
     AgentSpan,
+    AgentStatus,
     PrefactorApiError,
     PrefactorHttpClient,
     PrefactorNotFoundError,
@@ -116,17 +117,13 @@ async def test_a_pending_span_can_only_be_cancelled(client: PrefactorHttpClient,
     assert (over.status, over.started_at) == ("cancelled", None)
 
 
-async def test_a_span_may_be_created_as_cancelled(client: PrefactorHttpClient, key: Keys) -> None:
-    instance = await started(client)
-    span = await client.agent_spans.create(instance.id, "plain", "cancelled", idempotency_key=key())
-    assert span.status == "cancelled"
-    assert is_now(span.finished_at)
-
-
-async def test_a_span_is_not_created_as_terminated(client: PrefactorHttpClient, key: Keys) -> None:
+@pytest.mark.parametrize("status", ["cancelled", "terminated"])
+async def test_a_span_is_not_created_in_an_end_that_is_not_known_of_creates(
+    client: PrefactorHttpClient, key: Keys, status: AgentStatus
+) -> None:
     instance = await started(client)
     with pytest.raises(PrefactorValidationError):
-        await client.agent_spans.create(instance.id, "plain", "terminated", idempotency_key=key())
+        await client.agent_spans.create(instance.id, "plain", status, idempotency_key=key())
     assert await stored(client, instance.id) == []
 
 

@@ -25,7 +25,7 @@ def register(call: Call, body: RegisterInstance) -> Done:
     if store.count(InstanceRecord, where, instance_id, agent.id, identifier):
         raise conflict("an instance with this id, or with this external_identifier, exists already")
     version = _version(call, agent.id, VersionKind.AGENT, body.agent_version)
-    schemas = _version(call, agent.id, VersionKind.SCHEMA, body.agent_schema_version)
+    schemas = _version(call, agent.id, VersionKind.SCHEMA, body.agent_schema_version or AgentSchemaVersion())
     environment = environment_of(call, body.environment_id)
     instance = InstanceRecord(
         id=instance_id,

@@ -174,7 +174,7 @@ def _template(text: str) -> BoundTemplate:
 
 
 def _unmarked(value: object, *, covered: bool = False) -> object:
-    """Put values in the place of what marks them as sensitive, or with ``covered`` only what kind they are."""
+    """Put values, or with ``covered`` only their kinds, in the place of what marks them as sensitive."""
     if isinstance(value, dict):
         if "$sensitive" in value:
             return f"[{value['$sensitive']}]" if covered else value.get("value")
