@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
+from prefactor_emulator.faults import routes
 from prefactor_emulator.faults.middleware import FaultMiddleware
 from prefactor_emulator.http import agents, control, reads, writes
 from prefactor_emulator.http.accounts import Accounts
@@ -65,11 +66,13 @@ class Emulator:
         )
         self.faults = FaultMiddleware(self.api, store)
         execution = Execution(store, dedup=dedup, strict_schemas=strict_schemas)
-        self._services = Services(accounts or Accounts(), store, execution, inspection, self.faults)
+        self._services = Services(accounts or Accounts(), store, execution, inspection)
         self.api.state.services = self._services
+        self.api.state.faults = self.faults
         answer_errors(self.api)
-        for router in (writes.router, reads.router, agents.router, control.router, page_router(inspection)):
-            self.api.include_router(router)
+        for part in (writes, reads, agents, control, routes):
+            self.api.include_router(part.router)
+        self.api.include_router(page_router(inspection))
         self._guarded = OriginGuard(self.faults, hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -2,23 +2,16 @@
 
 from collections.abc import Sequence
 from random import Random
-from typing import Final, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prefactor_emulator.faults.fault import Exchange, Fault, OperationFault, RequestFault
 from prefactor_emulator.faults.kinds import parse_fault
 from prefactor_emulator.faults.subjects import Subject, subject_of, subjects_of_request
+from prefactor_emulator.http.hooks import with_hooks
 from prefactor_emulator.http.paths import API_PREFIX, MAX_BODY_BYTES
 from prefactor_emulator.operations import Operation, OperationHook
 from prefactor_emulator.storage.store import Store
-
-_HOOKS: Final = "prefactor_emulator.faults.hooks"
-
-
-def operation_hooks(scope: Scope) -> Sequence[OperationHook]:
-    """Return what is to be called before each operation of a request."""
-    return cast("Sequence[OperationHook]", scope.get(_HOOKS, ()))
 
 
 class Gate:
@@ -99,7 +92,7 @@ class FaultMiddleware:
             active = [(fault, gate) for fault, gate in self._active if fault.reaches(scope)]
             hooks = [self._hook(fault, gate) for fault, gate in active if isinstance(fault, OperationFault)]
             around = [(fault, gate) for fault, gate in active if isinstance(fault, RequestFault)]
-            scope = {**scope, _HOOKS: hooks}
+            scope = with_hooks(scope, hooks)
             subjects: list[Subject] = []
             if any(fault.narrowed for fault, _ in around):
                 body, receive = await _read_ahead(receive)

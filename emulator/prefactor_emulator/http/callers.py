@@ -7,9 +7,9 @@ from typing import Annotated, cast
 from fastapi import Depends, Path, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from prefactor_emulator.faults.middleware import FaultMiddleware, operation_hooks
 from prefactor_emulator.http.accounts import Accounts
 from prefactor_emulator.http.errors import json_response
+from prefactor_emulator.http.hooks import operation_hooks
 from prefactor_emulator.model import Identity, Refusal
 from prefactor_emulator.operations import Operation
 from prefactor_emulator.requests import Pfid, Write
@@ -28,7 +28,6 @@ class Services:
         store: What is kept.
         execution: The API's rules.
         inspection: What happened.
-        faults: Where faults run.
         requests: How many requests the API was sent.
     """
 
@@ -36,7 +35,6 @@ class Services:
     store: Store
     execution: Execution
     inspection: Inspection
-    faults: FaultMiddleware
     requests: int = 0
 
 

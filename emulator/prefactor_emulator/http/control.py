@@ -1,14 +1,13 @@
-"""The emulator's own routes: looking at what happened, and telling it to misbehave."""
+"""The emulator's own routes: looking at what happened, and what only the service's side can do."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from prefactor_emulator.faults.kinds import FaultSpecError
 from prefactor_emulator.http.bodies import JsonRoute
 from prefactor_emulator.http.callers import Behind
 from prefactor_emulator.http.errors import json_response
-from prefactor_emulator.model import invalid, invalid_action, not_found, utc_now
+from prefactor_emulator.model import invalid_action, not_found, utc_now
 from prefactor_emulator.requests import Body, Text
 
 _Limit = Annotated[int, Query(ge=0, le=100_000)]
@@ -17,11 +16,6 @@ _Seq = Annotated[int, Query(ge=0, le=2**62)]
 
 class _Termination(Body):
     reason: Text | None = None
-
-
-class _Faults(Body):
-    faults: list[str]
-    seed: int | None = None
 
 
 router = APIRouter(prefix="/emulator", route_class=JsonRoute, include_in_schema=False)
@@ -65,27 +59,3 @@ async def stats(behind: Behind) -> Response:
     """Count effects and requests."""
     counts = behind.inspection.effect_counts()
     return json_response({"effects": counts, "requests": behind.requests})
-
-
-@router.get("/faults")
-async def active_faults(behind: Behind) -> Response:
-    """Show the active faults."""
-    faults = behind.faults
-    return json_response({"faults": faults.specs, "hits": faults.hits, "seed": faults.seed})
-
-
-@router.post("/faults")
-async def replace_faults(behind: Behind, body: _Faults) -> Response:
-    """Replace the active faults."""
-    try:
-        behind.faults.activate(body.faults, body.seed or 0)
-    except FaultSpecError as error:
-        raise invalid({"faults": [str(error)]}) from None
-    return await active_faults(behind)
-
-
-@router.delete("/faults")
-async def clear_faults(behind: Behind) -> Response:
-    """Behave again."""
-    behind.faults.activate([], 0)
-    return await active_faults(behind)
