@@ -14,7 +14,7 @@ from prefactor_emulator.app import Emulator
 from prefactor_emulator.faults.fault import AIM_HELP
 from prefactor_emulator.faults.kinds import FAULT_KINDS, FaultSpecError
 from prefactor_emulator.http.accounts import AccountError, Accounts
-from prefactor_emulator.http.server import bind, serve
+from prefactor_emulator.server import bind, serve
 from prefactor_emulator.storage.database import Database, DatabaseError
 
 

@@ -15,7 +15,7 @@ import httpx
 
 from prefactor_emulator.app import Emulator as EmulatorApp
 from prefactor_emulator.http.accounts import Accounts
-from prefactor_emulator.http.server import EmulatorServer, bind
+from prefactor_emulator.server import EmulatorServer, bind
 from prefactor_emulator.storage.database import Database
 
 _START_SECONDS = 60.0

@@ -116,6 +116,16 @@ def test_a_transport_imports_nothing_else_of_the_core(folder: str) -> None:
         assert ours <= {"prefactor_core.transport", "prefactor_core.testing"}, module
 
 
+def test_the_folders_of_the_emulator_import_each_other_in_one_direction() -> None:
+    graph: dict[str, set[str]] = {}
+    for module, tree in _trees("emulator/prefactor_emulator").items():
+        room = ".".join(module.split(".")[1:2])
+        used = {name.split(".")[1] for name in _imported(tree) if name.startswith("prefactor_emulator.")}
+        graph.setdefault(room, set()).update(used - {room})
+    assert {"faults", "http", "pages", "rules", "storage", "verify"} <= set(graph)
+    tuple(TopologicalSorter(graph).static_order())
+
+
 def test_no_module_imports_itself_by_way_of_others() -> None:
     graph: dict[str, set[str]] = {}
     for module, tree in TREES.items():
