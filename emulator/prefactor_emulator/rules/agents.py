@@ -1,7 +1,5 @@
 """The rules of agents: made by hand, or by the first registration that names them."""
 
-from dataclasses import replace
-
 from prefactor_core.identifiers import is_pfid
 from prefactor_emulator.ids import id_of, new_id
 from prefactor_emulator.model import conflict, invalid_action, not_found
@@ -54,7 +52,7 @@ def update_agent(call: Call, agent_id: str, changes: AgentChanges) -> AgentRecor
     named = changes.model_dump(exclude_unset=True)
     if changes.name is None:
         named.pop("name", None)
-    return call.store.update(agent, replace(agent, updated_at=call.now, **named))
+    return call.store.update(agent, updated_at=call.now, **named)
 
 
 def retire_agent(call: Call, agent_id: str, *, retired: bool) -> AgentRecord:
@@ -62,7 +60,7 @@ def retire_agent(call: Call, agent_id: str, *, retired: bool) -> AgentRecord:
     agent = find_agent(call, agent_id)
     if bool(agent.retired) is retired:
         raise invalid_action(f"the agent is {'retired already' if retired else 'not retired'}")
-    return call.store.update(agent, replace(agent, updated_at=call.now, retired=int(retired)))
+    return call.store.update(agent, updated_at=call.now, retired=int(retired))
 
 
 def delete_agent(call: Call, agent_id: str) -> AgentRecord:

@@ -75,7 +75,7 @@ class Execution:
             Refusal: A rule or a hook stands against it: it has done nothing, and its key is not spent.
         """
         with self._store.transaction():
-            return self._execute(identity, operation, hooks)
+            return self._execute(self.call(identity), operation, hooks)
 
     def bulk(self, identity: Identity, items: Sequence[object], hooks: Sequence[OperationHook] = ()) -> bytes:
         """Carry out operations in order, each for itself, up to the first that is refused.
@@ -88,10 +88,11 @@ class Execution:
         """
         outputs = []
         keyed = _by_key(items)
+        call = self.call(identity)
         with self._store.transaction():
             for key, item in keyed:
                 try:
-                    output = self._execute(identity, operation_of_item(item), hooks)
+                    output = self._execute(call, operation_of_item(item), hooks)
                 except Refusal as refusal:
                     outputs.append(to_json(key) + b":" + to_json(refusal.body()))
                     break
@@ -118,10 +119,9 @@ class Execution:
             details = agent_details(self._store, perform())
             return self._remembered(call.account, key, digest, _reply(details))
 
-    def _execute(self, identity: Identity, operation: Operation, hooks: Sequence[OperationHook]) -> bytes:
+    def _execute(self, call: Call, operation: Operation, hooks: Sequence[OperationHook]) -> bytes:
         for hook in hooks:
             hook(operation)
-        call = self.call(identity)
         key, digest = operation.key, operation.digest()
         known = self._known(call.account, key, digest)
         if known is not None:

@@ -1,7 +1,5 @@
 """The rules of instances that are registered: how they start, end, and are judged."""
 
-from dataclasses import replace
-
 from prefactor_emulator.model import Refusal, Status, invalid, invalid_action, not_found
 from prefactor_emulator.requests import FinishInstance, RecordQuality, StartInstance, TerminateInstance
 from prefactor_emulator.rules.call import Call, Done
@@ -14,8 +12,7 @@ def start_instance(call: Call, instance_id: str, body: StartInstance) -> Done:
     instance = find_instance(call, instance_id)
     if instance.status != Status.PENDING:
         raise invalid_action(f"the instance is {instance.status}: only a pending one can start")
-    started = replace(instance, status=Status.ACTIVE, started_at=body.timestamp or call.now)
-    return _changed(call, instance, started)
+    return _update(call, instance, status=Status.ACTIVE, started_at=body.timestamp or call.now)
 
 
 def finish_instance(call: Call, instance_id: str, body: FinishInstance) -> Done:
@@ -24,8 +21,7 @@ def finish_instance(call: Call, instance_id: str, body: FinishInstance) -> Done:
     if instance.status != Status.ACTIVE:
         raise invalid_action(f"the instance is {instance.status}: only an active one can finish")
     status = body.status or Status.COMPLETE
-    finished = replace(instance, status=status, finished_at=body.timestamp or call.now)
-    return _changed(call, instance, finished)
+    return _update(call, instance, status=status, finished_at=body.timestamp or call.now)
 
 
 def terminate_instance(call: Call, instance_id: str, body: TerminateInstance) -> Done:
@@ -51,7 +47,7 @@ def record_quality(call: Call, instance_id: str, body: RecordQuality) -> Done:
             raise invalid({"payload": told.flags})
         quality = Quality(body.name, body.payload, told.summary, told.flags)
         call.store.set_quality(instance_id, quality)
-    return _changed(call, instance, instance)
+    return _update(call, instance)
 
 
 def find_instance(call: Call, instance_id: str) -> InstanceRecord:
@@ -66,6 +62,6 @@ def find_instance(call: Call, instance_id: str) -> InstanceRecord:
     return instance
 
 
-def _changed(call: Call, instance: InstanceRecord, new: InstanceRecord) -> Done:
-    new = call.store.update(instance, replace(new, updated_at=call.now))
-    return Done(instance_details(call.store, new), instance.id)
+def _update(call: Call, instance: InstanceRecord, **changes: str) -> Done:
+    updated = call.store.update(instance, updated_at=call.now, **changes)
+    return Done(instance_details(call.store, updated), instance.id)

@@ -1,7 +1,5 @@
 """The rules of spans: where they may be created, and how they finish."""
 
-from dataclasses import replace
-
 from prefactor_emulator.ids import new_id
 from prefactor_emulator.model import FINAL_STATUSES, Status, conflict, invalid, invalid_action, not_found
 from prefactor_emulator.requests import CreateSpan, FinishSpan
@@ -63,21 +61,23 @@ def finish_span(call: Call, span_id: str, body: FinishSpan) -> Done:
         raise invalid_action(f"the span is {span.status}: it cannot become {status}")
     # The API takes the wrapped shape without a word and loses the result. Only the flat one keeps it.
     result = body.result_payload if body.details is None else None
-    finished = replace(span, status=status, finished_at=said.timestamp or call.now, updated_at=call.now)
-    if result is not None:
-        sensitive = bool(span.sensitive_encoding or body.sensitive_encoding)
-        told = call.schemas.of(instance.schema_version_id).tell_span(
-            span.schema_name, span.payload, result, sensitive=sensitive
-        )
-        _refuse_if_strict(call, told)
-        finished = replace(
-            finished,
-            result_payload=result,
-            sensitive_encoding=int(sensitive),
-            summary=told.summary,
-            flags=told.flags,
-        )
-    return _done(call.store.update(span, finished), instance)
+    changes = {"status": status, "finished_at": said.timestamp or call.now, "updated_at": call.now}
+    if result is None:
+        return _done(call.store.update(span, **changes), instance)
+    sensitive = bool(span.sensitive_encoding or body.sensitive_encoding)
+    told = call.schemas.of(instance.schema_version_id).tell_span(
+        span.schema_name, span.payload, result, sensitive=sensitive
+    )
+    _refuse_if_strict(call, told)
+    finished = call.store.update(
+        span,
+        **changes,
+        result_payload=result,
+        sensitive_encoding=int(sensitive),
+        summary=told.summary,
+        flags=told.flags,
+    )
+    return _done(finished, instance)
 
 
 def _find_span(call: Call, span_id: str) -> tuple[SpanRecord, InstanceRecord]:

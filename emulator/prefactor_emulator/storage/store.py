@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -46,9 +46,11 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._connection = database.connection
         self._database = database
+        self._instances: dict[str, InstanceRecord] = {}  # those read in this transaction, as they are in it
 
     def transaction(self) -> AbstractContextManager[None]:
         """Commit what happens inside as a whole, or nothing of it when it raises anything but a refusal."""
+        self._instances.clear()  # another process may have changed them
         return self._database.transaction(committing=Refusal)
 
     def add(self, record: Record, **more: object) -> bool:
@@ -65,16 +67,15 @@ class Store:
         )
         return done.rowcount == 1
 
-    def update(self, old: R, new: R) -> R:
-        """Keep a record in its new form, and return that; its id stays."""
-        names = [name for name in _COLUMNS[type(old)] if getattr(old, name) != getattr(new, name)]
-        if names:
-            changes = ", ".join(f"{name} = ?" for name in names)
-            self._connection.execute(
-                f"UPDATE {old.table} SET {changes} WHERE id = ?",  # noqa: S608 - as above
-                [*(_stored(name, getattr(new, name)) for name in names), old.id],
-            )
-        return new
+    def update(self, record: R, **changes: Any) -> R:  # noqa: ANN401 - what its fields hold
+        """Change fields of a record, and return its new form; its id stays."""
+        columns = ", ".join(f"{name} = ?" for name in changes)
+        self._connection.execute(
+            f"UPDATE {record.table} SET {columns} WHERE id = ?",  # noqa: S608 - as above
+            [*(_stored(name, value) for name, value in changes.items()), record.id],
+        )
+        self._instances.pop(record.id, None)
+        return replace(record, **changes)
 
     def find(self, kind: type[R], where: str, *values: Value) -> R | None:
         """Find the record for which a condition holds, the oldest if there are more."""
@@ -122,7 +123,12 @@ class Store:
 
     def instance(self, account: str, instance_id: str) -> InstanceRecord | None:
         """Find an instance."""
-        return self.find(InstanceRecord, "id = ? AND account = ?", instance_id, account)
+        found = self._instances.get(instance_id) or self.find(InstanceRecord, "id = ?", instance_id)
+        if found is None or found.account != account:
+            return None
+        if self._connection.in_transaction:
+            self._instances[instance_id] = found
+        return found
 
     def span(self, span_id: str) -> SpanRecord | None:
         """Find a span, whoever owns it."""
@@ -134,6 +140,7 @@ class Store:
         Returns:
             Whether there was such an instance and it was not over yet.
         """
+        self._instances.pop(instance_id, None)
         ended = self._connection.execute(
             "UPDATE instances SET status = 'terminated', termination_reason = ?, finished_at = ?,"
             " updated_at = ? WHERE id = ? AND status IN ('pending', 'active')",
