@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
@@ -26,6 +27,7 @@ _ITEM: Final[TypeAdapter[BulkItem]] = TypeAdapter(BulkItem)
 _ADDRESS: Final = {"idempotency_key", "type", "agent_instance_id", "agent_span_id"}
 
 
+_MOST_COMPLAINTS: Final = 100
 _PLAINLY: Final = {
     "missing": "is required",
     "string_pattern_mismatch": "must be a PFID: 32 characters of lower-case base32",
@@ -60,8 +62,8 @@ class Operation:
         return digest_of([self.type, self.target, content])
 
 
-OperationHook: TypeAlias = Callable[[Operation], None]
-"""Called before an operation takes its way; it stands in the way by raising a refusal."""
+OperationHook: TypeAlias = Callable[[Operation, str], None]
+"""Called with an operation that is new, and its account; it stands in the way by raising a refusal."""
 
 
 _SINGLE: Final = (
@@ -121,7 +123,7 @@ def complaints(details: Iterable[ErrorDetails | Mapping[str, Any]], skip: int) -
         skip: How many steps into each field's place tell no field.
     """
     found: dict[str, list[str]] = {}
-    for each in details:
+    for each in islice(details, _MOST_COMPLAINTS):
         field = ".".join(str(step) for step in each["loc"][skip:])
         found.setdefault(field, []).append(_PLAINLY.get(each["type"]) or str(each["msg"]))
     return found

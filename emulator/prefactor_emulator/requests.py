@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SkipValidation,
@@ -27,6 +28,13 @@ def _utc(value: str) -> str:
         raise ValueError("must be an ISO 8601 date and time, like 2026-01-31T12:00:00.000Z") from None
 
 
+def _bounded(value: object) -> object:
+    if isinstance(value, dict | list) and len(value) > MAX_ITEMS:  # before each gets a complaint of its own
+        raise ValueError(f"must be at most {MAX_ITEMS}")
+    return value
+
+
+_BOUNDED: Final = BeforeValidator(_bounded)
 Pfid = Annotated[str, Field(pattern="^[0-7][0-9a-hjkmnp-tv-z]{31}$", description="A PFID, in base32.")]
 Text = Annotated[str, Field(min_length=1)]
 Timestamp = Annotated[
@@ -98,10 +106,10 @@ class AgentSchemaVersion(Body):
     """The schemas of an agent's spans and qualities. Entries of `span_type_schemas` override the maps."""
 
     external_identifier: Text | None = None
-    span_schemas: dict[str, JsonObject] | None = None
-    span_result_schemas: dict[str, JsonObject] | None = None
-    span_type_schemas: list[SpanTypeSchema] | None = None
-    quality_schemas: list[QualitySchema] | None = None
+    span_schemas: Annotated[dict[str, JsonObject], _BOUNDED] | None = None
+    span_result_schemas: Annotated[dict[str, JsonObject], _BOUNDED] | None = None
+    span_type_schemas: Annotated[list[SpanTypeSchema], _BOUNDED] | None = None
+    quality_schemas: Annotated[list[QualitySchema], _BOUNDED] | None = None
 
     def span_types(self) -> list[SpanTypeSchema]:
         """Put together what is registered of each name of spans; later ones override earlier ones."""
@@ -279,7 +287,9 @@ class BulkCreateSpan(_Item, CreateSpan):
     @model_validator(mode="before")
     @classmethod
     def _take_the_flat_form(cls, value: object) -> object:
-        return value | {"details": value} if isinstance(value, dict) and "details" not in value else value
+        return (
+            value | {"details": value} if isinstance(value, dict) and value.get("details") is None else value
+        )
 
 
 class BulkFinishSpan(_Item, FinishSpan):

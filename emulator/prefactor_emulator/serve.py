@@ -91,6 +91,8 @@ def serve_command(
             accounts = Accounts(token or (), account or (), deployment or ())
         except AccountError as error:
             _give_up(f"--account, --deployment: {error}", 2)
+        if db == "":
+            _give_up("--db: name a file", 2)
         if db is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="prefactor-emulator-"))
             db = str(Path(folder) / "emulator.db")
@@ -112,8 +114,9 @@ def serve_command(
             _give_up(f"--fault {error}", 2)
         try:
             listener = stack.enter_context(bind(host, port))
-        except OSError as error:
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        except (OSError, UnicodeError) as error:
+            number = getattr(error, "errno", None) or 0
+            reason = os.strerror(number) if number > 0 else str(error)
             _give_up(f"cannot listen on {host}:{port}: {reason}; choose another --port", 1)
         serve(emulator, listener)
 

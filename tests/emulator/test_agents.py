@@ -45,7 +45,7 @@ def test_an_agent_through_its_life(api: Api) -> None:
         "details"
     ]
     assert (changed["name"], changed["external_identifier"]) == ("Writer", "r-1"), "the one stays"
-    api.do(REGISTER, None, registration(agent_id=agent["id"]))
+    instance_id = api.do(REGISTER, None, registration(agent_id=agent["id"]))["details"]["id"]
     found = api.get(path).json()["details"]
     assert (found["status"], found["instance_counts"]["total"], found["instance_counts"]["pending"]) == (
         "active",
@@ -58,7 +58,9 @@ def test_an_agent_through_its_life(api: Api) -> None:
     assert (retired["status"], retired["available_actions"]["reinstate"]) == ("retired", True)
     assert api.post(f"{path}/retire").status_code == 409
     assert api.put(path, json={"details": {}}).status_code == 409
-    assert api.refused(REGISTER, None, registration(agent_id=agent["id"])).code == "invalid_action"
+    again = registration(agent_id=agent["id"])
+    assert api.refused(REGISTER, None, again).code == "invalid_action"
+    assert api.refused(REGISTER, None, again | {"id": instance_id}).code == "conflict", "it was done before"
     assert api.post(f"{path}/reinstate").json()["details"]["status"] == "active"
     other = made(api, name="Passing")
     assert api.delete(f"agent/{other['id']}").json()["details"]["id"] == other["id"]
@@ -74,6 +76,12 @@ def test_what_is_taken_is_a_conflict_and_a_key_is_remembered(api: Api) -> None:
     assert api.post("agent", json=other).json()["code"] == "idempotency_key_reused"
     for details in ({"name": "A", "id": agent_id}, {"name": "A", "external_identifier": "a"}):
         assert api.post("agent", json={"details": details}).json()["code"] == "conflict"
+    change = {"idempotency_key": new_key(), "details": {"description": None}}
+    assert api.put(f"agent/{agent_id}", json=change).is_success
+    other = api.put(f"agent/{agent_id}", json=change | {"details": {}}).json()
+    assert other["code"] == "idempotency_key_reused"
+    inside = {"details": {"name": "C", "idempotency_key": new_key()}}
+    assert api.post("agent", json=inside).json() == api.post("agent", json=inside).json()
     retire = {"idempotency_key": new_key()}
     replies = [api.post(f"agent/{agent_id}/retire", json=retire).json() for _ in range(2)]
     assert replies[0] == replies[1]
@@ -146,6 +154,8 @@ def test_lists_come_in_pages(api: Api) -> None:
         "previous_page_offset": 0,
     }
     assert api.get("agent", params={"team_id": "odd"}).json()["pagination"]["item_count"] == 2
+    beyond = api.get("agent", params={"pagination[offset]": 9}).json()["pagination"]
+    assert (beyond["item_count"], beyond["item_start"], beyond["item_end"]) == (5, 0, 0)
     for wrong in ({"pagination[page_size]": 101}, {"pagination[page_size]": 0}, {"sorting": "size"}):
         assert api.get("agent", params=wrong).status_code == 422
 
@@ -214,5 +224,10 @@ def test_a_deployments_token_brings_agent_and_environment_and_reads_nothing(depl
         assert api.refused(QUALITY, instance_id, quality).status == 401
         outputs = api.bulk(bulk_item(QUALITY, instance_id, quality, "a-quality"))
         assert outputs["a-quality"]["code"] == "unauthorized"
-        assert owner.do(QUALITY, instance_id, quality)["details"]["quality_payloads"] == {"q": {}}
+        key = new_key()
+        assert owner.do(QUALITY, instance_id, quality, key)["details"]["quality_payloads"] == {"q": {}}
+        assert api.refused(QUALITY, instance_id, quality, key).status == 401, (
+            "though the owner's key is known"
+        )
+        assert other.refused(FINISH, instance_id, OVER).status == 404, "another deployment's"
         assert api.do(FINISH, instance_id, OVER)["details"]["status"] == "complete"

@@ -213,6 +213,21 @@ def test_termination_is_aimed_at_one_instance_and_cancels_its_spans_in_flight(ap
     assert spans[span_id] == "cancelled"
 
 
+def test_termination_counts_only_what_it_hits_and_leaves_other_accounts_and_repeats_alone(
+    faulty: Served, api: Api
+) -> None:
+    instance_id, key = api.instance(), new_key()
+    span_id = api.create(instance_id, key).json()["details"]["id"]
+    with faulty.api() as stranger, faults(api, "terminate:count=1"):
+        assert stranger.refused(CREATE, None, span(instance_id)).status == 404
+        assert stranger.refused(FINISH_SPAN, span_id, OVER).status == 404
+        assert api.refused(CREATE, None, span(new_id())).status == 404
+        assert api.create(instance_id, key).is_success, "a repeat, which was answered before"
+        assert hits(api) == [0]
+        assert "control" in api.create(instance_id).json()
+        assert hits(api) == [1]
+
+
 @pytest.mark.parametrize(("words", "reason"), [("", "a fault asked for"), (":reason=", None)])
 def test_termination_tells_a_reason_or_none(api: Api, words: str, reason: str | None) -> None:
     with faults(api, f"terminate{words}"):

@@ -23,6 +23,7 @@ def attempts(api: Api, headers: dict[str, str]) -> list[int]:
     [
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Origin": "http://127.0.0.1:1"},
         {"Host": "evil.example"},
         {"Host": "evil.example:8700", "Origin": "http://evil.example:8700"},
@@ -38,7 +39,16 @@ def test_elsewhere_is_refused(api: Api, headers: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST:8700", "emulator:8700", "[::1]:8700", "10.1.2.3", "a.localhost"]
+    "host",
+    [
+        "localhost",
+        "LOCALHOST:8700",
+        "emulator:8700",
+        "[::1]:8700",
+        "10.1.2.3",
+        "a.localhost",
+        "host.docker.internal",
+    ],
 )
 def test_the_emulators_own_names_are_answered(api: Api, host: str) -> None:
     for headers in ({"Host": host}, {"Host": host, "Origin": f"http://{host}"}):

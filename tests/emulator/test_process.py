@@ -43,7 +43,9 @@ def test_a_signal_ends_it_cleanly_and_leaves_no_file(
     [
         (["--fault", "fire:rate=1"], 2, "there is no fault 'fire'; there are latency, error"),
         (["--host", "256.0.0.1"], 1, "cannot listen on 256.0.0.1:0"),
+        (["--host", ".."], 1, "cannot listen on ..:0"),
         (["--db", "/"], 1, "cannot open the database /"),
+        (["--db", ""], 2, "--db: name a file"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(arguments: list[str], status: int, words: str) -> None:

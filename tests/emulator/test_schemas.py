@@ -23,6 +23,7 @@ SPAN_TYPES: list[JsonObject] = [
     },
     {"name": "both", "params_schema": {}, "template": "{{ a }} and {{ b }}"},
     {"name": "mapped", "params_schema": {"required": ["from the list"]}},
+    {"name": "closed", "params_schema": {"additionalProperties": False}},
     {"name": "senseless", "params_schema": {"type": "nonsense"}, "template": "{{ a"},
     {"name": "distant", "params_schema": {"$ref": "http://127.0.0.1:9/schema"}},
     {"name": "endless", "params_schema": {}, "template": "{% for i in (1..100000000) %}x{% endfor %}"},
@@ -82,7 +83,7 @@ def create(
         ("plain", {}, ['payload: "q" is a required property']),
         ("mapped", {"from the list": 1}, []),
         ("only a result", {"anything": 1}, []),
-        ("unheard-of", {}, ["its name is not declared by the registered schemas"]),
+        ("unheard-of", {}, ["name: is not declared by the registered schemas"]),
     ],
 )
 def test_what_does_not_fit_is_taken_and_flagged(
@@ -91,6 +92,30 @@ def test_what_does_not_fit_is_taken_and_flagged(
     details, found = create(api, name, payload)
     assert details["payload"] == payload
     assert found == flags
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ t | date: '%Y' }}",
+        "{{ t | modulo: 0 }}",
+        "{{ list | sum }}",
+        "{{ inf | round }}",
+        "{% include x %}",
+        "{% for i in list limit: -1 %}{% endfor %}",
+        "{% if list contains thing %}{% endif %}",
+    ],
+)
+def test_a_template_that_fails_costs_no_span_and_no_other_of_its_request(api: Api, template: str) -> None:
+    kind = {"name": "failing", "params_schema": {}, "template": template}
+    version: JsonObject = {"agent_version": {}, "agent_schema_version": {"span_type_schemas": [kind]}}
+    instance_id = api.instance(fields=version)
+    payload: JsonObject = {"t": 1767225600000.5, "list": ["a", "b"], "inf": "inf", "x": "y", "thing": {}}
+    items = [
+        bulk_item(CREATE, None, span(instance_id, schema_name="failing", payload=payload), new_key())
+        for _ in range(2)
+    ]
+    assert [output["status"] for output in api.bulk(*items).values()] == ["success"] * 2
 
 
 def test_a_schema_or_template_that_is_no_good_is_flagged_and_nothing_is_fetched(api: Api) -> None:
@@ -133,6 +158,13 @@ def test_marked_values_are_checked_without_their_marks_and_covered_in_summaries(
     assert flags == ['payload/name: the value is not of type "string"']
 
 
+def test_all_of_a_payload_may_be_marked(api: Api) -> None:
+    marked: JsonObject = {"$sensitive": "pii", "value": "x"}
+    more = {"sensitive_encoding": True, "result_payload": marked, "status": "complete"}
+    details, _ = create(api, "secret", marked, **more)
+    assert (details["payload"], details["result_payload"]) == (marked, marked)
+
+
 def test_qualities_are_told_and_flagged_too(api: Api) -> None:
     instance_id = api.instance(fields=VERSION)
     api.do(QUALITY, instance_id, {"name": "accuracy", "payload": {"score": 2}})
@@ -141,11 +173,16 @@ def test_qualities_are_told_and_flagged_too(api: Api) -> None:
     assert reply["quality_summaries"] == {"accuracy": "score 2"}
 
 
-def test_each_flag_is_logged_once_and_without_a_value(served: Served, api: Api) -> None:
+def test_what_does_not_fit_is_logged_once_and_nothing_of_it(served: Served, api: Api) -> None:
     for _ in range(3):
         create(api, "search", {"query": ["Bearer sk-live"]})
+        create(api, "closed", {"forged\nERROR me": 1}, result_payload={"x": 1})
+        create(api, "unheard\nof", {})
+    said = "does not fit what its agent registered: its"
     assert served.end() == [
-        "'search' does not fit what its agent registered: payload/query: the value is not of type \"string\""
+        f"'search' {said} payload",
+        f"'closed' {said} payload",
+        f"'unheard\\nof' {said} name",
     ]
 
 

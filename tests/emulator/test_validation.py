@@ -111,6 +111,8 @@ def test_versions_are_checked(api: Api, subtests: pytest.Subtests) -> None:
         (schemas | {"span_schemas": []}, "agent_schema_version.span_schemas"),
         (schemas | {"span_schemas": {"a": 1}}, "agent_schema_version.span_schemas.a"),
         (schemas | {"span_type_schemas": {}}, "agent_schema_version.span_type_schemas"),
+        (schemas | {"quality_schemas": [{}] * 1001}, "agent_schema_version.quality_schemas"),
+        (schemas | {"span_schemas": {str(n): {} for n in range(1001)}}, "agent_schema_version.span_schemas"),
         (schemas | {"span_type_schemas": [1]}, "agent_schema_version.span_type_schemas.0"),
         (
             schemas | {"span_type_schemas": [{"name": "a"}]},

@@ -114,8 +114,14 @@ class OperationFault(Fault):
     """A fault that hits single operations, alone or in a bulk request, by name."""
 
     @abstractmethod
-    def name_of(self, operation: Operation, subject: Subject) -> str | None:
-        """Tell by which name to choose, or that this is not an operation to hit."""
+    def name_of(self, operation: Operation, subject: Subject, *, known: bool) -> str | None:
+        """Tell by which name to choose, or that this is not an operation to hit.
+
+        Args:
+            operation: The operation.
+            subject: What it is about.
+            known: Whether the account has the instance that it is about.
+        """
 
     @abstractmethod
     def strike(self, subject: Subject, store: Store) -> None:

@@ -112,9 +112,10 @@ class FaultMiddleware:
         return handle
 
     def _hook(self, fault: OperationFault, gate: Gate) -> OperationHook:
-        def before_each(operation: Operation) -> None:
+        def before_each(operation: Operation, account: str) -> None:
             subject = subject_of(operation, self._store.span)
-            name = fault.name_of(operation, subject)
+            known = self._store.instance(account, subject.instance_id or "") is not None
+            name = fault.name_of(operation, subject, known=known)
             if name is not None and fault.covers(subject) and gate.opens_for(name):
                 fault.strike(subject, self._store)
 

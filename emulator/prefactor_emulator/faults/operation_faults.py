@@ -15,7 +15,7 @@ class Reject(OperationFault):
     status: ErrorStatus = 422
 
     @override
-    def name_of(self, operation: Operation, subject: Subject) -> str | None:
+    def name_of(self, operation: Operation, subject: Subject, *, known: bool) -> str | None:
         return operation.key or operation.digest().hex()
 
     @override
@@ -32,9 +32,9 @@ class Terminate(OperationFault):
     reason: str = "a fault asked for"
 
     @override
-    def name_of(self, operation: Operation, subject: Subject) -> str | None:
+    def name_of(self, operation: Operation, subject: Subject, *, known: bool) -> str | None:
         # Only the reply to a span's write can tell the agent, and only such a write has a schema.
-        return None if subject.schema_name is None else subject.instance_id
+        return subject.instance_id if known and subject.schema_name is not None else None
 
     @override
     def strike(self, subject: Subject, store: Store) -> None:

@@ -75,7 +75,7 @@ def _pair(what: str, text: str) -> tuple[str, str]:
 
 
 def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()[:16]
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _unauthorized(message: str) -> Refusal:

@@ -64,8 +64,8 @@ class Chosen(Generic[R]):
                 "summaries": [details(record) for record in found],
                 "pagination": {
                     "item_count": count,
-                    "item_start": min(count, offset + 1),
-                    "item_end": end,
+                    "item_start": offset + 1 if found else 0,
+                    "item_end": end if found else 0,
                     "page_count": -(-count // size),
                     "page_index": offset // size,
                     "page_offset": offset,

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,7 +19,7 @@ class OriginGuard:
 
     A name under which the emulator does not know itself is how a page gets around the rule that it reads
     only its own origin: by pointing a name of its own at this machine. Addresses, names without a dot (which
-    no other site can have) and those under `.localhost` are the emulator's own.
+    no other site can have) and those under `.localhost` and `.internal` are the emulator's own.
 
     Args:
         app: What to guard.
@@ -44,7 +43,7 @@ class OriginGuard:
         if not self._is_own(host):
             message = "this host is not the emulator's: name it with --allow-host to have it answer"
             return Refusal(403, "forbidden_host", message)
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.lower().partition("://")[2] != host.lower():
             return Refusal(403, "forbidden_origin", "a page from another origin may not use the emulator")
         return None
 
@@ -52,7 +51,10 @@ class OriginGuard:
         found = _HOST.fullmatch(host)
         name = found["name"].lower() if found else ""
         return bool(name) and (
-            "." not in name or name.endswith(".localhost") or name in self._hosts or _is_address(name)
+            "." not in name
+            or name.endswith((".localhost", ".internal"))
+            or name in self._hosts
+            or _is_address(name)
         )
 
 

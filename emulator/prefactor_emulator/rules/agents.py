@@ -1,7 +1,7 @@
 """The rules of agents: made by hand, or by the first registration that names them."""
 
 from prefactor_core.identifiers import is_pfid
-from prefactor_emulator.ids import id_of, new_id
+from prefactor_emulator.ids import new_id
 from prefactor_emulator.model import conflict, invalid_action, not_found
 from prefactor_emulator.requests import AgentChanges, NewAgent, RegisterInstance
 from prefactor_emulator.rules.call import Call, account_id
@@ -97,11 +97,3 @@ def registered_agent(call: Call, body: RegisterInstance) -> AgentRecord:
     if agent.retired:
         raise invalid_action("the agent is retired: it registers no instances")
     return agent
-
-
-def environment_of(call: Call, named: str | None) -> str:
-    """Return the id of the environment that a registration names; ids are taken as they are."""
-    if named is not None and call.identity.deployment is None and is_pfid(named):
-        return named
-    name = call.identity.deployment or named or "default"
-    return id_of("environment", call.account, name, relative=account_id(call.account))

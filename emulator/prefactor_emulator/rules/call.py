@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from prefactor_core.identifiers import is_pfid
 from prefactor_emulator.ids import id_of
 from prefactor_emulator.model import Identity, JsonObject
 from prefactor_emulator.rules.schemas import SchemaLibrary
+from prefactor_emulator.storage.records import InstanceRecord
 from prefactor_emulator.storage.store import Store
 
 
@@ -30,6 +32,19 @@ class Call:
     def account(self) -> str:
         """The name of the account."""
         return self.identity.account
+
+    def environment_id(self, named: str | None = None) -> str:
+        """Return the id of an environment: the token's, or one that is named; ids are taken as they are."""
+        if named is not None and self.identity.deployment is None and is_pfid(named):
+            return named
+        name = self.identity.deployment or named or "default"
+        return id_of("environment", self.account, name, relative=account_id(self.account))
+
+    def instance(self, instance_id: str) -> InstanceRecord | None:
+        """Find an instance that the token may touch: of the account, or only of the deployment."""
+        found = self.store.instance(self.account, instance_id)
+        apart = found and self.identity.deployment and found.environment_id != self.environment_id()
+        return None if apart else found
 
 
 @dataclass(frozen=True, slots=True)

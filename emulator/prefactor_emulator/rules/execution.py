@@ -110,8 +110,9 @@ class Execution:
             body: The body of the request, if it has one.
             perform: Does it, and returns the agent.
         """
-        digest = digest_of([action, body.model_dump(exclude={"idempotency_key"}) if body else {}])
-        key = body.idempotency_key if body else None
+        body = body or Write()
+        key = body.idempotency_key
+        digest = digest_of([action, body.model_dump(exclude_unset=True, exclude={"idempotency_key"})])
         with self._store.transaction():
             known = self._known(call.account, key, digest)
             if known is not None:
@@ -120,14 +121,16 @@ class Execution:
             return self._remembered(call.account, key, digest, _reply(details))
 
     def _execute(self, call: Call, operation: Operation, hooks: Sequence[OperationHook]) -> bytes:
-        for hook in hooks:
-            hook(operation)
+        if call.identity.deployment is not None and isinstance(operation.body, RecordQuality):
+            raise Refusal(401, "unauthorized", "a deployment's token records no qualities")
         key, digest = operation.key, operation.digest()
         known = self._known(call.account, key, digest)
         if known is not None:
             if not self._dedup:
                 self._store.add_effect(_effect_again(call, operation, known))
             return known
+        for hook in hooks:
+            hook(operation, call.account)
         done = _perform(call, operation)
         effect = Effect(call.now, call.account, operation.type, done.instance_id, done.span_id, key)
         self._store.add_effect(effect)

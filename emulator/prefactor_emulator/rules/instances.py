@@ -1,6 +1,6 @@
 """The rules of instances that are registered: how they start, end, and are judged."""
 
-from prefactor_emulator.model import Refusal, Status, invalid, invalid_action, not_found
+from prefactor_emulator.model import Status, invalid, invalid_action, not_found
 from prefactor_emulator.requests import FinishInstance, RecordQuality, StartInstance, TerminateInstance
 from prefactor_emulator.rules.call import Call, Done
 from prefactor_emulator.rules.details import instance_details
@@ -35,8 +35,6 @@ def terminate_instance(call: Call, instance_id: str, body: TerminateInstance) ->
 
 def record_quality(call: Call, instance_id: str, body: RecordQuality) -> Done:
     """Set or remove a quality."""
-    if call.identity.deployment is not None:
-        raise Refusal(401, "unauthorized", "a deployment's token records no qualities")
     # Assumed: a quality can be recorded in any state, also when all is over.
     instance = find_instance(call, instance_id)
     if body.payload is None:
@@ -56,7 +54,7 @@ def find_instance(call: Call, instance_id: str) -> InstanceRecord:
     Raises:
         Refusal: There is none.
     """
-    instance = call.store.instance(call.account, instance_id)
+    instance = call.instance(instance_id)
     if instance is None:
         raise not_found(f"agent instance {instance_id}")
     return instance

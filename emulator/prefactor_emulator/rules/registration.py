@@ -3,7 +3,7 @@
 from prefactor_emulator.ids import id_of, new_id
 from prefactor_emulator.model import Refusal, Status, VersionKind, conflict, digest_of
 from prefactor_emulator.requests import AgentSchemaVersion, AgentVersion, RegisterInstance
-from prefactor_emulator.rules.agents import environment_of, registered_agent
+from prefactor_emulator.rules.agents import registered_agent
 from prefactor_emulator.rules.call import Call, Done, account_id
 from prefactor_emulator.rules.details import instance_details
 from prefactor_emulator.storage.records import InstanceRecord, VersionRecord
@@ -19,14 +19,16 @@ def register(call: Call, body: RegisterInstance) -> Done:
         Refusal: The id or the external identifier is taken, or a known version would change.
     """
     store = call.store
+    if body.id is not None and store.count(InstanceRecord, "id = ?", body.id):
+        raise conflict(f"an instance with id {body.id} exists already")
     agent = registered_agent(call, body)
     instance_id, identifier = body.id or new_id(agent.id), body.external_identifier
-    where = "id = ? OR (agent_id = ? AND external_identifier = ?)"
-    if store.count(InstanceRecord, where, instance_id, agent.id, identifier):
-        raise conflict("an instance with this id, or with this external_identifier, exists already")
+    where = "agent_id = ? AND external_identifier = ?"
+    if store.count(InstanceRecord, where, agent.id, identifier):
+        raise conflict("an instance of this agent with this external_identifier exists already")
     version = _version(call, agent.id, VersionKind.AGENT, body.agent_version)
     schemas = _version(call, agent.id, VersionKind.SCHEMA, body.agent_schema_version or AgentSchemaVersion())
-    environment = environment_of(call, body.environment_id)
+    environment = call.environment_id(body.environment_id)
     instance = InstanceRecord(
         id=instance_id,
         account=call.account,

@@ -4,19 +4,20 @@ import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import Final, cast
+from typing import Final
 
 from jsonschema_rs import Validator, validator_for
 from liquid import BoundTemplate, Environment
-from liquid.exceptions import LiquidError
+from pydantic_core import to_json
 
 from prefactor_emulator.model import JsonObject
 from prefactor_emulator.requests import AgentSchemaVersion, SpanTypeSchema
 from prefactor_emulator.storage.store import Store
 
-_MOST_VERSIONS: Final = 256
+_MOST_BYTES: Final = 2_000_000
 _MOST_FLAGS: Final = 5
 _MOST_LOGGED: Final = 1_000
+_LONGEST_FLAG: Final = 300
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Told:
     Attributes:
         title: What its type is called.
         summary: Its line; None: its type has no template, or one that fails.
-        flags: What does not fit, without any value from it; None: all fits.
+        flags: What does not fit; None: all fits.
     """
 
     title: str | None
@@ -53,10 +54,10 @@ class _Schema:
     def __init__(self, schema: JsonObject) -> None:
         self._validator: Validator | None = None
         try:
-            # Nothing is fetched, and messages tell no value.
+            # Nothing is fetched.
             self._validator = validator_for(schema, offline=True, mask="the value")
         except ValueError as error:
-            self._problem = f"the registered schema is unusable: {str(error).partition(chr(10))[0]}"
+            self._problem = f"the registered schema is unusable: {error}"
 
     def flags(self, field: str, value: object) -> list[str]:
         if self._validator is None:
@@ -75,14 +76,15 @@ class _Type:
         self._template = registered.template
         self._result_template = registered.result_template
 
-    def render(self, values: JsonObject, *, finished: bool) -> str | None:
-        """Render the summary.
-
-        Raises:
-            LiquidError: The template is no good.
-        """
+    def render(self, values: JsonObject, *, finished: bool) -> tuple[str | None, list[str]]:
+        """Render the summary, and tell what went wrong with that."""
         template = (finished and self._result_template) or self._template
-        return None if template is None else _template(template).render(values)
+        if template is None:
+            return None, []
+        try:
+            return _template(template).render(values), []
+        except Exception as error:  # noqa: BLE001 - filters raise whatever Python raises of their values
+            return None, [f"template: {error}"]
 
 
 class Schemas:
@@ -106,44 +108,39 @@ class Schemas:
             name: The name of its schema.
             payload: Its payload.
             result: Its result, if it has one.
-            sensitive: Whether these may hold marked values.
+            sensitive: Whether these may hold marked values. Those are covered in the line.
         """
-        shown = payload | (result or {})
-        if sensitive:
-            shown = cast("JsonObject", _unmarked(shown, covered=True))
-            payload, result = (cast("JsonObject", _unmarked(each)) for each in (payload, result))
-        return self._tell(name, self._spans.get(name), payload, result, shown)
+        kind = self._spans.get(name)
+        if not sensitive:
+            return self._tell(name, kind, payload, result, payload | (result or {}))
+        shown: JsonObject = {}
+        for each in (payload, result):
+            covered = _unmarked(each, covered=True)
+            shown |= covered if isinstance(covered, dict) else {}
+        return self._tell(name, kind, _unmarked(payload), _unmarked(result), shown)
 
     def tell_quality(self, name: str, payload: JsonObject) -> Told:
         """Hold a quality against the schema of its name, and tell it in a line."""
         return self._tell(name, self._qualities.get(name), payload, None, payload)
 
     def _tell(
-        self,
-        name: str,
-        kind: _Type | None,
-        payload: JsonObject,
-        result: JsonObject | None,
-        shown: JsonObject,
+        self, name: str, kind: _Type | None, payload: object, result: object, shown: JsonObject
     ) -> Told:
         if kind is None:
-            return self._told(name, None, None, ["its name is not declared by the registered schemas"])
+            return self._told(name, None, None, ["name: is not declared by the registered schemas"])
         flags = kind.payload.flags("payload", payload)
         if result is not None:
             flags += kind.result.flags("result_payload", result)
-        summary = None
-        try:
-            summary = kind.render(shown, finished=result is not None)
-        except LiquidError as error:
-            flags.append(f"template: {error.message}")
-        return self._told(name, kind.title, summary, flags)
+        summary, failed = kind.render(shown, finished=result is not None)
+        return self._told(name, kind.title, summary, flags + failed)
 
     def _told(self, name: str, title: str | None, summary: str | None, flags: list[str]) -> Told:
         for flag in flags:
-            if (name, flag) not in self._logged and len(self._logged) < _MOST_LOGGED:
-                self._logged.add((name, flag))
-                logger.warning("%r does not fit what its agent registered: %s", name, flag)
-        return Told(title, summary, flags or None)
+            part = flag.partition(":")[0].partition("/")[0]  # what follows may tell of values
+            if (name, part) not in self._logged and len(self._logged) < _MOST_LOGGED:
+                self._logged.add((name, part))
+                logger.warning("%r does not fit what its agent registered: its %s", name, part)
+        return Told(title, summary, [flag[:_LONGEST_FLAG] for flag in flags] or None)
 
 
 class SchemaLibrary:
@@ -156,15 +153,17 @@ class SchemaLibrary:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: dict[str, Schemas] = {}
+        self._bytes = 0
 
     def of(self, version_id: str) -> Schemas:
         """Find the schemas of a version."""
         known = self._known.get(version_id)
         if known is None:
-            if len(self._known) >= _MOST_VERSIONS:
-                self._known.clear()
-            version = AgentSchemaVersion.model_validate(self._store.schemas(version_id))
-            known = self._known[version_id] = Schemas(version)
+            content = self._store.schemas(version_id)
+            self._bytes += len(to_json(content))
+            if self._bytes > _MOST_BYTES:  # compiled, they take a hundred times as much
+                self._known, self._bytes = {}, 0
+            known = self._known[version_id] = Schemas(AgentSchemaVersion.model_validate(content))
         return known
 
 

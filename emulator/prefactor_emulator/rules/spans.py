@@ -28,7 +28,7 @@ def create_span(call: Call, body: CreateSpan) -> Done:
     told = call.schemas.of(instance.schema_version_id).tell_span(
         new.schema_name, new.payload, new.result_payload, sensitive=sensitive
     )
-    _refuse_if_strict(call, told)
+    _refuse_if_strict(call, told, "details.payload")
     span = SpanRecord(
         id=span_id,
         instance_id=instance.id,
@@ -68,7 +68,7 @@ def finish_span(call: Call, span_id: str, body: FinishSpan) -> Done:
     told = call.schemas.of(instance.schema_version_id).tell_span(
         span.schema_name, span.payload, result, sensitive=sensitive
     )
-    _refuse_if_strict(call, told)
+    _refuse_if_strict(call, told, "result_payload")
     finished = call.store.update(
         span,
         **changes,
@@ -82,15 +82,15 @@ def finish_span(call: Call, span_id: str, body: FinishSpan) -> Done:
 
 def _find_span(call: Call, span_id: str) -> tuple[SpanRecord, InstanceRecord]:
     span = call.store.span(span_id)
-    instance = call.store.instance(call.account, span.instance_id) if span else None
+    instance = call.instance(span.instance_id) if span else None
     if span is None or instance is None:
         raise not_found(f"agent span {span_id}")
     return span, instance
 
 
-def _refuse_if_strict(call: Call, told: Told) -> None:
+def _refuse_if_strict(call: Call, told: Told, field: str) -> None:
     if told.flags and call.strict_schemas:
-        raise invalid({"details.payload": told.flags})
+        raise invalid({field: told.flags})
 
 
 def _done(span: SpanRecord, instance: InstanceRecord) -> Done:

@@ -43,7 +43,7 @@ class Database:
         run = self.connection.execute
         (version,) = run("PRAGMA user_version").fetchone()
         (tables,) = run("SELECT count(*) FROM sqlite_schema").fetchone()
-        if version != SCHEMA_VERSION and (version or tables):
+        if (version, bool(tables)) not in {(0, False), (SCHEMA_VERSION, True)}:
             raise DatabaseError(f"{path} was not made by this version of the emulator; name another")
         run("PRAGMA journal_mode = WAL")
         # Without a sync per commit, only a crash of the whole machine can take a commit back.

@@ -67,7 +67,7 @@ class Store:
         )
         return done.rowcount == 1
 
-    def update(self, record: R, **changes: Any) -> R:  # noqa: ANN401 - what its fields hold
+    def update(self, record: R, **changes: Any) -> R:
         """Change fields of a record, and return its new form; its id stays."""
         columns = ", ".join(f"{name} = ?" for name in changes)
         self._connection.execute(
