@@ -145,6 +145,11 @@ def test_two_emulators_on_one_file_keep_each_others_instances_and_order(tmp_path
         for thread in threads:
             thread.join()
         with two.api("token") as api:
+            page = api.get(f"{two.url}/")
+            with one.api("token") as writing:
+                writing.instance()
+            known = {"If-None-Match": page.headers["etag"]}
+            assert api.get(f"{two.url}/", headers=known).status_code == 200, "the other's changes show, too"
             assert [len(api.look(f"instances/{each}")["spans"]) for each in ids] == [1200, 1200]
         assert one.end() == two.end() == (0, "")
     effects = effects_of_spans(db)

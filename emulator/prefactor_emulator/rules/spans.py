@@ -18,6 +18,7 @@ def create_span(call: Call, body: CreateSpan) -> Done:
     new = body.details
     instance = find_instance(call, new.agent_instance_id)
     span_id = new.id or new_id(instance.id)
+    # A repeat is told below that its span exists, whatever has become of the instance since.
     if instance.status not in _TAKES_SPANS and call.store.span(span_id) is None:
         raise invalid_action(f"the instance is {instance.status}: it takes no more spans")
     if new.parent_span_id is not None:

@@ -94,7 +94,8 @@ class Inspection:
 
     def version(self) -> str:
         """Name the present state: as long as nothing is written, the name stays."""
-        return f"{self._opened}-{self._connection.total_changes}"
+        (others,) = self._connection.execute("PRAGMA data_version").fetchone()  # changes of other processes
+        return f"{self._opened}-{self._connection.total_changes}-{others}"
 
     def instances(
         self,
