@@ -34,6 +34,9 @@ class Status(StrEnum):
     TERMINATED = "terminated"
 
 
+SENSITIVE: Final = "$sensitive"
+"""The name that, beside `value`, marks a value in a payload as sensitive, and tells what kind it is."""
+
 FINAL_STATUSES: Final = (Status.COMPLETE, Status.FAILED, Status.CANCELLED)
 
 

@@ -21,6 +21,7 @@ from prefactor_emulator.requests import (
     TerminateInstance,
     Write,
 )
+from prefactor_emulator.storage.records import InstanceRecord
 
 _ITEM: Final[TypeAdapter[BulkItem]] = TypeAdapter(BulkItem)
 # What says where an operation goes, and not what it is.
@@ -62,8 +63,10 @@ class Operation:
         return digest_of([self.type, self.target, content])
 
 
-OperationHook: TypeAlias = Callable[[Operation, str], None]
-"""Called with an operation that is new, and its account; it stands in the way by raising a refusal."""
+FindInstance: TypeAlias = Callable[[str], InstanceRecord | None]
+OperationHook: TypeAlias = Callable[[Operation, FindInstance], None]
+"""Called with an operation that is new, and with what finds the instances that its token may touch; it stands
+in the way by raising a refusal."""
 
 
 _SINGLE: Final = (
@@ -125,5 +128,7 @@ def complaints(details: Iterable[ErrorDetails | Mapping[str, Any]], skip: int) -
     found: dict[str, list[str]] = {}
     for each in islice(details, _MOST_COMPLAINTS):
         field = ".".join(str(step) for step in each["loc"][skip:])
-        found.setdefault(field, []).append(_PLAINLY.get(each["type"]) or str(each["msg"]))
+        found.setdefault(field, []).append(
+            _PLAINLY.get(each["type"]) or str(each["msg"]).removeprefix("Value error, ")
+        )
     return found

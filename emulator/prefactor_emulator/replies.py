@@ -129,7 +129,7 @@ class SpanSuccess(Success[Span]):
 
 
 class Nothing(Part):
-    """Details of nothing."""
+    """An empty object."""
 
 
 class Pfids(Part):
@@ -174,7 +174,7 @@ class Failure(Part):
     status: Literal["error"]
     code: Text
     message: Text
-    errors: dict[str, list[Text]] | None = Field(None, description="By field; with 400 and 422.")
+    errors: dict[str, list[Text]] | None = Field(None, description="By field; only with 422.")
 
 
 class BulkReply(Part):

@@ -30,7 +30,7 @@ def _utc(value: str) -> str:
 
 def _bounded(value: object) -> object:
     if isinstance(value, dict | list) and len(value) > MAX_ITEMS:  # before each gets a complaint of its own
-        raise ValueError(f"must be at most {MAX_ITEMS}")
+        raise ValueError(f"must have at most {MAX_ITEMS} entries")
     return value
 
 
@@ -66,7 +66,9 @@ class Write(Body):
     def _find_the_key(cls, value: object) -> object:
         if not isinstance(value, dict) or not isinstance(details := value.get("details"), dict):
             return value
-        return {"idempotency_key": details.get("idempotency_key"), **value}
+        if value.get("idempotency_key") is not None:
+            return value
+        return value | {"idempotency_key": details.get("idempotency_key")}
 
 
 class AgentVersion(Body):
@@ -196,7 +198,7 @@ class CreateSpan(Write):
 
 
 class WrappedFinish(Body):
-    """What of a wrapped finish is kept: not its result."""
+    """What is kept of a finish in `details`: all but its result."""
 
     status: FinalStatus | None = None
     timestamp: Timestamp | None = None

@@ -11,6 +11,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from tests.emulator.driver import Api, Served
 from tests.support.brokers.sources import CHROMIUM, REQUIRE, required
+from tests.support.emulator import mistakes_of
 
 DEADLINE = 120_000.0  # milliseconds: generous, for a machine that is busy
 _ARGUMENTS = [
@@ -47,7 +48,7 @@ def emulator() -> Iterator[Served]:
     """An emulator whose pages are looked at."""
     served = Served()
     yield served
-    served.end()
+    assert mistakes_of(served.end()) == []
 
 
 @pytest.fixture

@@ -225,7 +225,8 @@ CONTRASTS = """() => {
         const element = words.currentNode.parentElement;
         if (!words.currentNode.data.trim() || !element.checkVisibility()) continue;
         const pair = [light(getComputedStyle(element).color), light(ground(element))].sort((a, b) => a - b);
-        found[`${element.tagName} ${element.className}`] = (pair[1] + 0.05) / (pair[0] + 0.05);
+        const name = `${element.tagName} ${element.className}`;
+        found[name] = Math.min(found[name] ?? 99, (pair[1] + 0.05) / (pair[0] + 0.05));
     }
     return found;
 }"""

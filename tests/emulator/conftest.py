@@ -2,7 +2,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.emulator.driver import Api, Served, mistakes_of
+from tests.emulator.driver import Api, Served
+from tests.support.emulator import mistakes_of
 
 
 @pytest.fixture(scope="session")

@@ -175,11 +175,6 @@ class Served(EmulatorThread):
         return Api(self.url, token)
 
 
-def mistakes_of(logged: list[str]) -> list[str]:
-    """Return what an emulator has logged, but for what it says of spans that do not fit their schemas."""
-    return [line for line in logged if "does not fit what its agent registered" not in line]
-
-
 class EmulatorProcess:
     """A running `prefactor-emulator`."""
 

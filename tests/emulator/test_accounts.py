@@ -29,6 +29,12 @@ def test_an_account_is_a_name_and_a_token_and_one_token_is_of_one_account() -> N
         assert "secret" not in str(caught.value)
     assert Accounts(named=["a=x=y=="]).identify("x=y==") == Identity("a"), "a token may contain anything"
     Accounts(named=["a=secret-1", "a=secret-1"])
+    for deployments, words in (
+        (["a b=secret-1"], "a deployment is NAME=TOKEN"),
+        (["a=secret-1", "b=secret-1"], "another"),
+    ):
+        with pytest.raises(AccountError, match=words):
+            Accounts(deployments=deployments)
 
 
 def test_accounts_are_apart_and_a_rotated_token_stays_in_its_own() -> None:

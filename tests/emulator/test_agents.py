@@ -24,6 +24,7 @@ from tests.emulator.driver import (
     span,
     without,
 )
+from tests.support.emulator import mistakes_of
 
 
 def made(api: Api, **details: object) -> dict[str, Any]:
@@ -199,7 +200,17 @@ def test_new_ids_are_of_the_account(api: Api) -> None:
 def deployed() -> Iterator[Served]:
     served = Served("--account", "acme=owner", "--deployment", "support=d-1", "--deployment", "sales=d-2")
     yield served
-    served.end()
+    assert mistakes_of(served.end()) == []
+
+
+def test_keys_of_deployments_are_apart(deployed: Served) -> None:
+    key, body = new_key(), registration()
+    replies = []
+    for token in ("d-1", "d-2", "owner"):
+        with deployed.api(token) as api:
+            replies.append(api.do(REGISTER, None, body, key)["details"])
+            assert api.do(REGISTER, None, body, key)["details"] == replies[-1]
+    assert len({each["id"] for each in replies}) == len({each["agent_id"] for each in replies}) == 3
 
 
 def test_a_deployments_token_brings_agent_and_environment_and_reads_nothing(deployed: Served) -> None:

@@ -28,12 +28,12 @@ from tests.emulator.driver import (
     Api,
     Served,
     bulk_item,
-    mistakes_of,
     new_key,
     registration,
     span,
     without,
 )
+from tests.support.emulator import mistakes_of
 
 TOKEN = "the-described"
 with closing(Database(":memory:")) as nowhere:
@@ -120,7 +120,7 @@ def _meet(case: schemathesis.Case[Any], known: Known, data: Any) -> None:
 
 
 def _items(known: Known) -> st.SearchStrategy[JsonObject]:
-    """Make bulk items that are acceptable by their form; their keys may meet again."""
+    """Make bulk items that are acceptable by their form."""
     targets = {CREATE: st.none(), REGISTER: st.none(), FINISH_SPAN: st.sampled_from(known.spans)}
     fields = {
         REGISTER: registration(),

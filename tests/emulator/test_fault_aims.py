@@ -222,6 +222,7 @@ def test_termination_counts_only_what_it_hits_and_leaves_other_accounts_and_repe
         assert stranger.refused(CREATE, None, span(instance_id)).status == 404
         assert stranger.refused(FINISH_SPAN, span_id, OVER).status == 404
         assert api.refused(CREATE, None, span(new_id())).status == 404
+        assert api.refused(CREATE, None, span(api.instance("complete"))).status == 409
         assert api.create(instance_id, key).is_success, "a repeat, which was answered before"
         assert hits(api) == [0]
         assert "control" in api.create(instance_id).json()

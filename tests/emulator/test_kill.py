@@ -14,7 +14,7 @@ from prefactor_emulator.ids import new_id
 from prefactor_emulator.model import JsonObject
 from prefactor_emulator.verify.compare import LoggedEffect, Put, compare
 from prefactor_emulator.verify.files import read_effects
-from tests.emulator.driver import CREATE, Api, EmulatorProcess, bulk_item, eventually, new_key, span
+from tests.emulator.driver import CREATE, FINISH, Api, EmulatorProcess, bulk_item, eventually, new_key, span
 
 _ROUNDS = 6
 _LANES = 3
@@ -66,7 +66,8 @@ def test_what_was_acknowledged_before_a_kill_is_in_the_log(tmp_path: Path, seed:
             eventually(partial(have_acknowledged, lanes, enough))
             assert emulator.end(signal.SIGKILL)[0] == -signal.SIGKILL
             for thread in threads:
-                thread.join(20)
+                thread.join(600)
+                assert not thread.is_alive()
         stored = {effect.key for effect in effects_of_spans(db)}
         assert {key for lane in lanes for key in lane.acknowledged} <= stored
         for lane in lanes:
@@ -121,14 +122,16 @@ def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
     assert [effect.key for effect in effects_of_spans(db)] == acknowledged
 
 
-def test_two_emulators_on_one_file_keep_each_others_instances_and_order(tmp_path: Path) -> None:
+def test_two_emulators_on_one_file_know_what_the_other_does_and_lose_nothing(tmp_path: Path) -> None:
     db = tmp_path / "runs.db"
-    acknowledged: dict[str, list[str]] = {}
+    acknowledged: dict[str, list[list[str]]] = {}
 
     def write(url: str, instance_id: str) -> None:
+        done: list[str] = []
+        acknowledged[instance_id].append(done)
         with Api(url, "token") as api:
             for _ in range(30):
-                acknowledged[instance_id] += api.bulk(*(creation(instance_id) for _ in range(20)))
+                done += api.bulk(*(creation(instance_id) for _ in range(20)))
 
     arguments = ("--db", str(db))
     with EmulatorProcess(*arguments) as one, EmulatorProcess(*arguments) as two:
@@ -151,12 +154,16 @@ def test_two_emulators_on_one_file_keep_each_others_instances_and_order(tmp_path
             known = {"If-None-Match": page.headers["etag"]}
             assert api.get(f"{two.url}/", headers=known).status_code == 200, "the other's changes show, too"
             assert [len(api.look(f"instances/{each}")["spans"]) for each in ids] == [1200, 1200]
+            with one.api("token") as ending:
+                ending.do(FINISH, ids[0], {})
+            assert api.get(f"agent_instance/{ids[0]}").json()["details"]["status"] == "complete"
         assert one.end() == two.end() == (0, "")
     effects = effects_of_spans(db)
     for instance_id in ids:
         keys = [effect.key for effect in effects if effect.instance_id == instance_id]
-        assert sorted(keys) == sorted(acknowledged[instance_id])
         assert len(set(keys)) == len(keys) == 1200
+        for done in acknowledged[instance_id]:
+            assert [key for key in keys if key in set(done)] == done, "each writer's effects are in its order"
 
 
 def creation(instance_id: str, **changes: object) -> JsonObject:

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.emulator.driver import REGISTER, Api, Served, registration
+from tests.support.emulator import mistakes_of
 
 FAULTS = {"faults": ["error"]}
 
@@ -62,4 +63,4 @@ def test_a_name_that_is_allowed_is_answered() -> None:
         assert api.get("ping", headers=headers).is_success
         assert api.get("ping", headers={"Host": "other.internal.example"}).status_code == 403
         assert api.write(REGISTER, None, registration()).is_success
-    served.end()
+    assert mistakes_of(served.end()) == []

@@ -1,12 +1,21 @@
 """What agents registered of their spans and qualities: flags, refusals on request, and summaries."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from prefactor_emulator.model import JsonObject
-from tests.emulator.driver import CREATE, FINISH_SPAN, QUALITY, Api, Served, bulk_item, new_key, span
+from tests.emulator.driver import (
+    CREATE,
+    FINISH_SPAN,
+    QUALITY,
+    Api,
+    Served,
+    bulk_item,
+    new_key,
+    span,
+)
+from tests.support.emulator import mistakes_of
 
 SPAN_TYPES: list[JsonObject] = [
     {
@@ -48,19 +57,6 @@ VERSION: JsonObject = {
         ],
     },
 }
-
-
-@pytest.fixture
-def served() -> Iterator[Served]:
-    emulator = Served()
-    yield emulator
-    emulator.end()
-
-
-@pytest.fixture
-def api(served: Served) -> Iterator[Api]:
-    with served.api() as client:
-        yield client
 
 
 def create(
@@ -115,7 +111,10 @@ def test_a_template_that_fails_costs_no_span_and_no_other_of_its_request(api: Ap
         bulk_item(CREATE, None, span(instance_id, schema_name="failing", payload=payload), new_key())
         for _ in range(2)
     ]
-    assert [output["status"] for output in api.bulk(*items).values()] == ["success"] * 2
+    outputs = api.bulk(*items).values()
+    assert [(output["status"], output["details"]["summary"]) for output in outputs] == [("success", None)] * 2
+    (flag,) = api.look(f"instances/{instance_id}")["spans"][0]["flags"]
+    assert flag.startswith("template: ")
 
 
 def test_a_schema_or_template_that_is_no_good_is_flagged_and_nothing_is_fetched(api: Api) -> None:
@@ -173,11 +172,13 @@ def test_qualities_are_told_and_flagged_too(api: Api) -> None:
     assert reply["quality_summaries"] == {"accuracy": "score 2"}
 
 
-def test_what_does_not_fit_is_logged_once_and_nothing_of_it(served: Served, api: Api) -> None:
-    for _ in range(3):
-        create(api, "search", {"query": ["Bearer sk-live"]})
-        create(api, "closed", {"forged\nERROR me": 1}, result_payload={"x": 1})
-        create(api, "unheard\nof", {})
+def test_what_does_not_fit_is_logged_once_and_nothing_of_it() -> None:
+    served = Served()
+    with served.api() as api:
+        for _ in range(3):
+            create(api, "search", {"query": ["Bearer sk-live"]})
+            create(api, "closed", {"forged\nERROR me": 1}, result_payload={"x": 1})
+            create(api, "unheard\nof", {})
     said = "does not fit what its agent registered: its"
     assert served.end() == [
         f"'search' {said} payload",
@@ -200,4 +201,4 @@ def test_strict_schemas_refuse_what_they_would_flag() -> None:
         assert (
             api.do(FINISH_SPAN, span_id, {"result_payload": {"hits": 1}})["details"]["status"] == "complete"
         )
-    strict.end()
+    assert mistakes_of(strict.end()) == []

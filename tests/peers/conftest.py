@@ -8,7 +8,7 @@ import pytest
 from prefactor_http import HttpClientConfig, PrefactorHttpClient
 
 from tests.peers.calling import Keys
-from tests.support.emulator import EmulatorThread
+from tests.support.emulator import EmulatorThread, mistakes_of
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +16,7 @@ def emulator() -> Iterator[EmulatorThread]:
     """One emulator for all tests that leave it as it is."""
     served = EmulatorThread()
     yield served
-    served.end()
+    assert mistakes_of(served.end()) == []
 
 
 @pytest.fixture

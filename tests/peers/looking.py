@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import httpx
 
-from tests.support.emulator import EmulatorThread
+from tests.support.emulator import EmulatorThread, mistakes_of
 
 PROGRAMS: Final = Path(__file__).parent / "programs"
 TOKEN: Final = "any-token"  # of all programs
@@ -24,7 +24,8 @@ def serving(*options: str) -> Iterator[str]:
     try:
         yield emulator.url
     finally:
-        emulator.end()
+        mistakes = mistakes_of(emulator.end())
+    assert mistakes == []
 
 
 def report_of(*command: str | Path, cwd: Path) -> Any:

@@ -144,6 +144,11 @@ class EmulatorThread:
             self._ready.set()
 
 
+def mistakes_of(logged: list[str]) -> list[str]:
+    """Return what an emulator has logged, but for what it says of spans that do not fit their schemas."""
+    return [line for line in logged if "does not fit what its agent registered" not in line]
+
+
 class _InThread(Emulator):
     """An emulator that ends as if killed, and starts again, but shares this process."""
 

@@ -119,9 +119,9 @@ def test_a_transport_imports_nothing_else_of_the_core(folder: str) -> None:
 def test_the_folders_of_the_emulator_import_each_other_in_one_direction() -> None:
     graph: dict[str, set[str]] = {}
     for module, tree in _trees("emulator/prefactor_emulator").items():
-        room = ".".join(module.split(".")[1:2])
+        folder = ".".join(module.split(".")[1:2])
         used = {name.split(".")[1] for name in _imported(tree) if name.startswith("prefactor_emulator.")}
-        graph.setdefault(room, set()).update(used - {room})
+        graph.setdefault(folder, set()).update(used - {folder})
     assert {"faults", "http", "pages", "rules", "storage", "verify"} <= set(graph)
     tuple(TopologicalSorter(graph).static_order())
 

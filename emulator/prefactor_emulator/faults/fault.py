@@ -12,6 +12,7 @@ from prefactor_emulator.faults.subjects import Subject
 from prefactor_emulator.model import OperationType
 from prefactor_emulator.operations import Operation
 from prefactor_emulator.requests import Pfid
+from prefactor_emulator.storage.records import InstanceRecord
 from prefactor_emulator.storage.store import Store
 
 AIM_HELP: Final = (
@@ -114,13 +115,13 @@ class OperationFault(Fault):
     """A fault that hits single operations, alone or in a bulk request, by name."""
 
     @abstractmethod
-    def name_of(self, operation: Operation, subject: Subject, *, known: bool) -> str | None:
+    def name_of(self, operation: Operation, subject: Subject, instance: InstanceRecord | None) -> str | None:
         """Tell by which name to choose, or that this is not an operation to hit.
 
         Args:
             operation: The operation.
             subject: What it is about.
-            known: Whether the account has the instance that it is about.
+            instance: The instance that it is about, if its token may touch that.
         """
 
     @abstractmethod

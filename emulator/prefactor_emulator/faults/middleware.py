@@ -10,7 +10,7 @@ from prefactor_emulator.faults.kinds import parse_fault
 from prefactor_emulator.faults.subjects import Subject, subject_of, subjects_of_request
 from prefactor_emulator.http.hooks import with_hooks
 from prefactor_emulator.http.paths import API_PREFIX, MAX_BODY_BYTES
-from prefactor_emulator.operations import Operation, OperationHook
+from prefactor_emulator.operations import FindInstance, Operation, OperationHook
 from prefactor_emulator.storage.store import Store
 
 
@@ -112,10 +112,9 @@ class FaultMiddleware:
         return handle
 
     def _hook(self, fault: OperationFault, gate: Gate) -> OperationHook:
-        def before_each(operation: Operation, account: str) -> None:
+        def before_each(operation: Operation, find_instance: FindInstance) -> None:
             subject = subject_of(operation, self._store.span)
-            known = self._store.instance(account, subject.instance_id or "") is not None
-            name = fault.name_of(operation, subject, known=known)
+            name = fault.name_of(operation, subject, find_instance(subject.instance_id or ""))
             if name is not None and fault.covers(subject) and gate.opens_for(name):
                 fault.strike(subject, self._store)
 

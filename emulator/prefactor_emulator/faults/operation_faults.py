@@ -4,8 +4,9 @@ from typing_extensions import override
 
 from prefactor_emulator.faults.fault import ErrorStatus, OperationFault
 from prefactor_emulator.faults.subjects import Subject
-from prefactor_emulator.model import Refusal, utc_now
+from prefactor_emulator.model import Refusal, Status, utc_now
 from prefactor_emulator.operations import Operation
+from prefactor_emulator.storage.records import InstanceRecord
 from prefactor_emulator.storage.store import Store
 
 
@@ -15,7 +16,7 @@ class Reject(OperationFault):
     status: ErrorStatus = 422
 
     @override
-    def name_of(self, operation: Operation, subject: Subject, *, known: bool) -> str | None:
+    def name_of(self, operation: Operation, subject: Subject, instance: InstanceRecord | None) -> str | None:
         return operation.key or operation.digest().hex()
 
     @override
@@ -32,9 +33,10 @@ class Terminate(OperationFault):
     reason: str = "a fault asked for"
 
     @override
-    def name_of(self, operation: Operation, subject: Subject, *, known: bool) -> str | None:
+    def name_of(self, operation: Operation, subject: Subject, instance: InstanceRecord | None) -> str | None:
         # Only the reply to a span's write can tell the agent, and only such a write has a schema.
-        return subject.instance_id if known and subject.schema_name is not None else None
+        to_end = instance is not None and instance.status in {Status.PENDING, Status.ACTIVE}
+        return subject.instance_id if to_end and subject.schema_name is not None else None
 
     @override
     def strike(self, subject: Subject, store: Store) -> None:

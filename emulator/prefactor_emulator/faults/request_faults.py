@@ -59,11 +59,11 @@ class HtmlErrors(AnswerFault):
 class Throttle(AnswerFault):
     """`throttle:rate=0.05,retry_after=1`: too many requests, before anything has happened."""
 
-    retry_after: Annotated[float, number(86_400)] = 1
+    retry_after: Annotated[int, whole(0, 86_400)] = 1
 
     @override
     def answer(self) -> Response:
-        headers = {"retry-after": str(int(self.retry_after))}  # it takes whole seconds only
+        headers = {"retry-after": str(self.retry_after)}
         return _refusal(429, "rate_limited", "too many requests", headers)
 
 

@@ -9,7 +9,7 @@ from pydantic_core import from_json
 from prefactor_emulator.http.paths import API_PREFIX, BULK_PATH
 from prefactor_emulator.model import OperationType, Refusal
 from prefactor_emulator.operations import Operation, operation_of_item, operation_of_request
-from prefactor_emulator.requests import CreateSpan, FinishSpan, RegisterInstance
+from prefactor_emulator.requests import MAX_ITEMS, CreateSpan, FinishSpan, RegisterInstance
 from prefactor_emulator.storage.records import SpanRecord
 
 
@@ -73,7 +73,9 @@ def _operations(path: str, body: bytes) -> list[Operation]:
         return [operation] if operation else []
     items = value.get("items") if isinstance(value, dict) else None
     operations = []
-    for item in items if isinstance(items, list) else ():
+    if not isinstance(items, list) or len(items) > MAX_ITEMS:
+        return []
+    for item in items:
         with suppress(Refusal):
             operations.append(operation_of_item(item))
     return operations

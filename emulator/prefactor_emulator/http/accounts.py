@@ -25,7 +25,7 @@ class Accounts:
     Without any token at all, every token is accepted, with an account of its own.
 
     Raises:
-        AccountError: An account is not described so, or one token is given twice.
+        AccountError: An account or a deployment is not described so, or two of them have one token.
     """
 
     def __init__(

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 
 from prefactor_emulator.http.bodies import JsonRoute
-from prefactor_emulator.http.callers import Id, Reading, Rules
+from prefactor_emulator.http.callers import AccountCall, Id
 from prefactor_emulator.http.errors import json_response, refusals, success
-from prefactor_emulator.http.lists import Chosen, Offset, PageSize
+from prefactor_emulator.http.lists import Offset, PageSize, page_of
 from prefactor_emulator.http.paths import API_PREFIX
 from prefactor_emulator.model import invalid, not_found
 from prefactor_emulator.replies import Agent, Page, Success
@@ -20,6 +20,7 @@ from prefactor_emulator.rules.agents import (
     update_agent,
 )
 from prefactor_emulator.rules.details import agent_details
+from prefactor_emulator.rules.execution import manage
 from prefactor_emulator.storage.records import AgentRecord
 
 router = APIRouter(prefix=f"{API_PREFIX}/agent", route_class=JsonRoute, responses=refusals(404))
@@ -27,14 +28,14 @@ _WRITE = refusals(400, 409, 413)
 
 
 @router.post("", response_model=Success[Agent], responses=_WRITE)
-async def create(body: CreateAgent, call: Reading, rules: Rules) -> Response:
+async def create(body: CreateAgent, call: AccountCall) -> Response:
     """Create an agent."""
-    return json_response(rules.manage(call, "create", body, lambda: create_agent(call, body.details)))
+    return json_response(manage(call, "create", body, lambda: create_agent(call, body.details)))
 
 
 @router.get("", response_model=Page[Agent])
 async def list_agents(
-    call: Reading,
+    call: AccountCall,
     risk_profile_id: str | None = None,
     team_id: str | None = None,
     owner_person_id: str | None = None,
@@ -43,18 +44,26 @@ async def list_agents(
     page_size: PageSize = 25,
 ) -> Response:
     """List the account's agents, without counts of their instances."""
-    chosen = Chosen(call.store, AgentRecord, "account = ?", call.account)
-    chosen.narrow("risk_profile_id = ?", risk_profile_id)
-    chosen.narrow("team_id = ?", team_id)
-    chosen.narrow("owner_person_id = ?", owner_person_id)
-    return chosen.page(
-        lambda agent: agent_details(call.store, agent, counted=False), offset, page_size, order=sorting
+    conditions = {
+        "account = ?": call.account,
+        "risk_profile_id = ?": risk_profile_id,
+        "team_id = ?": team_id,
+        "owner_person_id = ?": owner_person_id,
+    }
+    return page_of(
+        call.store,
+        AgentRecord,
+        conditions,
+        lambda agent: agent_details(call.store, agent, counted=False),
+        offset,
+        page_size,
+        (sorting, sorting.removeprefix("-")),
     )
 
 
 @router.get("/show", response_model=Success[Agent])
 async def show_by(
-    call: Reading,
+    call: AccountCall,
     agent_id: Pfid | None = None,
     external_identifier: Text | None = None,
     environment_id: Pfid | None = None,
@@ -76,33 +85,33 @@ async def show_by(
 
 
 @router.get("/{id}", response_model=Success[Agent])
-async def show(id: str, call: Reading) -> Response:
+async def show(id: str, call: AccountCall) -> Response:
     """Show an agent."""
     return success(agent_details(call.store, find_agent(call, id)))
 
 
 @router.put("/{id}", response_model=Success[Agent], responses=_WRITE)
-async def update(id: Id, body: UpdateAgent, call: Reading, rules: Rules) -> Response:
+async def update(id: Id, body: UpdateAgent, call: AccountCall) -> Response:
     """Change what is named of an agent."""
-    change = rules.manage(call, f"update {id}", body, lambda: update_agent(call, id, body.details))
+    change = manage(call, f"update {id}", body, lambda: update_agent(call, id, body.details))
     return json_response(change)
 
 
 @router.delete("/{id}", response_model=Success[Agent], responses=_WRITE)
-async def delete(id: Id, call: Reading, rules: Rules, body: Write | None = None) -> Response:
+async def delete(id: Id, call: AccountCall, body: Write | None = None) -> Response:
     """Forget an agent that has no instances."""
-    return json_response(rules.manage(call, f"delete {id}", body, lambda: delete_agent(call, id)))
+    return json_response(manage(call, f"delete {id}", body, lambda: delete_agent(call, id)))
 
 
 @router.post("/{id}/retire", response_model=Success[Agent], responses=_WRITE)
-async def retire(id: Id, call: Reading, rules: Rules, body: Write | None = None) -> Response:
+async def retire(id: Id, call: AccountCall, body: Write | None = None) -> Response:
     """Retire an agent: it registers no more instances."""
-    change = rules.manage(call, f"retire {id}", body, lambda: retire_agent(call, id, retired=True))
+    change = manage(call, f"retire {id}", body, lambda: retire_agent(call, id, retired=True))
     return json_response(change)
 
 
 @router.post("/{id}/reinstate", response_model=Success[Agent], responses=_WRITE)
-async def reinstate(id: Id, call: Reading, rules: Rules, body: Write | None = None) -> Response:
+async def reinstate(id: Id, call: AccountCall, body: Write | None = None) -> Response:
     """Take back that an agent is retired."""
-    change = rules.manage(call, f"reinstate {id}", body, lambda: retire_agent(call, id, retired=False))
+    change = manage(call, f"reinstate {id}", body, lambda: retire_agent(call, id, retired=False))
     return json_response(change)

@@ -12,9 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from typing_extensions import override
 
+from prefactor_emulator.http.errors import internal_error
 from prefactor_emulator.http.paths import MAX_BODY_BYTES
 from prefactor_emulator.model import JsonObject, Refusal
-from prefactor_emulator.rules.execution import internal_error
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from prefactor_emulator.http.accounts import Accounts
 from prefactor_emulator.http.errors import json_response
 from prefactor_emulator.http.hooks import operation_hooks
 from prefactor_emulator.model import Identity, Refusal
-from prefactor_emulator.operations import Operation
+from prefactor_emulator.operations import Operation, OperationHook
 from prefactor_emulator.requests import Pfid, Write
 from prefactor_emulator.rules.call import Call
 from prefactor_emulator.rules.execution import Execution
@@ -21,7 +21,7 @@ from prefactor_emulator.storage.store import Store
 
 @dataclass(slots=True)
 class Services:
-    """What is behind the routes, as the application keeps it in `state.services`.
+    """What the routes use, as the application keeps it in `state.services`.
 
     Attributes:
         accounts: Who may use the API.
@@ -39,16 +39,16 @@ class Services:
 
 
 async def services_of(request: Request) -> Services:
-    """Return what is behind the routes."""
+    """Return what the routes use."""
     return cast("Services", request.app.state.services)
 
 
-Behind = Annotated[Services, Depends(services_of)]
-"""What is behind the routes."""
+TheServices = Annotated[Services, Depends(services_of)]
+"""What the routes use."""
 
 
 async def _identity(
-    services: Behind,
+    services: TheServices,
     credentials: Annotated[
         HTTPAuthorizationCredentials | None, Depends(HTTPBearer(scheme_name="token", auto_error=False))
     ],
@@ -60,42 +60,36 @@ Caller = Annotated[Identity, Depends(_identity)]
 """Whoever has a token that is accepted."""
 
 
-async def _reading(services: Behind, caller: Caller) -> Call:
+async def _account_call(services: TheServices, caller: Caller) -> Call:
     if caller.deployment is not None:
         raise Refusal(401, "unauthorized", "a deployment's token reads nothing and manages no agents")
     return services.execution.call(caller)
 
 
-Reading = Annotated[Call, Depends(_reading)]
-"""The circumstances of a read, by whoever has the token of an account."""
-
-
-async def _rules(services: Behind) -> Execution:
-    return services.execution
-
-
-Rules = Annotated[Execution, Depends(_rules)]
-"""The API's rules."""
+AccountCall = Annotated[Call, Depends(_account_call)]
+"""The circumstances of what only an account's own token may do."""
 
 
 class _Writer:
-    """Carries out the operations of a request."""
-
-    def __init__(self, request: Request, caller: Caller, rules: Rules) -> None:
+    def __init__(self, execution: Execution, caller: Identity, hooks: Sequence[OperationHook]) -> None:
+        self._execution = execution
         self._caller = caller
-        self._rules = rules
-        self._hooks = operation_hooks(request.scope)
+        self._hooks = hooks
 
     def __call__(self, body: Write, target: str | None = None) -> Response:
         """Carry out the one operation of a single request."""
-        return json_response(self._rules.single(self._caller, Operation(body, target), self._hooks))
+        return json_response(self._execution.single(self._caller, Operation(body, target), self._hooks))
 
     def bulk(self, items: Sequence[object]) -> Response:
         """Carry out the operations of a bulk request."""
-        return json_response(self._rules.bulk(self._caller, items, self._hooks))
+        return json_response(self._execution.bulk(self._caller, items, self._hooks))
 
 
-Writer = Annotated[_Writer, Depends()]
+async def _writer(request: Request, services: TheServices, caller: Caller) -> _Writer:
+    return _Writer(services.execution, caller, operation_hooks(request.scope))
+
+
+Writer = Annotated[_Writer, Depends(_writer)]
 """Carries out the operations of the request."""
 
 Id = Annotated[Pfid, Path()]

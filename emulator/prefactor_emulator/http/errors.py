@@ -21,6 +21,12 @@ _MEANINGS = {
 }
 
 
+def internal_error() -> Refusal:
+    """Build the reply to a request that met a mistake of the emulator's own."""
+    message = "the emulator failed on this request; its log on stderr says where"
+    return Refusal(500, "internal_error", message)
+
+
 def json_response(content: bytes | JsonObject, status: int = 200) -> Response:
     """Reply with JSON, built already or to be built."""
     body = content if isinstance(content, bytes) else to_json(content)

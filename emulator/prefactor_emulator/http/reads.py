@@ -3,9 +3,9 @@
 from fastapi import APIRouter, Response
 
 from prefactor_emulator.http.bodies import JsonRoute
-from prefactor_emulator.http.callers import Caller, Reading
+from prefactor_emulator.http.callers import AccountCall, Caller
 from prefactor_emulator.http.errors import refusals, success
-from prefactor_emulator.http.lists import Chosen, Offset, PageSize
+from prefactor_emulator.http.lists import Offset, PageSize, page_of
 from prefactor_emulator.http.paths import API_PREFIX
 from prefactor_emulator.ids import new_id
 from prefactor_emulator.model import JsonObject
@@ -32,14 +32,14 @@ async def generate_pfids(body: GeneratePfids, caller: Caller) -> Response:
 
 
 @router.get("/agent_instance/{id}", response_model=Success[Instance])
-async def show_instance(id: str, call: Reading) -> Response:
+async def show_instance(id: str, call: AccountCall) -> Response:
     """Show an instance."""
     return success(instance_details(call.store, find_instance(call, id)))
 
 
 @router.get("/agent_instance", response_model=Page[Instance])
 async def list_instances(
-    call: Reading,
+    call: AccountCall,
     agent_id: Pfid | None = None,
     start_time: Timestamp | None = None,
     end_time: Timestamp | None = None,
@@ -47,18 +47,26 @@ async def list_instances(
     page_size: PageSize = 25,
 ) -> Response:
     """List the account's instances, the newest first; times are those of their registration."""
-    chosen = Chosen(call.store, InstanceRecord, "account = ?", call.account)
-    chosen.narrow("agent_id = ?", agent_id)
-    chosen.narrow("inserted_at >= ?", start_time)
-    chosen.narrow("inserted_at < ?", end_time)
-    return chosen.page(
-        lambda each: instance_details(call.store, each), offset, page_size, order="-seq", field="inserted_at"
+    conditions = {
+        "account = ?": call.account,
+        "agent_id = ?": agent_id,
+        "inserted_at >= ?": start_time,
+        "inserted_at < ?": end_time,
+    }
+    return page_of(
+        call.store,
+        InstanceRecord,
+        conditions,
+        lambda instance: instance_details(call.store, instance),
+        offset,
+        page_size,
+        ("-seq", "inserted_at"),
     )
 
 
 @router.get("/agent_spans", response_model=Page[Span])
 async def list_spans(
-    call: Reading,
+    call: AccountCall,
     agent_instance_id: Pfid | None = None,
     start_time: Timestamp | None = None,
     end_time: Timestamp | None = None,
@@ -68,14 +76,15 @@ async def list_spans(
     page_size: PageSize = 25,
 ) -> Response:
     """List the account's spans, in the order in which they came; times are those of their starts."""
-    own = "instance_id IN (SELECT id FROM instances WHERE account = ?)"
-    chosen = Chosen(call.store, SpanRecord, own, call.account)
-    chosen.narrow("instance_id = ?", agent_instance_id)
-    chosen.narrow("started_at >= ?", start_time)
-    chosen.narrow("started_at < ?", end_time)
+    conditions = {
+        "instance_id IN (SELECT id FROM instances WHERE account = ?)": call.account,
+        "instance_id = ?": agent_instance_id,
+        "started_at >= ?": start_time,
+        "started_at < ?": end_time,
+    }
     hidden = {} if include_summaries else {"summary": None}
 
     def details(span: SpanRecord) -> JsonObject:
         return span_details(span, find_instance(call, span.instance_id)) | hidden
 
-    return chosen.page(details, offset, page_size, order="seq", field="inserted_at")
+    return page_of(call.store, SpanRecord, conditions, details, offset, page_size, ("seq", "inserted_at"))

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic_core import to_json
 
+from prefactor_emulator.model import SENSITIVE
 from prefactor_emulator.pages.timeline import seconds_of
 
 _UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
-_MARK = "$sensitive"
 
 
 class Cover(NamedTuple):
@@ -58,10 +58,10 @@ def pieces(value: object, *, sensitive: object = False) -> Iterator[str | Cover]
             return [covered(item) for item in part]
         if not isinstance(part, dict):
             return part
-        if _MARK not in part or "value" not in part:
+        if SENSITIVE not in part or "value" not in part:
             return {name: covered(item) for name, item in part.items()}
         labels = part["labels"] if isinstance(part.get("labels"), list) else []
-        covers.append(Cover(", ".join(map(str, (part[_MARK], *labels))), _json(part["value"])))
+        covers.append(Cover(", ".join(map(str, (part[SENSITIVE], *labels))), _json(part["value"])))
         return nonce
 
     first, *others = _json(covered(value) if sensitive else value).split(f'"{nonce}"')

@@ -41,7 +41,7 @@ def page_router(inspection: Inspection) -> APIRouter:
         words = q.strip()
         if words and (span := inspection.span(words)) is not None:
             return RedirectResponse(f"/instances/{span['agent_instance_id']}?span={words}#s-{words}", 303)
-        found = inspection.instances(INSTANCES_SHOWN + 1, before, status, words, counted=False)
+        found = inspection.instances(INSTANCES_SHOWN + 1, before, status, words)
         for instance in found:
             inspection.count_spans(instance)
             await asyncio.sleep(0)  # operations get their turn

@@ -57,6 +57,7 @@ def run_page(run: JsonObject, lines: Sequence[SpanLine], words: str, first: int,
     nodes, fitting = search(tree_of(lines), words)
     place = next((place for place, (span, _) in enumerate(nodes) if span.id == span_id), None)
     first = first if place is None else place - place % SPANS_SHOWN
+    first = min(first, max(0, len(nodes) - 1))
     last = min(first + SPANS_SHOWN, len(nodes))
     here = f"/instances/{run['id']}"
     ways = {"Earlier": _address(here, q=words, **{"from": max(0, first - SPANS_SHOWN)}) if first else ""}

@@ -38,7 +38,7 @@ def find_agent(call: Call, agent_id: str) -> AgentRecord:
     Raises:
         Refusal: There is none.
     """
-    agent = call.store.agent(call.account, agent_id)
+    agent = call.store.find(AgentRecord, "id = ? AND account = ?", agent_id, call.account)
     if agent is None:
         raise not_found(f"agent {agent_id}")
     return agent
@@ -68,7 +68,7 @@ def delete_agent(call: Call, agent_id: str) -> AgentRecord:
     agent = find_agent(call, agent_id)
     if call.store.count(InstanceRecord, "agent_id = ?", agent_id):
         raise invalid_action("the agent has instances: retire it instead")
-    call.store.remove_agent(agent_id)
+    call.store.remove(agent)
     return agent
 
 

@@ -4,36 +4,35 @@ A rule refuses before it writes. So what is refused has left nothing that would 
 a hook has done before stands.
 """
 
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
 
 from pydantic_core import from_json, to_json
 
-from prefactor_emulator.model import Identity, JsonObject, Refusal, digest_of, invalid, utc_now
+from prefactor_emulator.model import Identity, JsonObject, OperationType, Refusal, digest_of, invalid, utc_now
 from prefactor_emulator.operations import Operation, OperationHook, operation_of_item
-from prefactor_emulator.requests import (
-    CreateSpan,
-    FinishInstance,
-    FinishSpan,
-    RecordQuality,
-    RegisterInstance,
-    StartInstance,
-    TerminateInstance,
-    Write,
-)
+from prefactor_emulator.requests import Write
+from prefactor_emulator.rules import instances, spans
 from prefactor_emulator.rules.call import Call, Done
 from prefactor_emulator.rules.details import agent_details
-from prefactor_emulator.rules.instances import (
-    finish_instance,
-    record_quality,
-    start_instance,
-    terminate_instance,
-)
 from prefactor_emulator.rules.registration import register
 from prefactor_emulator.rules.schemas import SchemaLibrary
-from prefactor_emulator.rules.spans import create_span, finish_span
 from prefactor_emulator.storage.records import AgentRecord, Effect, Remembered
 from prefactor_emulator.storage.store import Store
+
+RULES: Final[Mapping[OperationType, Callable[[Call, str, Any], Done]]] = MappingProxyType(
+    {
+        OperationType.REGISTER_INSTANCE: register,
+        OperationType.START_INSTANCE: instances.start,
+        OperationType.FINISH_INSTANCE: instances.finish,
+        OperationType.TERMINATE_INSTANCE: instances.terminate,
+        OperationType.RECORD_QUALITY: instances.record_quality,
+        OperationType.CREATE_SPAN: spans.create,
+        OperationType.FINISH_SPAN: spans.finish,
+    }
+)
+"""Each takes the circumstances, the id that the operation acts on (none where it makes one), and its body."""
 
 
 class Execution:
@@ -41,29 +40,20 @@ class Execution:
 
     Args:
         store: Where everything is kept.
-        clock: Tells the present.
         dedup: Whether a repeat is without effect. Without it, every repeat is logged as one more effect,
             so that whoever sends twice is found out.
         strict_schemas: Whether what does not fit the registered schemas is refused, and not only flagged.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        clock: Callable[[], str] = utc_now,
-        *,
-        dedup: bool = True,
-        strict_schemas: bool = False,
-    ) -> None:
+    def __init__(self, store: Store, *, dedup: bool = True, strict_schemas: bool = False) -> None:
         self._store = store
-        self._clock = clock
         self._dedup = dedup
         self._strict_schemas = strict_schemas
         self._schemas = SchemaLibrary(store)
 
     def call(self, identity: Identity) -> Call:
         """Note the circumstances of an operation that begins now."""
-        return Call(self._store, self._schemas, identity, self._clock(), self._strict_schemas)
+        return Call(self._store, self._schemas, identity, utc_now(), self._strict_schemas)
 
     def single(self, identity: Identity, operation: Operation, hooks: Sequence[OperationHook] = ()) -> bytes:
         """Carry out one operation, or answer again what its key stands for.
@@ -99,71 +89,68 @@ class Execution:
                 outputs.append(to_json(key) + b":" + output)
         return b'{"status":"success","outputs":{' + b",".join(outputs) + b"}}"
 
-    def manage(
-        self, call: Call, action: str, body: Write | None, perform: Callable[[], AgentRecord]
-    ) -> bytes:
-        """Carry out a write to agents, or answer again what its key stands for.
-
-        Args:
-            call: Its circumstances.
-            action: What is asked, and of which agent.
-            body: The body of the request, if it has one.
-            perform: Does it, and returns the agent.
-        """
-        body = body or Write()
-        key = body.idempotency_key
-        digest = digest_of([action, body.model_dump(exclude_unset=True, exclude={"idempotency_key"})])
-        with self._store.transaction():
-            known = self._known(call.account, key, digest)
-            if known is not None:
-                return known
-            details = agent_details(self._store, perform())
-            return self._remembered(call.account, key, digest, _reply(details))
-
     def _execute(self, call: Call, operation: Operation, hooks: Sequence[OperationHook]) -> bytes:
-        if call.identity.deployment is not None and isinstance(operation.body, RecordQuality):
-            raise Refusal(401, "unauthorized", "a deployment's token records no qualities")
         key, digest = operation.key, operation.digest()
-        known = self._known(call.account, key, digest)
+        known = _known(call, key, digest)
         if known is not None:
             if not self._dedup:
-                self._store.add_effect(_effect_again(call, operation, known))
+                details = from_json(known)["details"]
+                instance_id = details.get("agent_instance_id")
+                span_id = details["id"] if instance_id else None
+                _log(call, operation, instance_id or details["id"], span_id)
             return known
         for hook in hooks:
-            hook(operation, call.account)
-        done = _perform(call, operation)
-        effect = Effect(call.now, call.account, operation.type, done.instance_id, done.span_id, key)
-        self._store.add_effect(effect)
-        control = {"control": {"terminate": True, "reason": done.reason}} if done.terminated else {}
-        return self._remembered(call.account, key, digest, _reply(done.details, **control))
-
-    def _known(self, account: str, key: str | None, digest: bytes) -> bytes | None:
-        remembered = self._store.remembered(account, key) if key else None
-        if remembered is None:
-            return None
-        if remembered.digest == digest:
-            return remembered.reply
-        raise Refusal(
-            422,
-            "idempotency_key_reused",
-            "this idempotency_key stands for another request; use a new key for a new request",
-            {"idempotency_key": ["was used for another request"]},
-        )
-
-    def _remembered(self, account: str, key: str | None, digest: bytes, reply: bytes) -> bytes:
-        if key:
-            self._store.remember(account, key, Remembered(digest, reply))
-        return reply
+            hook(operation, call.instance)
+        done = RULES[operation.type](call, operation.target or "", operation.body)
+        _log(call, operation, done.instance_id, done.span_id)
+        return _remembered(call, key, digest, done.details, done.control)
 
 
-def internal_error() -> Refusal:
-    """Build the reply to a request that met a mistake of the emulator's own."""
-    message = "the emulator failed on this request; its log on stderr says where"
-    return Refusal(500, "internal_error", message)
+def manage(call: Call, action: str, body: Write | None, perform: Callable[[], AgentRecord]) -> bytes:
+    """Carry out a write to agents, or answer again what its key stands for.
+
+    Args:
+        call: Its circumstances.
+        action: What is asked, and of which agent.
+        body: The body of the request, if it has one.
+        perform: Does it, and returns the agent.
+
+    Returns:
+        The reply's body, as JSON.
+    """
+    body = body or Write()
+    key = body.idempotency_key
+    digest = digest_of([action, body.model_dump(exclude_unset=True, exclude={"idempotency_key"})])
+    with call.store.transaction():
+        known = _known(call, key, digest)
+        return known or _remembered(call, key, digest, agent_details(call.store, perform()), {})
 
 
-def _reply(details: JsonObject, **more: object) -> bytes:
-    return to_json({"status": "success", "details": details, **more})
+def _log(call: Call, operation: Operation, instance_id: str, span_id: str | None) -> None:
+    call.store.add_effect(Effect(call.now, call.account, operation.type, instance_id, span_id, operation.key))
+
+
+def _known(call: Call, key: str | None, digest: bytes) -> bytes | None:
+    remembered = call.store.remembered(call.scope, key) if key else None
+    if remembered is None:
+        return None
+    if remembered.digest == digest:
+        return remembered.reply
+    raise Refusal(
+        422,
+        "idempotency_key_reused",
+        "this idempotency_key stands for another request; use a new key for a new request",
+        {"idempotency_key": ["was used for another request"]},
+    )
+
+
+def _remembered(
+    call: Call, key: str | None, digest: bytes, details: JsonObject, control: JsonObject
+) -> bytes:
+    reply = to_json({"status": "success", "details": details, **control})
+    if key:
+        call.store.remember(call.scope, key, Remembered(digest, reply))
+    return reply
 
 
 def _by_key(items: Sequence[object]) -> list[tuple[str, JsonObject]]:
@@ -183,31 +170,3 @@ def _by_key(items: Sequence[object]) -> list[tuple[str, JsonObject]]:
     if errors:
         raise invalid(errors)
     return list(found.items())
-
-
-def _perform(call: Call, operation: Operation) -> Done:
-    target = operation.target or ""
-    match operation.body:
-        case RegisterInstance() as body:
-            return register(call, body)
-        case StartInstance() as body:
-            return start_instance(call, target, body)
-        case FinishInstance() as body:
-            return finish_instance(call, target, body)
-        case TerminateInstance() as body:
-            return terminate_instance(call, target, body)
-        case RecordQuality() as body:
-            return record_quality(call, target, body)
-        case CreateSpan() as body:
-            return create_span(call, body)
-        case FinishSpan() as body:
-            return finish_span(call, target, body)
-    raise TypeError(f"no rule for {operation.type}")
-
-
-def _effect_again(call: Call, operation: Operation, reply: bytes) -> Effect:
-    details = cast("dict[str, str]", from_json(reply)["details"])
-    instance_id, span_id = details.get("agent_instance_id"), details["id"]
-    if instance_id is None:
-        return Effect(call.now, call.account, operation.type, span_id, None, operation.key)
-    return Effect(call.now, call.account, operation.type, instance_id, span_id, operation.key)

@@ -1,13 +1,13 @@
 """The rules of instances that are registered: how they start, end, and are judged."""
 
-from prefactor_emulator.model import Status, invalid, invalid_action, not_found
+from prefactor_emulator.model import Refusal, Status, invalid_action, not_found
 from prefactor_emulator.requests import FinishInstance, RecordQuality, StartInstance, TerminateInstance
 from prefactor_emulator.rules.call import Call, Done
 from prefactor_emulator.rules.details import instance_details
 from prefactor_emulator.storage.records import InstanceRecord, Quality
 
 
-def start_instance(call: Call, instance_id: str, body: StartInstance) -> Done:
+def start(call: Call, instance_id: str, body: StartInstance) -> Done:
     """Move a pending instance to active."""
     instance = find_instance(call, instance_id)
     if instance.status != Status.PENDING:
@@ -15,7 +15,7 @@ def start_instance(call: Call, instance_id: str, body: StartInstance) -> Done:
     return _update(call, instance, status=Status.ACTIVE, started_at=body.timestamp or call.now)
 
 
-def finish_instance(call: Call, instance_id: str, body: FinishInstance) -> Done:
+def finish(call: Call, instance_id: str, body: FinishInstance) -> Done:
     """Move an active instance to a final state."""
     instance = find_instance(call, instance_id)
     if instance.status != Status.ACTIVE:
@@ -24,7 +24,7 @@ def finish_instance(call: Call, instance_id: str, body: FinishInstance) -> Done:
     return _update(call, instance, status=status, finished_at=body.timestamp or call.now)
 
 
-def terminate_instance(call: Call, instance_id: str, body: TerminateInstance) -> Done:
+def terminate(call: Call, instance_id: str, body: TerminateInstance) -> Done:
     """Stop an active instance for good, and cancel its spans in flight."""
     instance = find_instance(call, instance_id)
     if instance.status != Status.ACTIVE:
@@ -35,15 +35,16 @@ def terminate_instance(call: Call, instance_id: str, body: TerminateInstance) ->
 
 def record_quality(call: Call, instance_id: str, body: RecordQuality) -> Done:
     """Set or remove a quality."""
+    if call.identity.deployment is not None:
+        raise Refusal(401, "unauthorized", "a deployment's token records no qualities")
     # Assumed: a quality can be recorded in any state, also when all is over.
     instance = find_instance(call, instance_id)
     if body.payload is None:
         call.store.remove_quality(instance_id, body.name)
     else:
-        told = call.schemas.of(instance.schema_version_id).tell_quality(body.name, body.payload)
-        if told.flags and call.strict_schemas:
-            raise invalid({"payload": told.flags})
-        quality = Quality(body.name, body.payload, told.summary, told.flags)
+        values = (body.name, body.payload)
+        found = call.assess(instance, "payload", lambda each: each.quality(*values))
+        quality = Quality(body.name, body.payload, found.summary, found.flags)
         call.store.set_quality(instance_id, quality)
     return _update(call, instance)
 

@@ -12,7 +12,7 @@ from prefactor_emulator.storage.records import InstanceRecord, VersionRecord
 _NOT_CONTENT = "runtime_environment"
 
 
-def register(call: Call, body: RegisterInstance) -> Done:
+def register(call: Call, _target: str, body: RegisterInstance) -> Done:
     """Register a pending instance.
 
     Raises:
@@ -57,7 +57,8 @@ def _version(
     content = version.model_dump(by_alias=True, exclude_none=True)
     digest = digest_of({name: value for name, value in content.items() if name != _NOT_CONTENT})
     identifier = str(content.get("external_identifier", digest.hex()))
-    known = call.store.version(agent_id, kind, identifier)
+    where = "agent_id = ? AND kind = ? AND identifier = ?"
+    known = call.store.find(VersionRecord, where, agent_id, kind, identifier)
     if known is None:
         return VersionRecord(new_id(agent_id), agent_id, kind, identifier, digest, content)
     if known.digest != digest:

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from typing import Final
 
@@ -10,8 +9,9 @@ from jsonschema_rs import Validator, validator_for
 from liquid import BoundTemplate, Environment
 from pydantic_core import to_json
 
-from prefactor_emulator.model import JsonObject
+from prefactor_emulator.model import SENSITIVE, JsonObject
 from prefactor_emulator.requests import AgentSchemaVersion, SpanTypeSchema
+from prefactor_emulator.storage.records import VersionRecord
 from prefactor_emulator.storage.store import Store
 
 _MOST_BYTES: Final = 2_000_000
@@ -34,7 +34,7 @@ _LIQUID: Final = _Liquid()
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Assessment:
     """What the schemas make of a span or a quality.
 
     Attributes:
@@ -75,6 +75,7 @@ class _Type:
         self.result = _Schema(registered.result_schema or {})
         self._template = registered.template
         self._result_template = registered.result_template
+        self._compiled: dict[str, BoundTemplate] = {}
 
     def render(self, values: JsonObject, *, finished: bool) -> tuple[str | None, list[str]]:
         """Render the summary, and tell what went wrong with that."""
@@ -82,7 +83,9 @@ class _Type:
         if template is None:
             return None, []
         try:
-            return _template(template).render(values), []
+            compiled = self._compiled.get(template) or _LIQUID.from_string(template)
+            self._compiled[template] = compiled
+            return compiled.render(values), []
         except Exception as error:  # noqa: BLE001 - filters raise whatever Python raises of their values
             return None, [f"template: {error}"]
 
@@ -99,9 +102,9 @@ class Schemas:
         self._qualities = {each.name: _Type(each) for each in version.quality_types()}
         self._logged: set[tuple[str, str]] = set()
 
-    def tell_span(
+    def span(
         self, name: str, payload: JsonObject, result: JsonObject | None, *, sensitive: bool
-    ) -> Told:
+    ) -> Assessment:
         """Hold a span against the schemas of its name, and tell it in a line.
 
         Args:
@@ -112,35 +115,35 @@ class Schemas:
         """
         kind = self._spans.get(name)
         if not sensitive:
-            return self._tell(name, kind, payload, result, payload | (result or {}))
+            return self._assess(name, kind, payload, result, payload | (result or {}))
         shown: JsonObject = {}
         for each in (payload, result):
             covered = _unmarked(each, covered=True)
             shown |= covered if isinstance(covered, dict) else {}
-        return self._tell(name, kind, _unmarked(payload), _unmarked(result), shown)
+        return self._assess(name, kind, _unmarked(payload), _unmarked(result), shown)
 
-    def tell_quality(self, name: str, payload: JsonObject) -> Told:
+    def quality(self, name: str, payload: JsonObject) -> Assessment:
         """Hold a quality against the schema of its name, and tell it in a line."""
-        return self._tell(name, self._qualities.get(name), payload, None, payload)
+        return self._assess(name, self._qualities.get(name), payload, None, payload)
 
-    def _tell(
+    def _assess(
         self, name: str, kind: _Type | None, payload: object, result: object, shown: JsonObject
-    ) -> Told:
+    ) -> Assessment:
         if kind is None:
-            return self._told(name, None, None, ["name: is not declared by the registered schemas"])
+            return self._assessment(name, None, None, ["name: is not declared by the registered schemas"])
         flags = kind.payload.flags("payload", payload)
         if result is not None:
             flags += kind.result.flags("result_payload", result)
         summary, failed = kind.render(shown, finished=result is not None)
-        return self._told(name, kind.title, summary, flags + failed)
+        return self._assessment(name, kind.title, summary, flags + failed)
 
-    def _told(self, name: str, title: str | None, summary: str | None, flags: list[str]) -> Told:
+    def _assessment(self, name: str, title: str | None, summary: str | None, flags: list[str]) -> Assessment:
         for flag in flags:
             part = flag.partition(":")[0].partition("/")[0]  # what follows may tell of values
             if (name, part) not in self._logged and len(self._logged) < _MOST_LOGGED:
                 self._logged.add((name, part))
                 logger.warning("%r does not fit what its agent registered: its %s", name, part)
-        return Told(title, summary, [flag[:_LONGEST_FLAG] for flag in flags] or None)
+        return Assessment(title, summary, [flag[:_LONGEST_FLAG] for flag in flags] or None)
 
 
 class SchemaLibrary:
@@ -159,7 +162,8 @@ class SchemaLibrary:
         """Find the schemas of a version."""
         known = self._known.get(version_id)
         if known is None:
-            content = self._store.schemas(version_id)
+            version = self._store.find(VersionRecord, "id = ?", version_id)
+            content = version.content if version else {}
             self._bytes += len(to_json(content))
             if self._bytes > _MOST_BYTES:  # compiled, they take a hundred times as much
                 self._known, self._bytes = {}, 0
@@ -167,15 +171,10 @@ class SchemaLibrary:
         return known
 
 
-@lru_cache(maxsize=1024)
-def _template(text: str) -> BoundTemplate:
-    return _LIQUID.from_string(text)
-
-
 def _unmarked(value: object, *, covered: bool = False) -> object:
     """Put values, or with ``covered`` only their kinds, in the place of what marks them as sensitive."""
     if isinstance(value, dict):
-        if "$sensitive" in value:
-            return f"[{value['$sensitive']}]" if covered else value.get("value")
+        if SENSITIVE in value and "value" in value:
+            return f"[{value[SENSITIVE]}]" if covered else value["value"]
         return {name: _unmarked(each, covered=covered) for name, each in value.items()}
     return [_unmarked(each, covered=covered) for each in value] if isinstance(value, list) else value

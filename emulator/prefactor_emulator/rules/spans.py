@@ -1,20 +1,31 @@
 """The rules of spans: where they may be created, and how they finish."""
 
 from prefactor_emulator.ids import new_id
-from prefactor_emulator.model import FINAL_STATUSES, Status, conflict, invalid, invalid_action, not_found
+from prefactor_emulator.model import (
+    FINAL_STATUSES,
+    JsonObject,
+    Status,
+    conflict,
+    invalid,
+    invalid_action,
+    not_found,
+)
 from prefactor_emulator.requests import CreateSpan, FinishSpan
 from prefactor_emulator.rules.call import Call, Done
 from prefactor_emulator.rules.details import span_details
 from prefactor_emulator.rules.instances import find_instance
-from prefactor_emulator.rules.schemas import Told
 from prefactor_emulator.storage.records import InstanceRecord, SpanRecord
 
 # Assumed: a terminated instance takes new spans, as their replies are how its agent hears of it.
 _TAKES_SPANS = (Status.PENDING, Status.ACTIVE, Status.TERMINATED)
 
 
-def create_span(call: Call, body: CreateSpan) -> Done:
-    """Keep a new span below its instance and its parent."""
+def create(call: Call, _target: str, body: CreateSpan) -> Done:
+    """Keep a new span below its instance and its parent.
+
+    Raises:
+        Refusal: One of these is not there, the instance is over, or the id is taken.
+    """
     new = body.details
     instance = find_instance(call, new.agent_instance_id)
     span_id = new.id or new_id(instance.id)
@@ -26,34 +37,36 @@ def create_span(call: Call, body: CreateSpan) -> Done:
         if parent.instance_id != instance.id:
             raise invalid({"details.parent_span_id": ["is a span of another instance"]})
     sensitive = bool(new.sensitive_encoding)
-    told = call.schemas.of(instance.schema_version_id).tell_span(
-        new.schema_name, new.payload, new.result_payload, sensitive=sensitive
-    )
-    _refuse_if_strict(call, told, "details.payload")
+    values = (new.schema_name, new.payload, new.result_payload)
+    found = call.assess(instance, "details.payload", lambda each: each.span(*values, sensitive=sensitive))
     span = SpanRecord(
         id=span_id,
         instance_id=instance.id,
         parent_span_id=new.parent_span_id,
         schema_name=new.schema_name,
-        schema_title=told.title,
+        schema_title=found.title,
         status=new.status,
         payload=new.payload,
         result_payload=new.result_payload,
         sensitive_encoding=int(sensitive),
-        summary=told.summary,
-        flags=told.flags,
+        summary=found.summary,
+        flags=found.flags,
         inserted_at=call.now,
         updated_at=call.now,
         started_at=new.started_at or (None if new.status == "pending" else call.now),
-        finished_at=new.finished_at or (call.now if new.status in FINAL_STATUSES else None),
+        finished_at=(new.finished_at or call.now) if new.status in FINAL_STATUSES else None,
     )
     if not call.store.add(span):
         raise conflict(f"a span with id {span_id} exists already")
     return _done(span, instance)
 
 
-def finish_span(call: Call, span_id: str, body: FinishSpan) -> Done:
-    """Move a span to a final state, with its result."""
+def finish(call: Call, span_id: str, body: FinishSpan) -> Done:
+    """Move a span to a final state, with its result.
+
+    Raises:
+        Refusal: There is no such span, or its state does not allow it.
+    """
     span, instance = _find_span(call, span_id)
     said = body if body.details is None else body.details
     status = said.status or Status.COMPLETE
@@ -66,17 +79,15 @@ def finish_span(call: Call, span_id: str, body: FinishSpan) -> Done:
     if result is None:
         return _done(call.store.update(span, **changes), instance)
     sensitive = bool(span.sensitive_encoding or body.sensitive_encoding)
-    told = call.schemas.of(instance.schema_version_id).tell_span(
-        span.schema_name, span.payload, result, sensitive=sensitive
-    )
-    _refuse_if_strict(call, told, "result_payload")
+    values = (span.schema_name, span.payload, result)
+    found = call.assess(instance, "result_payload", lambda each: each.span(*values, sensitive=sensitive))
     finished = call.store.update(
         span,
         **changes,
         result_payload=result,
         sensitive_encoding=int(sensitive),
-        summary=told.summary,
-        flags=told.flags,
+        summary=found.summary,
+        flags=found.flags,
     )
     return _done(finished, instance)
 
@@ -89,11 +100,7 @@ def _find_span(call: Call, span_id: str) -> tuple[SpanRecord, InstanceRecord]:
     return span, instance
 
 
-def _refuse_if_strict(call: Call, told: Told, field: str) -> None:
-    if told.flags and call.strict_schemas:
-        raise invalid({field: told.flags})
-
-
 def _done(span: SpanRecord, instance: InstanceRecord) -> Done:
-    terminated = instance.status == Status.TERMINATED
-    return Done(span_details(span, instance), instance.id, span.id, terminated, instance.termination_reason)
+    signal: JsonObject = {"control": {"terminate": True, "reason": instance.termination_reason}}
+    control = signal if instance.status == Status.TERMINATED else {}
+    return Done(span_details(span, instance), instance.id, span.id, control)

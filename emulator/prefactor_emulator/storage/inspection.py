@@ -32,7 +32,7 @@ _FITS: Final = """
 """
 _LIST: Final = """
     SELECT i.seq, i.id, i.status, i.agent_id, a.name AS agent_name, v.content ->> 'name' AS agent_version,
-        v.identifier AS agent_version_identifier, i.inserted_at, i.inserted_at AS registered_at,
+        v.identifier AS agent_version_identifier, i.inserted_at,
         i.started_at, i.finished_at, i.termination_reason
     FROM instances i JOIN agents a ON a.id = i.agent_id JOIN versions v ON v.id = i.agent_version_id
     WHERE i.seq < coalesce(:before, 4611686018427387904) AND :status IN ('', i.status) AND {fits}
@@ -48,7 +48,7 @@ _FLAGGED: Final = "SELECT count(*) FROM spans WHERE instance_id = ? AND flags IS
 _RUN: Final = """
     SELECT i.id, i.account, i.agent_id, a.name AS agent_name, i.environment_id, i.agent_deployment_id,
         i.agent_version_id, v.identifier AS agent_version_identifier, i.status, i.external_identifier,
-        i.purpose, i.inserted_at, i.inserted_at AS registered_at, i.updated_at, i.started_at, i.finished_at,
+        i.purpose, i.inserted_at, i.updated_at, i.started_at, i.finished_at,
         i.termination_reason, i.registration, s.content AS agent_schema_version
     FROM instances i JOIN agents a ON a.id = i.agent_id JOIN versions v ON v.id = i.agent_version_id
         JOIN versions s ON s.id = i.schema_version_id
@@ -82,7 +82,7 @@ class SpanLine(NamedTuple):
 
 
 class Inspection:
-    """Read-only views of everything, of all accounts, without any payload left out.
+    """Read-only views of everything that is kept, of all accounts.
 
     Args:
         database: Where it is kept.
@@ -103,10 +103,8 @@ class Inspection:
         before: int | None = None,
         status: str | None = None,
         search: str = "",
-        *,
-        counted: bool = True,
     ) -> list[JsonObject]:
-        """List instances, the newest first.
+        """List instances, the newest first, without their spans.
 
         Args:
             limit: How many at most.
@@ -114,12 +112,8 @@ class Inspection:
             status: Only those in this state.
             search: Only those of which this is the id, the agent's id, or a part of the name of the agent,
                 of its version, or of a schema of one of their spans.
-            counted: Whether to count their spans, which takes time where there are thousands.
         """
-        found = self._rows(_LIST, limit=limit, before=before, status=status or "", search=search)
-        for instance in found if counted else ():
-            self.count_spans(instance)
-        return found
+        return self._rows(_LIST, limit=limit, before=before, status=status or "", search=search)
 
     def count_spans(self, instance: JsonObject) -> None:
         """Add to an instance the number of its spans in each state, and of those that are flagged."""

@@ -1,7 +1,7 @@
 """What is kept of agents, versions, instances and spans: a row of its table each."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from prefactor_emulator.model import JsonObject
 
@@ -85,8 +85,7 @@ class SpanRecord(Record):
     finished_at: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Quality:
+class Quality(NamedTuple):
     """A quality of an instance."""
 
     name: str
@@ -95,16 +94,14 @@ class Quality:
     flags: list[str] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Remembered:
+class Remembered(NamedTuple):
     """The success that an idempotency key stands for."""
 
     digest: bytes
     reply: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(NamedTuple):
     """One line of the log of what took place."""
 
     at: str

@@ -84,14 +84,14 @@ CREATE INDEX spans_by_instance ON spans (instance_id, status);
 CREATE INDEX spans_by_schema ON spans (schema_name, instance_id);
 CREATE INDEX spans_flagged ON spans (instance_id) WHERE flags IS NOT NULL;
 
--- Successes by idempotency key: a repeat of the same request is answered from here. (With a rowid: replies are
+-- Successes by idempotency key, and the account or deployment that has it: a repeat of the same request is answered from here. (With a rowid: replies are
 -- large, and would each take a page of their own beside the key.)
 CREATE TABLE keys (
-    account TEXT NOT NULL,
+    scope TEXT NOT NULL,
     key TEXT NOT NULL,
     digest BLOB NOT NULL,
     reply BLOB NOT NULL,
-    PRIMARY KEY (account, key)
+    PRIMARY KEY (scope, key)
 );
 
 -- Append-only: everything that took place, in the order in which it did. Without a key, the key is NULL.
@@ -105,6 +105,6 @@ CREATE TABLE effects (
     key TEXT
 );
 
-PRAGMA user_version = 3;
+PRAGMA user_version = {version};
 
 COMMIT;

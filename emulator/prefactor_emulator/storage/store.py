@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from pydantic_core import from_json, to_json
 
-from prefactor_emulator.model import JsonObject, Refusal, VersionKind
+from prefactor_emulator.model import Refusal
 from prefactor_emulator.storage.database import Database
 from prefactor_emulator.storage.records import (
     AgentRecord,
@@ -77,6 +77,13 @@ class Store:
         self._instances.pop(record.id, None)
         return replace(record, **changes)
 
+    def remove(self, record: Record) -> None:
+        """Forget a record."""
+        self._connection.execute(
+            f"DELETE FROM {record.table} WHERE id = ?",  # noqa: S608 - as above
+            (record.id,),
+        )
+
     def find(self, kind: type[R], where: str, *values: Value) -> R | None:
         """Find the record for which a condition holds, the oldest if there are more."""
         found = self.select(kind, f"{where} ORDER BY rowid LIMIT 1", *values)
@@ -102,28 +109,10 @@ class Store:
         statement = f"SELECT status, count(*) FROM {kind.table} WHERE {where} GROUP BY status"  # noqa: S608
         return dict(self._connection.execute(statement, values).fetchall())
 
-    def agent(self, account: str, agent_id: str) -> AgentRecord | None:
-        """Find an agent."""
-        return self.find(AgentRecord, "id = ? AND account = ?", agent_id, account)
-
-    def remove_agent(self, agent_id: str) -> None:
-        """Forget an agent that has nothing."""
-        self._connection.execute("DELETE FROM versions WHERE agent_id = ?", (agent_id,))
-        self._connection.execute("DELETE FROM agents WHERE id = ?", (agent_id,))
-
-    def version(self, agent_id: str, kind: VersionKind, identifier: str) -> VersionRecord | None:
-        """Find what an agent has registered under an identifier."""
-        where = "agent_id = ? AND kind = ? AND identifier = ?"
-        return self.find(VersionRecord, where, agent_id, kind, identifier)
-
-    def schemas(self, version_id: str) -> JsonObject:
-        """Read the content of a version of schemas."""
-        found = self.find(VersionRecord, "id = ?", version_id)
-        return found.content if found else {}
-
     def instance(self, account: str, instance_id: str) -> InstanceRecord | None:
         """Find an instance."""
-        found = self._instances.get(instance_id) or self.find(InstanceRecord, "id = ?", instance_id)
+        known = self._instances.get(instance_id) if self._connection.in_transaction else None
+        found = known or self.find(InstanceRecord, "id = ?", instance_id)
         if found is None or found.account != account:
             return None
         if self._connection.in_transaction:
@@ -155,16 +144,9 @@ class Store:
 
     def set_quality(self, instance_id: str, quality: Quality) -> None:
         """Set a quality of an instance."""
+        stored = (_stored(name, value) for name, value in quality._asdict().items())
         self._connection.execute(
-            "INSERT OR REPLACE INTO qualities (instance_id, name, payload, summary, flags)"
-            " VALUES (?, ?, ?, ?, ?)",
-            (
-                instance_id,
-                quality.name,
-                to_json(quality.payload),
-                quality.summary,
-                _stored("flags", quality.flags),
-            ),
+            "INSERT OR REPLACE INTO qualities VALUES (?, ?, ?, ?, ?)", (instance_id, *stored)
         )
 
     def remove_quality(self, instance_id: str, name: str) -> None:
@@ -180,17 +162,15 @@ class Store:
         )
         return [Quality(*_decoded(row, (1, 3))) for row in rows]
 
-    def remembered(self, account: str, key: str) -> Remembered | None:
+    def remembered(self, scope: str, key: str) -> Remembered | None:
         """Look up what succeeded under this key."""
-        statement = "SELECT digest, reply FROM keys WHERE account = ? AND key = ?"
-        row = self._connection.execute(statement, (account, key)).fetchone()
+        statement = "SELECT digest, reply FROM keys WHERE scope = ? AND key = ?"
+        row = self._connection.execute(statement, (scope, key)).fetchone()
         return None if row is None else Remembered(*row)
 
-    def remember(self, account: str, key: str, remembered: Remembered) -> None:
+    def remember(self, scope: str, key: str, remembered: Remembered) -> None:
         """Keep a success for repeats of the same request."""
-        self._connection.execute(
-            "INSERT INTO keys VALUES (?, ?, ?, ?)", (account, key, remembered.digest, remembered.reply)
-        )
+        self._connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?)", (scope, key, *remembered))
 
     def forget_keys(self) -> None:
         """Let every idempotency key expire."""
@@ -200,7 +180,7 @@ class Store:
         """Append to the log."""
         self._connection.execute(
             "INSERT INTO effects (at, account, type, instance_id, span_id, key) VALUES (?, ?, ?, ?, ?, ?)",
-            (effect.at, effect.account, effect.type, effect.instance_id, effect.span_id, effect.key),
+            effect,
         )
 
 

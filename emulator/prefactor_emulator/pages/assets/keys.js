@@ -46,12 +46,12 @@
     k: (row) => move(row, -1),
     ArrowDown: (row) => move(row, 1),
     ArrowUp: (row) => move(row, -1),
+    Home: () => ends(false),
+    End: () => ends(true),
   };
   const inTree = {
     ArrowRight: open,
     ArrowLeft: close,
-    Home: () => ends(false),
-    End: () => ends(true),
   };
 
   function leave(row) {

@@ -77,6 +77,7 @@
     const reply = await fetch(asked, { headers, cache: "no-store" });
     const page = reply.status === 200 ? await reply.text() : null;
     if (number !== latest) return; // by now something else is wanted
+    if (!reply.ok && reply.status !== 304) throw new Error(reply.statusText);
     if (reply.redirected) location.assign(asked); // the words are the id of a span, whose run is elsewhere
     else if (page !== null) {
       const fresh = new DOMParser().parseFromString(page, "text/html");
