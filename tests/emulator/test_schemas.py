@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_taken_and_flagged(
         "{{ inf | round }}",
         "{% include x %}",
         "{% for i in list limit: -1 %}{% endfor %}",
-        "{% if list contains thing %}{% endif %}",
+        "{% if thing contains list %}{% endif %}",
     ],
 )
 def test_a_template_that_fails_costs_no_span_and_no_other_of_its_request(api: Api, template: str) -> None:
