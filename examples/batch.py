@@ -9,6 +9,7 @@ Run it beside an emulator::
 import asyncio
 import os
 import time
+from datetime import UTC, datetime
 
 from prefactor_core import HttpClientConfig, PrefactorCoreClient, PrefactorCoreConfig, SchemaRegistry
 
@@ -30,10 +31,11 @@ def configuration() -> PrefactorCoreConfig:
     )
 
 
-async def classify(client: PrefactorCoreClient, number: int) -> None:
+async def classify(client: PrefactorCoreClient, batch: str, number: int) -> None:
     """Work on one document. Every tenth cannot be read, which ends its instance, and no other."""
-    # An identifier of one's own makes a document's run easy to find again.
-    run = client.create_agent_instance(agent_version=VERSION, external_identifier=f"document-{number}")
+    # An identifier of one's own makes a document's run easy to find again; an agent uses each only once.
+    identifier = f"{batch}/document-{number}"
+    run = client.create_agent_instance(agent_version=VERSION, external_identifier=identifier)
     async with run as instance:
         await instance.start()
         async with instance.span("batch:classify", payload={"words": 100 + number}) as span:
@@ -48,13 +50,14 @@ async def main() -> None:
     client = PrefactorCoreClient(configuration())
     await client.initialize()
     waiting = iter(range(1, DOCUMENTS + 1))
+    batch = datetime.now(UTC).isoformat(timespec="milliseconds")
     unreadable = 0
 
     async def worker() -> None:
         nonlocal unreadable
         for number in waiting:  # shared by all workers: each takes the next one
             try:
-                await classify(client, number)
+                await classify(client, batch, number)
             except ValueError:
                 unreadable += 1
 

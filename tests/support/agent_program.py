@@ -7,6 +7,7 @@ object at its end: what became of everything, and how long the agent's calls too
 import argparse
 import asyncio
 import json
+import secrets
 import time
 from pathlib import Path
 from typing import IO
@@ -48,6 +49,7 @@ class Agent:
         self._client = client
         self._options = options
         self._turns = asyncio.Semaphore(options.tasks)
+        self._run = secrets.token_hex(4)  # the identifier of an instance is unique among its agent's
         self.seconds: list[float] = []
 
     async def run(self) -> None:
@@ -57,7 +59,7 @@ class Agent:
     async def _instance(self, number: int) -> None:
         async with self._turns:
             instance = await self._client.create_agent_instance(
-                agent_version=_VERSION, external_identifier=f"instance-{number}"
+                agent_version=_VERSION, external_identifier=f"instance-{self._run}-{number}"
             )
             await instance.start()
             left = self._options.spans
