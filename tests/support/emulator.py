@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import os
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
@@ -88,6 +89,21 @@ class _Listener(logging.Handler):
             self.said.append(record.getMessage())
 
 
+class _AbruptServer(EmulatorServer):
+    """A server whose end breaks off its connections, as the end of a killed process does."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # What asyncio has accepted while its server closes would be left open, and reported by a later test.
+        for server in self.servers:
+            for listener in server.sockets:
+                asyncio.get_running_loop().remove_reader(listener.fileno())
+        await asyncio.sleep(0.01)
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        await super().shutdown(sockets)
+
+
 class EmulatorThread:
     """The emulator in a thread: as good as a process, and there at once, for tests that do not kill it.
 
@@ -138,7 +154,7 @@ class EmulatorThread:
                     hosts=options.allow_host,
                 )
                 emulator.faults.activate(options.fault, options.seed)
-                self._server = EmulatorServer(emulator, self._ready.set)
+                self._server = _AbruptServer(emulator, self._ready.set)
                 self._server.run(sockets=[self._listener])
         finally:
             self._ready.set()
