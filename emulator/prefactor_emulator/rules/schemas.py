@@ -83,9 +83,9 @@ class _Type:
         if template is None:
             return None, []
         try:
-            compiled = self._compiled.get(template) or _LIQUID.from_string(template)
-            self._compiled[template] = compiled
-            return compiled.render(values), []
+            if template not in self._compiled:
+                self._compiled[template] = _LIQUID.from_string(template)
+            return self._compiled[template].render(values), []
         except Exception as error:  # noqa: BLE001 - filters raise whatever Python raises of their values
             return None, [f"template: {error}"]
 
@@ -164,9 +164,10 @@ class SchemaLibrary:
         if known is None:
             version = self._store.find(VersionRecord, "id = ?", version_id)
             content = version.content if version else {}
-            self._bytes += len(to_json(content))
-            if self._bytes > _MOST_BYTES:  # compiled, they take a hundred times as much
+            size = len(to_json(content))  # compiled, it takes a hundred times as much
+            if self._bytes + size > _MOST_BYTES:
                 self._known, self._bytes = {}, 0
+            self._bytes += size
             known = self._known[version_id] = Schemas(AgentSchemaVersion.model_validate(content))
         return known
 
