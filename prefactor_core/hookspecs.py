@@ -29,8 +29,12 @@ def prefactor_create_queue(url: str, config: "PrefactorCoreConfig") -> "Queue[An
 
 
 @hookspec
-def prefactor_disposed(settled: "Sequence[Any]", dead: "Sequence[DeadLetter[Any]]") -> None:
-    """See what was settled and what was dead-lettered just now; every observer is called.
+def prefactor_disposed(
+    settled: "Sequence[Any]", superseded: "Sequence[Any]", dead: "Sequence[DeadLetter[Any]]"
+) -> None:
+    """See what was settled, superseded and dead-lettered just now; every observer is called.
+
+    An implementation may leave out the arguments that it does not look at.
 
     Be quick: the call is synchronous, on the event loop. If it raises, the exception is logged once an
     outage, observers that come after it miss this call, and delivery continues.

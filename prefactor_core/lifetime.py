@@ -107,9 +107,11 @@ class Lifetime:
         """Return what has become of everything so far."""
         put, dropped = self.outbox.put_count, dict(self._queue.dropped)
         buffered, sending, dead, retried = self._queue.size(), 0, 0, 0
+        overtaken, superseded = 0, dict[str, int]()
         if self._sender is not None:
             account, sending = self._sender.executor.account, self._sender.executor.prefetched
             delivered, dead, retried = account.settled, account.dead_lettered, account.retried
+            overtaken, superseded = account.overtaken, dict(account.superseded_by_type)
             if self._sender.discarded:
                 dropped["discarded"] = self._sender.discarded
         else:
@@ -117,15 +119,34 @@ class Lifetime:
             if published is not None:  # else the queue counts nothing but what waits
                 buffered, sending = published.buffered, published.unconfirmed
             delivered = put - buffered - sending - sum(dropped.values())
-        return ClientStats(put, delivered, dead, dropped, buffered, sending, retried, open_spans)
+        return ClientStats(
+            put=put,
+            delivered=delivered,
+            dead_lettered=dead,
+            dropped=dropped,
+            buffered=buffered,
+            sending=sending,
+            retried=retried,
+            open_spans=open_spans,
+            overtaken=overtaken,
+            superseded=superseded,
+        )
 
     def summary(self) -> CloseSummary:
         """Return what has been delivered, and call everything else left."""
         stats = self.stats()
         # Whatever is not known to be elsewhere was left, also what a queue could not take back.
-        left = stats.put - stats.delivered - stats.dead_lettered - sum(stats.dropped.values())
-        unconfirmed = stats.sending if self._sender is None else 0
-        return CloseSummary(stats.put, stats.delivered, stats.dead_lettered, stats.dropped, left, unconfirmed)
+        known = stats.delivered + sum(stats.superseded.values()) + stats.dead_lettered
+        return CloseSummary(
+            put=stats.put,
+            delivered=stats.delivered,
+            dead_lettered=stats.dead_lettered,
+            dropped=stats.dropped,
+            left=stats.put - known - sum(stats.dropped.values()),
+            unconfirmed=stats.sending if self._sender is None else 0,
+            overtaken=stats.overtaken,
+            superseded=stats.superseded,
+        )
 
     # -- the end
 

@@ -57,8 +57,8 @@ def observers(*own: object) -> Observe | None:
     if not manager.hook.prefactor_disposed.get_hookimpls():
         return None
 
-    def tell(settled: Sequence[Any], dead: Sequence[DeadLetter[Any]]) -> None:
-        manager.hook.prefactor_disposed(settled=settled, dead=dead)
+    def tell(settled: Sequence[Any], superseded: Sequence[Any], dead: Sequence[DeadLetter[Any]]) -> None:
+        manager.hook.prefactor_disposed(settled=settled, superseded=superseded, dead=dead)
 
     return tell
 

@@ -7,7 +7,7 @@ from copy import copy
 from typing import Any, Final
 
 from prefactor_core.api.pipeline import Pipeline
-from prefactor_core.api.replies import is_over, termination_of
+from prefactor_core.api.replies import Standing, standing_of, termination_of
 from prefactor_core.api.wire import instance_path
 from prefactor_core.config import HttpClientConfig, PrefactorCoreConfig
 from prefactor_core.exceptions import PrefactorTelemetryFailureError
@@ -122,10 +122,10 @@ class LocalSender:
             for instance_id in instances:
                 await asyncio.sleep(gap)
                 reply = await self._pipeline.http.get(instance_path(instance_id))
-                reason = termination_of(reply)
-                if reason is not None:
-                    self._monitor.terminated(instance_id, reason)
-                elif is_over(reply):
+                termination = termination_of(reply)
+                if termination is not None:
+                    self._pipeline.terminations.heard(instance_id, termination.reason)
+                elif standing_of(reply) is Standing.FINISHED:
                     self._monitor.finished(instance_id)  # by another process
 
     async def _fail(self, failure: PrefactorTelemetryFailureError) -> None:

@@ -6,25 +6,39 @@ not say enough. ``replies`` decides what a reply means, ``circuit_breaker`` whet
 
 import asyncio
 import logging
-from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Container, Mapping, Sequence
+from typing import Final, Protocol, TypeAlias
 
 from prefactor_core.api.circuit_breaker import CircuitBreaker, Permit
 from prefactor_core.api.packing import BULK_LIMITS, Packing, pack
 from prefactor_core.api.replies import (
+    CONFLICT_CODES,
     Reply,
+    Standing,
     Verdict,
     classify,
     classify_item,
     control_of,
-    is_over,
     loses_instance,
+    standing_of,
+    termination_of,
 )
+from prefactor_core.api.terminations import Terminations
 from prefactor_core.api.wire import BULK_PATH, WireOperation, bulk_body, encode, instance_path
 from prefactor_core.exceptions import OperationError
 from prefactor_core.execution.handler import BatchLimits
-from prefactor_core.execution.outcome import NOT_REACHED, OVERTAKEN, SETTLED, Apart, Dead, Outcome, Retry
-from prefactor_core.operations import SDK_HEADER, Operation, Stage
+from prefactor_core.execution.outcome import (
+    INSTANCE_OVER,
+    NOT_REACHED,
+    OVERTAKEN,
+    SETTLED,
+    SUPERSEDED,
+    Apart,
+    Dead,
+    Outcome,
+    Retry,
+)
+from prefactor_core.operations import SDK_HEADER, SPAN, Operation, OperationType, Stage
 from prefactor_core.queue.base import Delivery
 from prefactor_core.texts import LONGEST_SDK_HEADER
 
@@ -33,10 +47,17 @@ logger = logging.getLogger("prefactor_core.api")
 _REFUSED_KEPT: Final = 10_000
 """Keys remembered at most of operations that were not allowed once."""
 
+_PATIENCE: Final = 4
+"""How often an operation is refused for the state of its instance, where only another operation of that
+instance can tell what state that is, before it is no longer waited for."""
+
 _ENTRIES_SENT: Final = 16
 """Entries of one SDK header at most, however many kinds of agents are in a request."""
 
 _NO_BULK: Final = frozenset({404, 405, 501})
+
+
+_Pair: TypeAlias = tuple[Delivery[Operation], WireOperation]
 
 
 class Api(Protocol):
@@ -54,8 +75,8 @@ class Api(Protocol):
 class ApiDelivery:
     """The batch handler that posts operations to the API.
 
-    ``retry_on`` are statuses to be retried, whatever else they mean. ``on_terminated`` is told the
-    instance and the reason when a reply asks an agent to stop.
+    ``retry_on`` are statuses to be retried, whatever else they mean. ``terminations`` is told when a
+    reply asks an agent to stop.
     """
 
     def __init__(
@@ -63,13 +84,13 @@ class ApiDelivery:
         api: Api,
         breaker: CircuitBreaker,
         retry_on: Container[int] = (),
-        on_terminated: Callable[[str, str], None] | None = None,
+        terminations: Terminations | None = None,
         limits: BatchLimits = BULK_LIMITS,
     ) -> None:
         self._api = api
         self._breaker = breaker
         self._retry_on = retry_on
-        self._on_terminated = on_terminated
+        self._terminations = Terminations() if terminations is None else terminations
         self._packing = Packing(limits)
         self._refused: set[str] = set()  # keys of operations that were not allowed once
         self._makes_no_sense = False
@@ -149,7 +170,7 @@ class ApiDelivery:
         """Return the outcomes up to the first operation that was not done."""
         outcomes: list[Outcome] = []
         senseless = False
-        for delivery, wire in zip(batch, wires, strict=False):
+        for number, (delivery, wire) in enumerate(zip(batch, wires, strict=False)):
             if wire.key not in outputs:
                 break
             output = outputs[wire.key]
@@ -160,10 +181,15 @@ class ApiDelivery:
             if verdict is Verdict.DONE:
                 self._hear(delivery.item, output)
                 outcomes.append(SETTLED)
-            elif verdict is Verdict.DONE_BEFORE:
+            elif verdict is Verdict.OVERTAKEN:
                 outcomes.append(OVERTAKEN)
             elif verdict is Verdict.CONFLICT:
                 outcomes.append(_conflict(delivery.item, Reply(409, output)))
+            elif verdict is Verdict.OVER:
+                self._breaker.answered(permit)
+                sent = list(zip(batch, wires, strict=False))[number:]
+                outcomes.append(await self._judge_over(permit, sent, Reply(409, output)))
+                break
             else:
                 self._packing.set_alone(wire.key)
                 outcomes.append(Apart(str(Reply(200, output))))
@@ -203,17 +229,20 @@ class ApiDelivery:
     ) -> list[Outcome]:
         """Send one after the other, up to the first that is not done."""
         outcomes: list[Outcome] = []
-        for delivery, wire in zip(deliveries, wires, strict=False):
+        pairs = list(zip(deliveries, wires, strict=False))
+        for number, (_, wire) in enumerate(pairs):
             if outcomes and self._packing.bulk_works and not self._packing.travels_alone(wire.key):
                 break  # the rest can travel in bulk again
-            outcome = await self._send_one(permit, delivery, wire)
+            outcome = await self._send_first(permit, pairs[number:])
             outcomes.append(outcome)
             if outcome not in {SETTLED, OVERTAKEN}:
                 break
             self._packing.forget(wire.key)
         return outcomes
 
-    async def _send_one(self, permit: Permit, delivery: Delivery[Operation], wire: WireOperation) -> Outcome:
+    async def _send_first(self, permit: Permit, pairs: Sequence[_Pair]) -> Outcome:
+        """Send the first of several operations, by itself."""
+        delivery, wire = pairs[0]
         operation = delivery.item
         first = not delivery.maybe_sent
         reply = await self._post(wire.path, wire.single_body(), [delivery])
@@ -222,41 +251,93 @@ class ApiDelivery:
             self._breaker.succeeded(first=first)
             self._hear(operation, reply.body)
             return SETTLED
-        if verdict is Verdict.DONE_BEFORE:
+        if verdict is Verdict.OVERTAKEN:
             self._breaker.succeeded(first=False)
             return OVERTAKEN
         if verdict is Verdict.CONFLICT:
             self._breaker.answered(permit)
             return _conflict(operation, reply)
         if verdict is Verdict.OVER:
-            return await self._settle_if_over(permit, delivery, reply)
+            self._breaker.answered(permit)
+            return await self._judge_over(permit, pairs, reply)
         if verdict in {Verdict.REJECTED, Verdict.TOO_LARGE}:
             self._breaker.answered(permit)
-            whole = await self._loses_instance(operation, reply)
-            # An API that finds fault with the content of something inside an instance knows the instance.
-            # Where that is the next thing of every instance, nothing could succeed to have it believed.
-            of_content = reply.status == 422 and operation.type.rules.stage is not Stage.REGISTRATION
-            return Dead(f"rejected: {reply}", reply.detail, whole=whole, rejected=not of_content)
+            return await self._reject(delivery, reply)
         if verdict is Verdict.TOKEN:
             if await self._breaker.refused(permit, reply, operation.type.name) and self._is_refused(wire.key):
                 return Dead(f"not allowed: {reply}", reply.detail, rejected=True)
             return Retry(str(reply), weight=0.0)
         return await self._again(permit, reply, [delivery], first=first)
 
-    async def _settle_if_over(self, permit: Permit, delivery: Delivery[Operation], reply: Reply) -> Outcome:
-        """Settle the finish of an instance that is over already; anything else in its way is a conflict."""
-        found = await self._api.get(instance_path(delivery.item.payload["instance_id"]))
-        over = is_over(found)
-        if over is None:
-            return await self._again(permit, found, [delivery], first=False)
-        return OVERTAKEN if over else _conflict(delivery.item, reply)
+    async def _reject(self, delivery: Delivery[Operation], reply: Reply) -> Outcome:
+        operation = delivery.item
+        whole = loses_instance(reply, operation)
+        if whole is None:  # a span that it needs is not there, or the whole instance is not
+            found = await self._read(operation)
+            if operation.instance_id in self._terminations:
+                return _superseded(delivery, reply)  # so is that span
+            whole = found is not None and found.code == "not_found"
+        # An API that finds fault with the content of something inside an instance knows the instance.
+        # Where that is the next thing of every instance, nothing could succeed to have it believed.
+        of_content = reply.status == 422 and operation.type.rules.stage is not Stage.REGISTRATION
+        return Dead(f"rejected: {reply}", reply.detail, whole=whole, rejected=not of_content)
 
-    async def _loses_instance(self, operation: Operation, reply: Reply) -> bool:
-        lost = loses_instance(reply, operation)
-        if lost is None:
-            found = await self._api.get(instance_path(operation.payload["instance_id"]))
-            lost = found.code == "not_found"
-        return lost
+    # -- what the state of its instance is against
+
+    async def _judge_over(self, permit: Permit, pairs: Sequence[_Pair], reply: Reply) -> Outcome:
+        """Return what becomes of the first of several, which was refused for the state of its instance.
+
+        Where that instance is over, its finish is settled; where it is terminated, everything is superseded.
+        Whatever else is refused so is a conflict.
+        """
+        delivery = pairs[0][0]
+        operation = delivery.item
+        ends = operation.type.rules.stage is Stage.END
+        found = await self._read(operation)
+        standing = Standing.TERMINATED if found is None else standing_of(found)
+        if found is not None and standing is None:
+            return await self._again(permit, found, [delivery], first=False)
+        if ends and standing is not Standing.OPEN:
+            return OVERTAKEN
+        if ends and reply.code not in CONFLICT_CODES:
+            return await self._again(permit, reply, [delivery], first=False)  # in flight elsewhere
+        if standing is Standing.TERMINATED:
+            return _superseded(delivery, reply)
+        if standing is Standing.UNREADABLE:
+            return await self._ask_by_writing(permit, pairs, reply)
+        return _over(operation, reply) if standing is Standing.FINISHED else _conflict(operation, reply)
+
+    async def _ask_by_writing(self, permit: Permit, pairs: Sequence[_Pair], reply: Reply) -> Outcome:
+        """Judge the first of several, whose instance cannot be read, by the next of it: is that refused, too?
+
+        That is sent again in its own turn, which its key makes harmless.
+        """
+        (delivery, wire), *later = pairs
+        operation = delivery.item
+        instance_id = operation.instance_id or ""
+        times = self._terminations.refused(instance_id, wire.key)
+        behind = [pair for pair in later if _may_tell(pair[0].item, operation)]
+        if times and behind:
+            outcome = await self._send_first(permit, behind[:1])
+            behind[0][0].maybe_sent = True
+            if outcome is OVERTAKEN:
+                self._terminations.refused(instance_id, behind[0][1].key)
+            elif outcome is SETTLED:
+                return _conflict(operation, reply)
+        if instance_id in self._terminations:
+            return _superseded(delivery, reply)
+        return _over(operation, reply) if times >= _PATIENCE else Retry(str(reply), weight=0.0)
+
+    async def _read(self, operation: Operation) -> Reply | None:
+        """Read an operation's instance, unless it is known to be terminated; note it if it is."""
+        instance_id = operation.instance_id or ""
+        if instance_id in self._terminations:
+            return None
+        found = await self._api.get(instance_path(instance_id))
+        termination = termination_of(found)
+        if termination is not None:
+            self._terminations.heard(instance_id, termination.reason)
+        return found
 
     def _is_refused(self, key: str) -> bool:
         """Whether the operation was not allowed before, too.
@@ -275,9 +356,9 @@ class ApiDelivery:
 
     def _hear(self, operation: Operation, body: Mapping[str, object] | None) -> None:
         """Pass on what a reply asks of the agent."""
-        reason = control_of(body)
-        if reason is not None and self._on_terminated is not None and operation.instance_id is not None:
-            self._on_terminated(operation.instance_id, reason)
+        termination = control_of(body)
+        if termination is not None and operation.instance_id is not None:
+            self._terminations.heard(operation.instance_id, termination.reason)
 
     async def _post(self, path: str, body: bytes, batch: Sequence[Delivery[Operation]]) -> Reply:
         try:
@@ -318,11 +399,30 @@ def _mark_sent(batch: Sequence[Delivery[Operation]]) -> None:
         delivery.maybe_sent = True
 
 
+def _superseded(delivery: Delivery[Operation], reply: Reply) -> Outcome:
+    """Return the outcome of what a terminated instance does not take; what was replayed is kept."""
+    if delivery.replayed:
+        return Dead(f"{INSTANCE_OVER}: {reply}", reply.detail, rejected=True)
+    return SUPERSEDED
+
+
 def _conflict(operation: Operation, reply: Reply) -> Dead:
     # An instance that somebody else has started takes what follows; one whose id is taken does not.
     fatal = operation.type.rules.stage is not Stage.START
-    whole = loses_instance(reply, operation) is True
-    return Dead(f"conflict: {reply}", reply.detail, fatal=fatal, whole=whole, rejected=True)
+    return Dead(f"conflict: {reply}", reply.detail, fatal=fatal, rejected=True)
+
+
+def _over(operation: Operation, reply: Reply) -> Dead:
+    # One that is over still takes qualities, and the finishes of spans that were left open.
+    rules = operation.type.rules
+    whole = rules.stage is Stage.START or SPAN in rules.opens
+    return Dead(f"{INSTANCE_OVER}: {reply}", reply.detail, whole=whole, rejected=True)
+
+
+def _may_tell(other: Operation, refused: Operation) -> bool:
+    """Whether ``other`` tells how it stands with that instance, too: qualities are taken at any time."""
+    ours = other.instance_id == refused.instance_id
+    return ours and other.type is not OperationType.RECORD_QUALITY
 
 
 def _outputs(reply: Reply) -> dict[str, object] | None:

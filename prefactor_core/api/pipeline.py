@@ -11,6 +11,7 @@ from prefactor_core.api.delivery import Api, ApiDelivery
 from prefactor_core.api.http import HttpApi
 from prefactor_core.api.packing import BULK_LIMITS
 from prefactor_core.api.replies import Reply
+from prefactor_core.api.terminations import OnTerminated, Terminations
 from prefactor_core.config import HttpClientConfig
 from prefactor_core.exceptions import PrefactorTelemetryFailureError
 from prefactor_core.execution.dependents import Dependents
@@ -55,14 +56,15 @@ class Pipeline:
         around_api: Callable[[Api], Api] = _as_it_is,
         around_delivery: Callable[[ApiDelivery], BatchHandler[Operation]] = _as_it_is,
         observer: object = None,
-        on_terminated: Callable[[str, str], None] | None = None,
+        on_terminated: OnTerminated | None = None,
         on_failure: Callable[[PrefactorTelemetryFailureError], Awaitable[None]] | None = None,
         outage: Outage | None = None,
     ) -> None:
         self.http = HttpApi(http, sdk_header, connections=concurrency + 1, token=token)
         self.breaker = CircuitBreaker(ping or self.http.ping, retry, latch=latch)
+        self.terminations = Terminations(on_terminated)
         delivery = ApiDelivery(
-            around_api(self.http), self.breaker, http.retry_on_status_codes, on_terminated, limits
+            around_api(self.http), self.breaker, http.retry_on_status_codes, self.terminations, limits
         )
         self.executor = TaskExecutor(
             queue,

@@ -84,10 +84,10 @@ class Verdict(Enum):
 
     DONE = auto()
     """The effect has happened. Settle."""
-    DONE_BEFORE = auto()
-    """It had happened before, and its key has expired. Settle and count."""
+    OVERTAKEN = auto()
+    """It happened before, and its key has expired; or the service has closed the span. Settle and count."""
     OVER = auto()
-    """Maybe there is nothing left to finish: the instance itself tells. Settle if it is over."""
+    """The state of its instance is against it, and that tells: whether it is terminated, over, or neither."""
     AGAIN = auto()
     """Not known to be done. The same again, later."""
     TOKEN = auto()
@@ -100,8 +100,12 @@ class Verdict(Enum):
     """It meets something that is not ours. Dead-letter."""
 
 
-_CONFLICT_CODES: Final = frozenset(kind.rules.repeated_as for kind in OperationType) - {None}
-_OVER: Final = frozenset({"complete", "failed", "cancelled", "terminated"})
+INVALID_ACTION: Final = "invalid_action"
+"""The API's code for what the state of an instance or a span does not allow."""
+CONFLICT_CODES: Final = frozenset(kind.rules.repeated_as for kind in OperationType) - {None}
+"""The codes with 409 that say what is in the way; any other may mean that it is in flight elsewhere."""
+_FINISHED: Final = frozenset({"complete", "failed", "cancelled"})
+_NOT_FOR_US: Final = frozenset({401, 403, 404})
 _REFUSALS: Final = frozenset({400, 404, 422})
 
 
@@ -123,7 +127,7 @@ def classify(
         # A proxy's page, or nothing we know: not the API speaking.
         return Verdict.AGAIN
     if status == 409:
-        return _classify_conflict(reply.code, operation_type, maybe_sent=maybe_sent)
+        return _conflict(reply.code, operation_type, maybe_sent=maybe_sent)
     if status in {401, 403}:
         return Verdict.TOKEN
     if status == 413:
@@ -131,48 +135,73 @@ def classify(
     return Verdict.REJECTED if status in _REFUSALS else Verdict.AGAIN
 
 
-def _classify_conflict(code: str, operation_type: OperationType, *, maybe_sent: bool) -> Verdict:
-    if code not in _CONFLICT_CODES:
-        return Verdict.AGAIN
-    if maybe_sent and operation_type.rules.repeated_as == code:
-        return Verdict.DONE_BEFORE
-    if operation_type.rules.stage is Stage.END and code == "invalid_action":
-        return Verdict.OVER
-    return Verdict.CONFLICT
+def _conflict(code: str, operation_type: OperationType, *, maybe_sent: bool) -> Verdict:
+    rules = operation_type.rules
+    if maybe_sent and rules.repeated_as == code:
+        return Verdict.OVERTAKEN
+    if rules.stage is Stage.END:
+        return Verdict.OVER  # whatever the code: published clients take it for finished
+    if code == INVALID_ACTION and rules.stage is not Stage.REGISTRATION:
+        # Termination closes the spans in flight; published clients take that for success, too.
+        return Verdict.OVERTAKEN if rules.closes == SPAN else Verdict.OVER
+    return Verdict.CONFLICT if code in CONFLICT_CODES else Verdict.AGAIN
 
 
 def loses_instance(reply: Reply, operation: Operation) -> bool | None:
     """Whether a refusal says that no operation of the instance can be taken; ``None`` if a read has to tell.
 
-    The instance is not known, or it is over. Of a span that has a parent, and of a span's finish, "not found"
-    may mean the span.
+    The instance is not known. Of a span that has a parent, and of a span's finish, "not found" may mean the
+    span.
     """
-    rules = operation.type.rules
-    if SPAN in rules.opens and reply.code == "invalid_action":
-        return True
-    if reply.code != "not_found" or rules.stage is Stage.REGISTRATION:
+    if reply.code != "not_found" or operation.type.rules.stage is Stage.REGISTRATION:
         return False
     return True if operation.needed_span_id is None else None
 
 
-def is_over(reply: Reply) -> bool | None:
-    """Whether the instance that was read is finished or terminated; ``None`` if the reply does not tell."""
+@dataclass(frozen=True, slots=True)
+class Termination:
+    """The service asks an instance's agent to stop. ``reason`` is its own, if it gave one."""
+
+    reason: str | None
+
+
+class Standing(Enum):
+    """How it stands with an instance that was read."""
+
+    OPEN = auto()
+    """It is neither finished nor terminated."""
+    FINISHED = auto()
+    TERMINATED = auto()
+    UNREADABLE = auto()
+    """This token may not read it (a deployment's may read nothing), or there is nothing to read."""
+
+
+def standing_of(reply: Reply) -> Standing | None:
+    """Return what the reply to a read says of the instance; ``None`` if it says nothing: ask again."""
+    if reply.status in _NOT_FOR_US and reply.code is not None:
+        return Standing.UNREADABLE  # which says nothing of the token's writes
+    status = _details(reply).get("status")
+    if status is None:
+        return None
+    if status == "terminated":
+        return Standing.TERMINATED
+    return Standing.FINISHED if status in _FINISHED else Standing.OPEN
+
+
+def termination_of(reply: Reply) -> Termination | None:
+    """Return the termination of the instance that was read, if it is terminated."""
     details = _details(reply)
-    return details["status"] in _OVER if "status" in details else None
+    if details.get("status") != "terminated":
+        return None
+    return Termination(_reason(details.get("termination_reason")))
 
 
-def termination_of(reply: Reply) -> str | None:
-    """Return the reason if the instance that was read is terminated, empty if none is given, or ``None``."""
-    details = _details(reply)
-    return _reason(details.get("termination_reason")) if details.get("status") == "terminated" else None
-
-
-def control_of(body: Mapping[str, object] | None) -> str | None:
-    """Return the reason if a span's reply asks its agent to stop, empty if none is given, else ``None``."""
+def control_of(body: Mapping[str, object] | None) -> Termination | None:
+    """Return what the reply to a span's write, alone or in bulk, asks of the agent, if that is to stop."""
     control = body.get("control") if body is not None else None
     if not isinstance(control, dict) or control.get("terminate") is not True:
         return None
-    return _reason(control.get("reason"))
+    return Termination(_reason(control.get("reason")))
 
 
 def _details(reply: Reply) -> dict[str, object]:
@@ -180,8 +209,8 @@ def _details(reply: Reply) -> dict[str, object]:
     return details if isinstance(details, dict) else {}
 
 
-def _reason(given: object) -> str:
-    return str(given or "")[:_LONGEST_REASON]
+def _reason(given: object) -> str | None:
+    return str(given)[:_LONGEST_REASON] if given else None
 
 
 def classify_item(
@@ -195,7 +224,6 @@ def classify_item(
     if output.get("status") == "success":
         return Verdict.DONE
     code = output.get("code")
-    if isinstance(code, str) and code in _CONFLICT_CODES:
-        verdict = _classify_conflict(code, operation_type, maybe_sent=maybe_sent)
-        return None if verdict is Verdict.OVER else verdict
+    if isinstance(code, str) and code in CONFLICT_CODES:
+        return _conflict(code, operation_type, maybe_sent=maybe_sent)
     return None

@@ -113,6 +113,7 @@ class Reader:
             return
         redelivered = message.redelivered or envelope.replayed
         delivery = owned.take(envelope.operation, message, redelivered=redelivered)
+        delivery.replayed = envelope.replayed or envelope.answer_to is not None
         delivery.crashes = crashes
         if attempt is not None and dead:
             delivery.dead_letter = DeadLetter(delivery.item, _CRASHED, crashes)

@@ -20,10 +20,17 @@ _SPANS_KEPT: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class LostOperation:
-    """Why an operation is lost, and after how many successes a rejection began that, if one did."""
+    """Why an operation is lost, and after how many successes a rejection began that, if one did.
 
-    reason: str
+    ``superseded`` if that is how it should be: its instance is terminated.
+    """
+
+    reason: str = ""
     rejected_at: int | None = None
+    superseded: bool = False
+
+
+_SUPERSEDED: Final = LostOperation(superseded=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +57,18 @@ class Dependents:
     """Remembers what was lost, and says what is lost with it.
 
     That is all of an instance whose registration or start is lost, or that the API does not know or takes for
-    finished, and the finish and the descendants of a span whose create is lost.
+    finished, and the finish and the descendants of a span whose create is lost. If that create is superseded,
+    it is every later span of the instance.
     """
 
     def __init__(self) -> None:
         self._instances: dict[str, _LostInstance] = {}
         self._spans: dict[tuple[str, str], LostOperation] = {}
+        self._no_spans: dict[str, None] = {}  # instances that are terminated
 
     def __bool__(self) -> bool:
         """Whether anything is remembered: the cheap question before ``loss_of``."""
-        return bool(self._instances or self._spans)
+        return bool(self._instances or self._spans or self._no_spans)
 
     def lose(self, item: object, reason: str, *, rejected_at: int | None = None, whole: bool = False) -> None:
         """Remember that ``item`` is lost. Items that are no operations have no dependents.
@@ -78,6 +87,13 @@ class Dependents:
         elif SPAN in item.type.rules.opens and item.span_id is not None:
             remember(self._spans, (item.instance_id, item.span_id), loss, _SPANS_KEPT)
 
+    def supersede(self, item: object) -> None:
+        """Remember that ``item`` is superseded: with a span, its finish is, and every later span."""
+        if isinstance(item, Operation) and item.instance_id is not None and SPAN in item.type.rules.opens:
+            remember(self._no_spans, item.instance_id, None, _INSTANCES_KEPT)
+            if item.span_id is not None:
+                remember(self._spans, (item.instance_id, item.span_id), _SUPERSEDED, _SPANS_KEPT)
+
     def revive(self, item: object) -> None:
         """Forget that ``item`` was lost: it has had its effect after all, or another owner decides."""
         if not isinstance(item, Operation) or item.instance_id is None:
@@ -87,6 +103,7 @@ class Dependents:
             del self._instances[item.instance_id]
         if SPAN in item.type.rules.opens:
             self._spans.pop((item.instance_id, item.span_id or ""), None)
+            self._no_spans.pop(item.instance_id, None)
 
     def reason(self, item: object) -> str | None:
         """Return why ``item`` is lost along with something, or was itself; ``None`` if it is not."""
@@ -104,6 +121,8 @@ class Dependents:
         lost = self._instances.get(item.instance_id)
         if lost is not None and not (tried_anew and lost.begins_anew_with(item)):
             return lost.loss
+        if item.instance_id in self._no_spans and SPAN in item.type.rules.opens:
+            return _SUPERSEDED
         span_id = item.needed_span_id
         return None if span_id is None else self._spans.get((item.instance_id, span_id))
 

@@ -19,8 +19,8 @@ logger = logging.getLogger("prefactor_core.queue")
 
 R = TypeVar("R")
 
-Observe: TypeAlias = Callable[[Sequence[Any], Sequence[DeadLetter[Any]]], None]
-"""Told the items that were settled, and the dead letters."""
+Observe: TypeAlias = Callable[[Sequence[Any], Sequence[Any], Sequence[DeadLetter[Any]]], None]
+"""Told the items that were settled, those that were superseded, and the dead letters."""
 
 
 _INTERVAL: Final = 30.0
@@ -93,8 +93,9 @@ class Disposal:
         When this is cancelled, what is left of the batch stands in ``interrupted``.
         """
         self._account.retried_by_type.update(kind_of(delivery.item) for delivery in resolution.retried)
-        settled, dead, revoked = resolution.settled, resolution.dead, resolution.revoked
-        self.prefetched += len(settled) + len(dead) + len(revoked)
+        dead, revoked = resolution.dead, resolution.revoked
+        finished = resolution.finished
+        self.prefetched += len(finished) + len(dead) + len(revoked)
         dead_deliveries = [delivery for delivery, _ in dead]
         try:
             if revoked:
@@ -102,14 +103,11 @@ class Disposal:
                 self.prefetched -= len(revoked)
                 self._account.released += len(revoked)
                 revoked = []
-            if settled:
-                refused = await self._insist(lambda: self._queue.settle(settled))
-                self.prefetched -= len(settled)
-                self._account.settled += len(settled) - len(refused)
-                self._account.overtaken += resolution.overtaken
-                self._account.released += len(refused)
-                self._report([delivery.item for delivery in settled if delivery not in refused], [])
-                settled = []
+            if finished:
+                refused = await self._insist(lambda: self._queue.settle(finished))
+                self.prefetched -= len(finished)
+                finished = []
+                self._note_finished(resolution, refused)
             if dead:
                 refused = await self._insist(lambda: self._queue.dead_letter(dead))
                 self.prefetched -= len(dead)
@@ -117,15 +115,15 @@ class Disposal:
                 self._account.released += len(refused)
                 dead_letters = [dead_letter for delivery, dead_letter in dead if delivery not in refused]
                 self._log.write(dead_letters)
-                self._report([], dead_letters)
+                self._report([], [], dead_letters)
                 dead_deliveries = []
                 return refused
         except asyncio.CancelledError:
-            self.prefetched -= len(settled) + len(dead_deliveries) + len(revoked)
-            # The effects of these have happened; their keys tell the next owner so.
-            for delivery in settled:
+            self.prefetched -= len(finished) + len(dead_deliveries) + len(revoked)
+            # The effects of these have happened, or are refused again; their keys tell the next owner so.
+            for delivery in finished:
                 delivery.maybe_sent = True
-            self.interrupted += [*settled, *dead_deliveries, *revoked]
+            self.interrupted += [*finished, *dead_deliveries, *revoked]
             raise
         return ()
 
@@ -133,11 +131,25 @@ class Disposal:
         """Log now what was to be logged later of the observers: nothing more is disposed of."""
         self._observers.close()
 
-    def _report(self, settled: list[Any], dead: list[DeadLetter[Any]]) -> None:
+    def _note_finished(self, resolution: Resolution[Any], refused: Sequence[Delivery[Any]]) -> None:
+        """Count what the queue has forgotten; what it refused is another process's."""
+
+        def items(deliveries: list[Delivery[Any]]) -> list[Any]:
+            return [delivery.item for delivery in deliveries if delivery not in refused]
+
+        settled, superseded = items(resolution.settled), items(resolution.superseded)
+        account = self._account
+        account.settled += len(settled)
+        account.released += len(refused)
+        account.overtaken_by_type.update(map(kind_of, items(resolution.overtaken)))
+        account.superseded_by_type.update(map(kind_of, superseded))
+        self._report(settled, superseded, [])
+
+    def _report(self, settled: list[Any], superseded: list[Any], dead: list[DeadLetter[Any]]) -> None:
         if self._observe is None:
             return
         try:
-            self._observe(settled, dead)
+            self._observe(settled, superseded, dead)
         except Exception as error:  # noqa: BLE001 -- told
             # Observers are somebody else's code, and what they saw has happened already.
             self._observers.failed(self, error)

@@ -18,13 +18,23 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from itertools import islice
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
 from prefactor_core.execution.credit import Credit
 from prefactor_core.execution.dependents import Dependents
 from prefactor_core.execution.handler import BatchLimits
-from prefactor_core.execution.outcome import Apart, Dead, Later, NotReached, Outcome, Retry, Settled
+from prefactor_core.execution.outcome import (
+    Apart,
+    Dead,
+    Later,
+    NotReached,
+    Outcome,
+    Retry,
+    Settled,
+    Superseded,
+)
 from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.queue.base import DeadLetter, Delivery
 
@@ -38,6 +48,12 @@ _SHARED_ATTEMPTS: Final = 2
 _FOLLOWS: Final = "follows a lost operation: "
 _MOMENT: Final = 0.02
 """Seconds until what could not be handled is looked at again."""
+
+
+class _Doom(Enum):
+    """Why something must not be sent, where that is no dead letter."""
+
+    SUPERSEDED = auto()
 
 
 @dataclass(slots=True, eq=False)
@@ -59,15 +75,27 @@ class _Lane(Generic[T]):
 class Resolution(Generic[T]):
     """What the queue is to be told after a batch, and what the account is to count.
 
-    ``dead`` includes what follows a lost operation; ``revoked`` is another process's by now. ``overtaken`` of
-    ``settled`` had had their effect before. ``retried`` went back since something went wrong.
+    ``overtaken`` of ``settled`` had had their effect before. ``superseded`` and ``dead`` include what follows
+    such an operation; ``revoked`` is another process's by now. ``retried`` went back since something went
+    wrong.
     """
 
     settled: list[Delivery[T]] = field(default_factory=list)
     dead: list[tuple[Delivery[T], DeadLetter[T]]] = field(default_factory=list)
     revoked: list[Delivery[T]] = field(default_factory=list)
-    overtaken: int = 0
+    overtaken: list[Delivery[T]] = field(default_factory=list)
+    superseded: list[Delivery[T]] = field(default_factory=list)
     retried: list[Delivery[T]] = field(default_factory=list)
+
+    @property
+    def finished(self) -> list[Delivery[T]]:
+        """What the queue has to forget: whatever its outcome was, nobody wants more of it."""
+        return [*self.settled, *self.superseded]
+
+    @property
+    def ended(self) -> list[Delivery[T]]:
+        """What is not to be handled again, here or anywhere."""
+        return [*self.settled, *self.superseded, *(delivery for delivery, _ in self.dead)]
 
 
 class Lanes(Generic[T]):
@@ -232,6 +260,9 @@ class Lanes(Generic[T]):
             doom = self._doom_of(lane, delivery)
             if doom is None:
                 return True
+            if doom is _Doom.SUPERSEDED:
+                self._supersede(lane, resolution)
+                continue
             dead_letter, rejected_at = doom
             confirmed = rejected_at is None or rejected_at < self._credit.successes
             if not confirmed and not self._credit.spend(lane.key, now, dependent=True):
@@ -298,6 +329,10 @@ class Lanes(Generic[T]):
             if isinstance(outcome, Settled):
                 self._settle(lane, outcome, resolution)
                 continue
+            if isinstance(outcome, Superseded):
+                self._supersede(lane, resolution)
+                lost = True
+                continue
             if isinstance(outcome, Dead):
                 if self._lose(lane, outcome, resolution, now):
                     lost = True
@@ -352,12 +387,20 @@ class Lanes(Generic[T]):
         delivery = self._pop(lane)
         self.revive(delivery)
         resolution.settled.append(delivery)
-        resolution.overtaken += outcome.overtaken
+        if outcome.overtaken:
+            resolution.overtaken.append(delivery)
         # The lane works: its prefixes grow again.
         self._absolve(lane)
         lane.alone = False
         if lane.limit < _NO_LIMIT:
             lane.limit *= 2
+
+    def _supersede(self, lane: _Lane[T], resolution: Resolution[T]) -> None:
+        delivery = self._pop(lane)
+        if self._dependents is not None:
+            self._dependents.supersede(delivery.item)
+        resolution.superseded.append(delivery)
+        self._absolve(lane)
 
     def _fail(
         self, lane: _Lane[T], outcome: Retry, resolution: Resolution[T], *, company: bool, several: bool
@@ -417,16 +460,21 @@ class Lanes(Generic[T]):
         lane.verdict = None
         lane.blame = 0.0
 
-    def _doom_of(self, lane: _Lane[T], delivery: Delivery[T]) -> tuple[DeadLetter[T], int | None] | None:
+    def _doom_of(
+        self, lane: _Lane[T], delivery: Delivery[T]
+    ) -> tuple[DeadLetter[T], int | None] | Literal[_Doom.SUPERSEDED] | None:
         """Return the dead letter of what must not be sent: its queue says so, or something it needs was lost.
 
-        Beside it stands after how many successes a rejection began that, if one did.
+        Beside it stands after how many successes a rejection began that, if one did. What is superseded has
+        no dead letter; an operator who replays it is to hear what the API says.
         """
         if delivery.dead_letter is not None and not delivery.revoked:  # else its owner dead-letters it
             return delivery.dead_letter, None
         loss = self._dependents.loss_of(delivery.item) if self._dependents else None
         if loss is None:
             return None
+        if loss.superseded:
+            return None if delivery.replayed else _Doom.SUPERSEDED
         reason = loss.reason if loss.reason.startswith(_FOLLOWS) else _FOLLOWS + loss.reason
         tried = _attempts(lane) if delivery is lane.line[0] else 0
         return DeadLetter(delivery.item, reason, attempts=tried), loss.rejected_at

@@ -6,9 +6,17 @@ from typing import Final, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The effect has happened; if ``overtaken``, before this attempt."""
+    """The effect has happened; if ``overtaken``, before this attempt, or by the service itself."""
 
     overtaken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """It was refused, and its effect is not wanted any more: its instance is terminated.
+
+    A span that is superseded takes along the later spans of its instance, and its own finish.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +77,12 @@ class Dead:
     sent: bool = True
 
 
-Outcome: TypeAlias = Settled | NotReached | Later | Apart | Retry | Dead
+Outcome: TypeAlias = Settled | Superseded | NotReached | Later | Apart | Retry | Dead
 
 SETTLED: Final = Settled()
 OVERTAKEN: Final = Settled(overtaken=True)
+SUPERSEDED: Final = Superseded()
 NOT_REACHED: Final = NotReached()
 LATER: Final = Later()
+INSTANCE_OVER: Final = "the instance is over"
+"""How the reason of a dead letter begins that the API refused since its instance takes nothing any more."""

@@ -50,6 +50,7 @@ class Delivery(Generic[T]):
     Attributes:
         maybe_sent: Whether an earlier attempt may have had its effect. A queue sets it on what it
             delivers again; a sender sets it once a request may have reached the API.
+        replayed: Whether an operator has replayed it from the dead letters: what is refused stays one.
         crashes: How often it was begun by owners that crashed, where the queue knows.
         dead_letter: Set where a queue knows that it must not be carried out. The executor dead-letters it
             with this, and its dependents too.
@@ -61,7 +62,7 @@ class Delivery(Generic[T]):
 
     __slots__ = (
         *("attempt", "crashes", "dead_letter", "item", "lane", "maybe_sent", "number", "owner", "receipt"),
-        "size",
+        *("replayed", "size"),
     )
 
     def __init__(self, item: T, *, redelivered: bool = False) -> None:
@@ -70,6 +71,7 @@ class Delivery(Generic[T]):
         # Any item can be queued, and what it calls its size may be anything.
         self.size: int = size if type(size) is int and size > 0 else _USUAL_SIZE
         self.maybe_sent = redelivered
+        self.replayed = False
         self.crashes = 0
         self.dead_letter: DeadLetter[T] | None = None
         self.lane: object = None

@@ -58,7 +58,7 @@ class TaskExecutor:
         key: Names an item's lane; ``None`` from it is a lane of its own.
         dependents: What follows a dead letter, if items depend on each other.
         linger: Seconds to let a small batch grow before it is handed over.
-        observe: Told the items that were settled and the dead letters, once the queue knows of them.
+        observe: Told the items that were settled or superseded and the dead letters, once the queue knows.
         on_failure: Awaited once, when the handler says that nothing will ever be delivered. By then the
             executor has stopped by itself and released everything.
         outage: Where failures of the queue are logged; it is not closed here. By default one of its own.
@@ -327,7 +327,7 @@ class TaskExecutor:
         """Withdraw the attempts at what is not at its end: until it is handled again it only waits."""
         if all(delivery.attempt is None for delivery in batch):
             return
-        ended = {*resolution.settled, *(delivery for delivery, _ in resolution.dead)}
+        ended = set(resolution.ended)
         for delivery in batch:
             if delivery.attempt is not None and delivery not in ended:
                 await delivery.attempt.withdraw()
@@ -350,7 +350,7 @@ class TaskExecutor:
     async def _dispose_of_unsent(self) -> bool:
         """Dispose of what ``take`` found that must not be sent; whether there was any."""
         unsent, self._lanes.unsent = self._lanes.unsent, Resolution()
-        if not unsent.dead and not unsent.revoked:
+        if not unsent.ended and not unsent.revoked:
             return False
         await self._dispose(unsent)
         return True
@@ -416,7 +416,7 @@ class _Flush:
 
     def disposed(self, resolution: Resolution[Any]) -> None:
         """Count what was disposed of."""
-        gone = [*resolution.settled, *(delivery for delivery, _ in resolution.dead), *resolution.revoked]
+        gone = [*resolution.ended, *resolution.revoked]
         self._remaining -= sum(delivery.number <= self._up_to for delivery in gone)
         if self._remaining <= 0:
             self.done.set()

@@ -47,9 +47,8 @@ def lane_of(item: Any) -> str | None:
 
 def check_account(executor: TaskExecutor) -> None:
     account = executor.account
-    assert (
-        account.received == account.settled + account.dead_lettered + account.released + executor.prefetched
-    )
+    ended = account.settled + account.superseded + account.dead_lettered + account.released
+    assert account.received == ended + executor.prefetched
 
 
 def check_all_done(bench: Bench) -> None:

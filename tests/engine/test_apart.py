@@ -164,6 +164,7 @@ async def test_a_finished_instance_is_lost_with_its_first_create() -> None:
     bench = await carried_out(api, [*(create("a", f"a-{number}") for number in range(10)), *life("b")])
     assert len(bench.dead) == 10
     assert sum("a" in request.instances for request in api.requests) == 1
+    assert api.reads == ["/api/v1/agent_instance/a"]
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
@@ -190,7 +191,7 @@ async def test_a_create_that_was_sent_before_and_is_refused_since_all_is_over_wa
     bench.queue._waiting[0].maybe_sent = True  # as a replayed dead letter, or one of a crashed worker
     async with running(bench):
         await bench.settle()
-    assert bench.dead["a-1:create"].reason == "conflict: HTTP 409 invalid_action"
+    assert bench.dead["a-1:create"].reason == "the instance is over: HTTP 409 invalid_action"
     assert bench.executor.account.overtaken == 0
 
 

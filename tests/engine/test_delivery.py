@@ -236,9 +236,9 @@ def test_an_instance_that_somebody_else_has_started_goes_on() -> None:
 
 @each("repeated", [True, False])
 async def test_an_instance_of_conflicts_does_not_hold_up_the_others(*, repeated: bool) -> None:
-    """It was terminated, or is sent again after its keys expired: each conflict cuts a request short."""
+    """It is over, or is sent again after its keys expired: each conflict cuts a request short."""
     api = FakeApi(latency=lambda: 0.02)
-    api.instances["a"] = "active" if repeated else "terminated"
+    api.instances["a"] = "active" if repeated else "over"
     if repeated:
         api.spans.update({f"a-{number}": "active" for number in range(200)})
     bench = make_bench(api, num_workers=1)

@@ -179,7 +179,9 @@ class World:
     async def records(self) -> list[StoredDeadLetter]:
         return [record async for record in DeadLetters(self.broker).list()]
 
-    def _observe(self, settled: Sequence[Operation], dead: Sequence[DeadLetter[Any]]) -> None:
+    def _observe(
+        self, settled: Sequence[Operation], _superseded: Sequence[Operation], dead: Sequence[DeadLetter[Any]]
+    ) -> None:
         del settled
         self.all_dead += dead
 

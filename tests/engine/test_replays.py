@@ -18,7 +18,7 @@ from tests.engine.virtual import virtual
 from tests.support.fake_broker import FakeBroker, FakeConsumingEnd, FakeDeadLetterEnd, Fault, now
 from tests.support.operations import key_of, quality
 
-REFUSED = "conflict: HTTP 409 invalid_action"
+REFUSED = "the instance is over: HTTP 409 invalid_action"
 ALL = Selection()
 
 

@@ -49,7 +49,11 @@ class Bench:
     def check_books(self) -> None:
         account = self.executor.account
         assert account.received == (
-            account.settled + account.dead_lettered + account.released + self.executor.prefetched
+            account.settled
+            + account.superseded
+            + account.dead_lettered
+            + account.released
+            + self.executor.prefetched
         )
         queue = self.queue
         assert queue.accepted == (

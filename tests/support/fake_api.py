@@ -140,6 +140,8 @@ class FakeApi:
         ping_reply: What pings are answered instead.
         no_bulk: What bulk requests are answered where there is no bulk.
         read_replies: What the next reads are answered instead.
+        unreadable: Reads are not for this token, as with a deployment's.
+        controls: Instances whose agents are asked to stop in the replies to their spans.
         most_items: Bulk requests with more items are answered 413.
         reject: Names the status and code with which an operation is refused for good.
         poison: Operations that make the whole request end with a 500.
@@ -155,6 +157,8 @@ class FakeApi:
     ping_reply: Reply | None = None
     no_bulk: Reply | None = None
     read_replies: deque[Reply] = field(default_factory=deque)
+    unreadable: bool = False
+    controls: set[str] = field(default_factory=set)
     most_items: int | None = None
     reject: Callable[[Wanted], tuple[int, str] | None] = lambda _: None
     poison: Callable[[Wanted], bool] = lambda _: False
@@ -214,6 +218,8 @@ class FakeApi:
             return refused_connection().reply
         if self.token is not None or self.read_replies:
             return self.token or self.read_replies.popleft()
+        if self.unreadable:
+            return Reply(401, error_body("unauthorized"))
         state = self.instances.get(path.removeprefix("/api/v1/agent_instance/"))
         if state is None:
             return Reply(404, error_body("not_found"))
@@ -225,6 +231,13 @@ class FakeApi:
     def forget_keys(self) -> None:
         """The time for which keys are remembered is over."""
         self._replies.clear()
+
+    def terminate(self, instance: str) -> None:
+        """The service ends an instance, and closes its spans in flight."""
+        self.instances[instance] = "terminated"
+        for span, owner in self.span_instances.items():
+            if owner == instance:
+                self.spans[span] = "over"
 
     def done(self, instance: str | None = None) -> list[str]:
         """The keys of what has happened, in order."""
@@ -308,6 +321,8 @@ class FakeApi:
             Effect(asyncio.get_running_loop().time(), one.key, one.action, one.instance, one.target)
         )
         done: dict[str, object] = {"status": "success", "details": {"id": one.target}}
+        if one.instance in self.controls and one.action.startswith("agent_spans/"):
+            done["control"] = {"terminate": True, "reason": None}
         self._replies[one.key] = (content, done)
         return 200, done
 

@@ -8,14 +8,17 @@ import pytest
 from prefactor_core import OperationType
 from prefactor_core.api.replies import (
     Reply,
+    Standing,
+    Termination,
     Verdict,
     classify,
     classify_item,
     control_of,
-    is_over,
+    standing_of,
     termination_of,
 )
 
+REGISTER = OperationType.REGISTER_AGENT_INSTANCE
 FINISH = OperationType.FINISH_AGENT_INSTANCE
 QUALITY = OperationType.RECORD_QUALITY
 SENDINGS = [(kind, maybe_sent) for kind in OperationType for maybe_sent in (False, True)]
@@ -38,12 +41,6 @@ NOT_THE_APIS += [{"body": {"status": "error", "message": "no"}}, {"body": {"stat
 ROWS: list[tuple[str, list[int | None], list[dict[str, Any]], Verdict]] = [
     ("done", [200, 201, 202, 204, 299], [SUCCESS, ANOTHER, NOTHING], Verdict.DONE),
     ("2xx that does not say that it is done", [200, 201], [PAGE, CONFLICT], Verdict.AGAIN),
-    (
-        "409 that says it is in flight",
-        [409],
-        [{"body": error(code)} for code in ("idempotency_in_progress", "locked", "")],
-        Verdict.AGAIN,
-    ),
     ("not allowed: a ping tells why", [401, 403], [{"body": error("unauthorized")}], Verdict.TOKEN),
     (
         "not known to be done",
@@ -88,16 +85,26 @@ def test_every_row(statuses: list[int | None], bodies: list[dict[str, Any]], exp
 
 def test_409(subtests: pytest.Subtests) -> None:
     for code, (kind, maybe_sent) in itertools.product(("conflict", "invalid_action"), SENDINGS):
-        opens = kind in {OperationType.REGISTER_AGENT_INSTANCE, OperationType.CREATE_SPAN}
-        tells = code == ("conflict" if opens else "invalid_action")
-        if maybe_sent and tells and kind is not QUALITY:
-            expected = Verdict.DONE_BEFORE
-        elif kind is FINISH and code == "invalid_action":
+        state = code == "invalid_action"
+        opens = kind in {REGISTER, OperationType.CREATE_SPAN}
+        repeated = maybe_sent and state is not opens and kind is not QUALITY
+        if repeated or (state and kind is OperationType.FINISH_SPAN):
+            expected = Verdict.OVERTAKEN
+        elif kind is FINISH or (state and kind is not REGISTER):
             expected = Verdict.OVER
         else:
             expected = Verdict.CONFLICT
         with subtests.test(f"{code}, {kind}, maybe sent before: {maybe_sent}"):
             assert classify(Reply(409, error(code)), kind, maybe_sent=maybe_sent) is expected
+
+
+def test_409_that_says_it_is_in_flight(subtests: pytest.Subtests) -> None:
+    for code, (kind, maybe_sent) in itertools.product(("idempotency_in_progress", "locked", ""), SENDINGS):
+        expected = Verdict.OVER if kind is FINISH else Verdict.AGAIN  # published clients take it for finished
+        with subtests.test(f"{code}, {kind}, maybe sent before: {maybe_sent}"):
+            reply = Reply(409, error(code))
+            assert classify(reply, kind, maybe_sent=maybe_sent) is expected
+            assert classify(reply, kind, maybe_sent=maybe_sent, retry_on={409}) is Verdict.AGAIN
 
 
 def test_there_is_a_verdict_for_everything_and_a_dead_letter_only_where_the_api_says_so() -> None:
@@ -109,7 +116,7 @@ def test_there_is_a_verdict_for_everything_and_a_dead_letter_only_where_the_api_
         if verdict in DEAD_LETTERS:
             assert status in {400, 404, 409, 413, 422}, reply
             assert reply.code is not None
-        if verdict in {Verdict.DONE, Verdict.DONE_BEFORE, Verdict.OVER}:
+        if verdict in {Verdict.DONE, Verdict.OVERTAKEN, Verdict.OVER}:
             assert status == 409 or (status is not None and 200 <= status < 300), reply
 
 
@@ -120,9 +127,7 @@ def test_the_items_of_a_bulk_reply(subtests: pytest.Subtests) -> None:
             assert classify_item({"status": "success"}, kind, maybe_sent=maybe_sent) is Verdict.DONE
             for code in ("conflict", "invalid_action"):
                 alone = classify(Reply(409, error(code)), kind, maybe_sent=maybe_sent)
-                # Whether an instance is over is asked in a request of its own.
-                expected = None if alone is Verdict.OVER else alone
-                assert classify_item(error(code), kind, maybe_sent=maybe_sent) is expected
+                assert classify_item(error(code), kind, maybe_sent=maybe_sent) is alone
             for unknown in (error("validation"), error(""), *unclear):
                 assert classify_item(unknown, kind, maybe_sent=maybe_sent) is None
 
@@ -172,19 +177,34 @@ def test_what_is_shown_and_kept_of_a_reply_is_bounded() -> None:
     reply = Reply(422, {**error("v"), "message": "x" * 5_000, "errors": ["y"] * 1_000})
     assert (len(reply.detail), reply.detail[-4:]) == (2_000, "x...")
     reason = "x" * 50_000
-    assert control_of({"control": {"terminate": True, "reason": reason}}) == reason[:2_000]
+    asked = control_of({"control": {"terminate": True, "reason": reason}})
+    assert asked == Termination(reason[:2_000])
     ended = Reply(200, {"details": {"status": "terminated", "termination_reason": reason}})
-    assert termination_of(ended) == reason[:2_000]
+    assert termination_of(ended) == asked
 
 
-def test_an_instance_that_was_read_is_over_or_not_or_nobody_knows(subtests: pytest.Subtests) -> None:
-    over = dict.fromkeys(["complete", "failed", "cancelled", "terminated"], True)
-    for status, expected in (over | {"pending": False, "active": False}).items():
-        with subtests.test(status):
-            assert is_over(Reply(200, {"status": "success", "details": {"status": status}})) is expected
-    silent: list[Reply] = [Reply(None), Reply(200), Reply(404, error("not_found"))]
+@pytest.mark.parametrize("reason", [None, ""])
+def test_who_terminates_need_not_say_why(reason: str | None) -> None:
+    assert control_of({"control": {"terminate": True, "reason": reason}}) == Termination(None)
+    assert control_of({"control": {"terminate": True}}) == Termination(None)
+    assert control_of({"control": {"terminate": False, "reason": "x"}}) is None
+    ended = Reply(200, {"details": {"status": "terminated", "termination_reason": reason}})
+    assert termination_of(ended) == Termination(None)
+
+
+def test_how_it_stands_with_an_instance_that_was_read(subtests: pytest.Subtests) -> None:
+    finished = dict.fromkeys(["complete", "failed", "cancelled"], Standing.FINISHED)
+    states = finished | {"terminated": Standing.TERMINATED, "pending": Standing.OPEN, "active": Standing.OPEN}
+    for state, expected in states.items():
+        with subtests.test(state):
+            assert standing_of(Reply(200, {"status": "success", "details": {"status": state}})) is expected
+    for status in (401, 403, 404):
+        with subtests.test("not for this token", status=status):
+            assert standing_of(Reply(status, error("unauthorized"))) is Standing.UNREADABLE
+            assert standing_of(Reply(status)) is None, "a proxy's page"
+    silent: list[Reply] = [Reply(None), Reply(200), Reply(429, error("throttled"))]
     silent += [Reply(200, {"status": "success"}), Reply(200, {"details": []}), Reply(200, {"details": {}})]
     silent += [Reply(502, {"details": {"status": "complete"}})]
     for number, reply in enumerate(silent):
         with subtests.test("it does not tell", number=number):
-            assert is_over(reply) is None
+            assert standing_of(reply) is None

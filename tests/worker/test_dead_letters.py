@@ -15,7 +15,7 @@ from prefactor_worker.operate.dead_letter_view import replay_lines, summary
 from tests.support.operations import WHEN, create, finish_span, register, start
 from tests.worker.commands import REASON, REPLY, Done, command, dead_letter, open_queue
 
-AGAIN = "conflict: HTTP 409 invalid_action"
+AGAIN = "the instance is over: HTTP 409 invalid_action"
 PAYLOAD = {"answer": "a secret of the payload"}
 TYPES = ["register_agent_instance", "start_agent_instance", "create_span", "finish_span"]
 

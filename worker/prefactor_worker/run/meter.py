@@ -9,6 +9,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client import Counter as Total
 
+from prefactor_core.accounts import ExecutorAccount
 from prefactor_core.api.delivery import Api, ApiDelivery
 from prefactor_core.api.replies import Reply
 from prefactor_core.execution.handler import BatchLimits, Circuit
@@ -28,6 +29,16 @@ class Meter:
         total, histogram = partial(Total, registry=registry), partial(Histogram, registry=registry)
         self.settled = total(
             "prefactor_operations_settled", "Operations whose effect has happened.", ["type"]
+        )
+        self.overtaken = total(
+            "prefactor_operations_overtaken",
+            "Of the settled, those whose effect had happened before, or that the service had closed itself.",
+            ["type"],
+        )
+        self.superseded = total(
+            "prefactor_operations_superseded",
+            "Operations that are not wanted any more: the service has terminated their instance.",
+            ["type"],
         )
         self.retried = total(
             "prefactor_operations_retried",
@@ -52,7 +63,7 @@ class Meter:
         self.progressed_at = time.monotonic()
         """When something was last done: a reply came, or a delivery was disposed of."""
         self._unread = 0
-        self._retried: Counter[str] = Counter()
+        self._counted: dict[Total, Counter[str]] = {}
 
     def progress(self) -> None:
         """Something was done."""
@@ -63,11 +74,16 @@ class Meter:
         self.dead.labels("unread").inc(total - self._unread)
         self._unread = total
 
-    def went_back(self, retried_by_type: Counter[str]) -> None:
-        """Count what went back, by type; the argument says how often that was by now."""
-        for kind, count in (retried_by_type - self._retried).items():
-            self.retried.labels(kind).inc(count)
-        self._retried = retried_by_type.copy()
+    def take_over(self, account: ExecutorAccount) -> None:
+        """Count what only the executor's account knows, by type, as it is by now."""
+        for total, by_type in (
+            (self.overtaken, account.overtaken_by_type),
+            (self.superseded, account.superseded_by_type),
+            (self.retried, account.retried_by_type),
+        ):
+            for kind, count in (by_type - self._counted.get(total, Counter())).items():
+                total.labels(kind).inc(count)
+            self._counted[total] = by_type.copy()
 
     @hookimpl
     def prefactor_disposed(self, settled: Sequence[Operation], dead: Sequence[DeadLetter[Operation]]) -> None:

@@ -87,7 +87,7 @@ class Watch:
         health.paused = state.paused
         health.waiting_for = self._waits_for(state)  # in one step: probes are answered by another thread
         self._meter.dead_lettered_unread(self._consumer.dead_lettered_unread)
-        self._meter.went_back(self._executor.account.retried_by_type)
+        self._meter.take_over(self._executor.account)
         health.broker_problem = self._consumer.problem
         self._broker_unavailable.set(health.broker_problem is not None)
 

@@ -149,9 +149,12 @@ class Worker:
             return False
         account = self.executor.account
         logger.info(
-            "stopped: %d received, %d settled, %d dead-lettered, %d released (of %d prefetched at the end)",
+            "stopped: %d received, %d settled (%d of them overtaken), %d superseded, %d dead-lettered, "
+            "%d released (of %d prefetched at the end)",
             account.received,
             account.settled,
+            account.overtaken,
+            account.superseded,
             account.dead_lettered,
             account.released,
             prefetched,
