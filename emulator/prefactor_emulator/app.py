@@ -41,6 +41,7 @@ class Emulator:
         accounts: Who may use the API. By default, everybody with any token.
         dedup: Whether a repeat under a known key is without effect.
         strict_schemas: Whether what does not fit the registered schemas is refused, and not only flagged.
+        strict_termination: Whether a terminated instance takes no new spans.
         hosts: Further names by which the emulator may be asked; see `OriginGuard`.
     """
 
@@ -51,6 +52,7 @@ class Emulator:
         *,
         dedup: bool = True,
         strict_schemas: bool = False,
+        strict_termination: bool = False,
         hosts: Iterable[str] = (),
     ) -> None:
         store = Store(database)
@@ -65,7 +67,9 @@ class Emulator:
             redirect_slashes=False,
         )
         self.faults = FaultMiddleware(self.api, store)
-        execution = Execution(store, dedup=dedup, strict_schemas=strict_schemas)
+        execution = Execution(
+            store, dedup=dedup, strict_schemas=strict_schemas, strict_termination=strict_termination
+        )
         self._services = Services(accounts or Accounts(), store, execution, inspection)
         self.api.state.services = self._services
         self.api.state.faults = self.faults

@@ -59,6 +59,14 @@ def serve_command(
             "--strict-schemas", help="Refuse what does not fit the registered schemas. Default: flag it."
         ),
     ] = False,
+    strict_termination: Annotated[
+        bool,
+        typer.Option(
+            "--strict-termination",
+            help="Refuse the spans that are created in a terminated instance. Default: take them, and ask"
+            " again for its end.",
+        ),
+    ] = False,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
@@ -106,6 +114,7 @@ def serve_command(
             accounts,
             dedup=dedup,
             strict_schemas=strict_schemas,
+            strict_termination=strict_termination,
             hosts=[host, *(allow_host or ())],
         )
         try:

@@ -199,6 +199,18 @@ def test_what_belongs_to_another_account_is_not_there(emulator: Served, api: Api
             assert stranger.refused(operation_type, target, fields).status == 404
 
 
+def test_a_terminated_instance_takes_no_spans_where_that_is_strict() -> None:
+    strict = Served("--strict-termination")
+    with strict.api() as api:
+        instance_id = api.instance("active")
+        span_id = api.span(instance_id)
+        assert api.terminate(instance_id).status_code == 200
+        refusal = api.refused(CREATE, None, span(instance_id))
+        assert (refusal.status, refusal.code) == (409, "invalid_action")
+        assert api.refused(FINISH_SPAN, span_id, OVER).status == 409
+    assert strict.end() == []
+
+
 def test_what_is_over_is_not_terminated(api: Api) -> None:
     assert api.terminate(api.instance("complete")).status_code == 409
     assert api.terminate(new_id()).status_code == 409

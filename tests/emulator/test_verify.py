@@ -132,3 +132,27 @@ def test_a_long_run_is_compared_too() -> None:
     puts = [put(f"{number}", str(number % 100)) for number in range(100_000)]
     effects = [effect(each.key, each.instance_id) for each in puts]
     assert compare(puts, effects[1:] + effects[:1]).out_of_order == 1
+
+
+def test_what_a_terminated_instance_refuses_is_not_lost() -> None:
+    """Its spans from the termination on, the finish of what that has closed, and its own finish."""
+    puts = [
+        put("a-register", operation_type=REGISTER),
+        put("1"),
+        put("2"),
+        put("1-finish", operation_type=FINISH_SPAN),
+        put("3"),
+        put("a-finish", operation_type=FINISH),
+        put("b1", "b"),
+    ]
+    effects = [effect("a-register", operation_type=REGISTER, span_id=None), effect("1"), effect("2")]
+    outcome = compare(puts, [*effects, effect("b1", "b")], {"a"})
+    assert (outcome.clean, outcome.refused) == (True, 3)
+    assert compare(puts, effects, {"a"}).lost == 1, "of the other instance"
+    assert compare(puts, [*effects, effect("b1", "b")]).lost == 3, "none is terminated"
+
+
+def test_what_was_lost_before_a_termination_is_found() -> None:
+    puts = [put("1"), put("2"), put("3")]
+    outcome = compare(puts, [effect("2")], {"a"})
+    assert (outcome.findings[0].lost, outcome.refused) == (("1",), 1)

@@ -65,10 +65,10 @@ def test_the_command_is_content_while_the_emulator_runs_and_after(tmp_path: Path
     after = run_verify(db, path, "--json")
     assert (running.returncode, running.stderr) == (0, "")
     told = [" ".join(line.split()) for line in running.stdout.splitlines()]
-    assert told[3:] == ["lost 0", "doubled 0", "out of order 0", "unexpected 0"]
+    assert told[3:] == ["lost 0", "doubled 0", "out of order 0", "unexpected 0", "refused 0"]
     assert (after.returncode, after.stderr) == (0, "")
     counts = {"puts": 6, "effects": 6, "instances": 1}
-    nothing = {"lost": 0, "doubled": 0, "out_of_order": 0, "unexpected": 0}
+    nothing = {"lost": 0, "doubled": 0, "out_of_order": 0, "unexpected": 0, "refused": 0}
     assert json.loads(after.stdout) == {**counts, **nothing, "clean": True, "findings": []}
 
 

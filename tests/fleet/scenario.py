@@ -12,9 +12,10 @@ from prefactor_core.broker.dead_letters import StoredDeadLetter
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.queue.base import Queue
 from prefactor_emulator.verify import compare as verify
-from prefactor_emulator.verify.files import read_effects
+from prefactor_emulator.verify.files import read_effects, read_terminated
 from tests.support.brokers.rabbitmq_server import RabbitServer
 from tests.support.brokers.redis_server import RedisServer
+from tests.support.emulator import Emulator
 from tests.support.fleet import Child, Figures, Fleet, until
 from tests.worker.commands import open_queue
 
@@ -113,11 +114,17 @@ class Notes(BrokerQueue):
 
     def compared(self, fleet: Fleet) -> verify.Comparison:
         """Hold the emulator's log against what was put."""
-        puts = [
-            verify.Put(one.instance_id or "", verify.PUT_TYPES[one.type.value], one.idempotency_key or "")
-            for one in self.operations
-        ]
-        return verify.compare(puts, read_effects(str(fleet.emulator.database)))
+        return compared(self.operations, fleet.emulator)
+
+
+def compared(put: Iterable[Operation], emulator: Emulator) -> verify.Comparison:
+    """Hold an emulator's log against what was put."""
+    puts = [
+        verify.Put(one.instance_id or "", verify.PUT_TYPES[one.type.value], one.idempotency_key or "")
+        for one in put
+    ]
+    database = str(emulator.database)
+    return verify.compare(puts, read_effects(database), read_terminated(database))
 
 
 def client_of(fleet: Fleet, queue: Queue[Operation] | None, *schemas: str) -> PrefactorCoreClient:

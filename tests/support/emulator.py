@@ -118,6 +118,7 @@ class EmulatorThread:
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--no-dedup", dest="dedup", action="store_false")
         parser.add_argument("--strict-schemas", action="store_true")
+        parser.add_argument("--strict-termination", action="store_true")
         for name in ("--token", "--account", "--deployment", "--fault", "--allow-host"):
             parser.add_argument(name, action="append", default=[])
         self._options = parser.parse_args(options)
@@ -151,6 +152,7 @@ class EmulatorThread:
                     Accounts(options.token, options.account, options.deployment),
                     dedup=options.dedup,
                     strict_schemas=options.strict_schemas,
+                    strict_termination=options.strict_termination,
                     hosts=options.allow_host,
                 )
                 emulator.faults.activate(options.fault, options.seed)

@@ -21,6 +21,7 @@ class Call:
         identity: On whose behalf it comes.
         now: The present, for what the caller did not date.
         strict_schemas: Whether what does not fit the registered schemas is refused.
+        strict_termination: Whether a terminated instance takes no new spans.
     """
 
     store: Store
@@ -28,6 +29,7 @@ class Call:
     identity: Identity
     now: str
     strict_schemas: bool = False
+    strict_termination: bool = False
 
     @property
     def account(self) -> str:

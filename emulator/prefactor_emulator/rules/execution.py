@@ -43,17 +43,27 @@ class Execution:
         dedup: Whether a repeat is without effect. Without it, every repeat is logged as one more effect,
             so that whoever sends twice is found out.
         strict_schemas: Whether what does not fit the registered schemas is refused, and not only flagged.
+        strict_termination: Whether a terminated instance takes no new spans.
     """
 
-    def __init__(self, store: Store, *, dedup: bool = True, strict_schemas: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        dedup: bool = True,
+        strict_schemas: bool = False,
+        strict_termination: bool = False,
+    ) -> None:
         self._store = store
         self._dedup = dedup
         self._strict_schemas = strict_schemas
+        self._strict_termination = strict_termination
         self._schemas = SchemaLibrary(store)
 
     def call(self, identity: Identity) -> Call:
         """Note the circumstances of an operation that begins now."""
-        return Call(self._store, self._schemas, identity, utc_now(), self._strict_schemas)
+        strict = (self._strict_schemas, self._strict_termination)
+        return Call(self._store, self._schemas, identity, utc_now(), *strict)
 
     def single(self, identity: Identity, operation: Operation, hooks: Sequence[OperationHook] = ()) -> bytes:
         """Carry out one operation, or answer again what its key stands for.

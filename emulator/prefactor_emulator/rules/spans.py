@@ -16,8 +16,7 @@ from prefactor_emulator.rules.details import span_details
 from prefactor_emulator.rules.instances import find_instance
 from prefactor_emulator.storage.records import InstanceRecord, SpanRecord
 
-# Assumed: a terminated instance takes new spans, as their replies are how its agent hears of it.
-_TAKES_SPANS = (Status.PENDING, Status.ACTIVE, Status.TERMINATED)
+_TAKES_SPANS = (Status.PENDING, Status.ACTIVE)
 
 
 def create(call: Call, _target: str, body: CreateSpan) -> Done:
@@ -30,7 +29,7 @@ def create(call: Call, _target: str, body: CreateSpan) -> Done:
     instance = find_instance(call, new.agent_instance_id)
     span_id = new.id or new_id(instance.id)
     # A repeat is told below that its span exists, whatever has become of the instance since.
-    if instance.status not in _TAKES_SPANS and call.store.span(span_id) is None:
+    if not _takes_spans(call, instance) and call.store.span(span_id) is None:
         raise invalid_action(f"the instance is {instance.status}: it takes no more spans")
     if new.parent_span_id is not None:
         parent, _ = _find_span(call, new.parent_span_id)
@@ -90,6 +89,13 @@ def finish(call: Call, span_id: str, body: FinishSpan) -> Done:
         flags=found.flags,
     )
     return _done(finished, instance)
+
+
+def _takes_spans(call: Call, instance: InstanceRecord) -> bool:
+    if instance.status == Status.TERMINATED:
+        # Assumed, unless strict: their replies are how the agent of a terminated instance hears of it.
+        return not call.strict_termination
+    return instance.status in _TAKES_SPANS
 
 
 def _find_span(call: Call, span_id: str) -> tuple[SpanRecord, InstanceRecord]:

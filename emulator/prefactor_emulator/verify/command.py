@@ -7,7 +7,7 @@ import typer
 from pydantic_core import to_json
 
 from prefactor_emulator.verify.compare import Comparison, Findings, compare
-from prefactor_emulator.verify.files import VerifyInputError, read_effects, read_puts
+from prefactor_emulator.verify.files import VerifyInputError, read_effects, read_puts, read_terminated
 
 _EXAMPLES = 5
 _INSTANCES = 20
@@ -28,10 +28,11 @@ def verify_command(
 ) -> None:
     """Compare what agents put with what took effect: lost, doubled, out of order, unexpected.
 
-    The exit status is 0 if all four are 0, 1 if not, and 2 if there is nothing to compare.
+    What took no effect since the service had terminated its instance counts as refused, not as lost. The exit
+    status is 0 if all but that are 0, 1 if not, and 2 if there is nothing to compare.
     """
     try:
-        outcome = compare(read_puts(puts), read_effects(db))
+        outcome = compare(read_puts(puts), read_effects(db), read_terminated(db))
     except VerifyInputError as error:
         sys.stderr.write(f"prefactor-emulator verify: {error}\n")
         raise typer.Exit(2) from None
@@ -48,6 +49,7 @@ def _figures(outcome: Comparison) -> dict[str, int]:
         "doubled": outcome.doubled,
         "out_of_order": outcome.out_of_order,
         "unexpected": outcome.unexpected,
+        "refused": outcome.refused,
     }
 
 

@@ -1,7 +1,7 @@
 """The checker: what agents put against what took place. Pure: it compares, and reads nothing."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -19,6 +19,9 @@ PUT_TYPES: Final[Mapping[str, OperationType]] = MappingProxyType(
     }
 )
 """The operations by the names that agents have for them."""
+
+
+_BEGIN: Final = (OperationType.REGISTER_INSTANCE, OperationType.START_INSTANCE, OperationType.CREATE_SPAN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Findings:
     Attributes:
         instance_id: The instance.
         lost: Put, but without effect.
+        refused: Put without effect, too, but rightly so: the service has terminated the instance.
         doubled: Took effect again: under the same key, or the same deed under another key.
         out_of_order: The fewest effects that would have to move for all to be in the order of the puts.
         unexpected: Took effect, but was not put for this instance.
@@ -65,6 +69,7 @@ class Findings:
     doubled: tuple[str, ...]
     out_of_order: tuple[str, ...]
     unexpected: tuple[str, ...]
+    refused: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.lost or self.doubled or self.out_of_order or self.unexpected)
@@ -79,12 +84,14 @@ class Comparison:
         effects: How many effects were logged.
         instances: How many instances were looked at.
         findings: The instances with anything wrong.
+        refused: How many operations were put without effect for an instance that the service has terminated.
     """
 
     puts: int
     effects: int
     instances: int
     findings: tuple[Findings, ...]
+    refused: int = 0
 
     @property
     def lost(self) -> int:
@@ -108,16 +115,19 @@ class Comparison:
 
     @property
     def clean(self) -> bool:
-        """Whether every put took effect once, in order, and nothing else did."""
+        """Whether every put took effect once, in order, or was refused rightly, and nothing else did."""
         return not self.findings
 
 
-def compare(puts: Iterable[Put], effects: Iterable[LoggedEffect]) -> Comparison:
+def compare(
+    puts: Iterable[Put], effects: Iterable[LoggedEffect], terminated: Container[str] = frozenset()
+) -> Comparison:
     """Hold the log of effects against what was put.
 
     Args:
         puts: In the order of the puts of each instance. What was put again counts once, where it was first.
         effects: In the order in which they took place.
+        terminated: The instances that the service has terminated.
     """
     expected: dict[str, dict[tuple[str, OperationType], int]] = {}
     for put in puts:
@@ -142,14 +152,16 @@ def compare(puts: Iterable[Put], effects: Iterable[LoggedEffect]) -> Comparison:
         keys.add((effect.account, effect.key))
         if effect.deed is not None:
             deeds.add(effect.deed)
-    findings = (
-        _judge(instance_id, expected.get(instance_id, {}), log) for instance_id, log in logged.items()
-    )
+    findings = [
+        _judge(instance_id, expected.get(instance_id, {}), log, terminated=instance_id in terminated)
+        for instance_id, log in logged.items()
+    ]
     return Comparison(
         puts=sum(map(len, expected.values())),
         effects=count,
         instances=len(logged),
         findings=tuple(found for found in findings if found),
+        refused=sum(found.refused for found in findings),
     )
 
 
@@ -163,14 +175,26 @@ class _Log:
         self.unexpected: list[str] = []
 
 
-def _judge(instance_id: str, places: Mapping[tuple[str, OperationType], int], log: _Log) -> Findings:
+def _judge(
+    instance_id: str, places: Mapping[tuple[str, OperationType], int], log: _Log, *, terminated: bool
+) -> Findings:
     stay = _longest_rising([place for place, _ in log.sequence])
+    missing = {put: place for put, place in places.items() if place not in log.done}
+    refused = 0
+    if terminated:
+        # What begins something is refused from the termination on: nothing like it may come later.
+        last = {put[1]: place for put, place in places.items() if place in log.done}
+        lost = {
+            put: place for put, place in missing.items() if put[1] in _BEGIN and place < last.get(put[1], -1)
+        }
+        refused, missing = len(missing) - len(lost), lost
     return Findings(
         instance_id=instance_id,
-        lost=tuple(key for (key, _), place in places.items() if place not in log.done),
+        lost=tuple(key for key, _ in missing),
         doubled=tuple(log.doubled),
         out_of_order=tuple(key for index, (_, key) in enumerate(log.sequence) if index not in stay),
         unexpected=tuple(log.unexpected),
+        refused=refused,
     )
 
 

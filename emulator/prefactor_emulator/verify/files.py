@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from pydantic_core import from_json
 
@@ -54,6 +55,22 @@ def read_effects(path: str) -> Iterator[LoggedEffect]:
     Raises:
         VerifyInputError: The file is not such a database.
     """
+    rows = _rows(
+        path,
+        "SELECT account, instance_id, type, span_id, key FROM effects WHERE type <> ? ORDER BY seq",
+        OperationType.TERMINATE_INSTANCE,  # the service's doing, which nobody puts
+    )
+    for account, instance_id, operation_type, span_id, key in rows:
+        yield LoggedEffect(account, instance_id, OperationType(operation_type), span_id, key)
+
+
+def read_terminated(path: str) -> frozenset[str]:
+    """Read which instances of such a database are terminated. Raises ``VerifyInputError``."""
+    rows = _rows(path, "SELECT id FROM instances WHERE status = ?", "terminated")
+    return frozenset(each for (each,) in rows)
+
+
+def _rows(path: str, query: str, *values: str) -> Iterator[Any]:
     if not Path(path).is_file():
         raise VerifyInputError(f"there is no database {path}")
     try:
@@ -61,11 +78,6 @@ def read_effects(path: str) -> Iterator[LoggedEffect]:
         with closing(sqlite3.connect(address, uri=True)) as connection:
             if connection.execute("PRAGMA user_version").fetchone() != (SCHEMA_VERSION,):
                 raise VerifyInputError(f"{path} was not made by this version of the emulator")
-            rows = connection.execute(
-                "SELECT account, instance_id, type, span_id, key FROM effects WHERE type <> ? ORDER BY seq",
-                (OperationType.TERMINATE_INSTANCE,),  # the service's doing, which nobody puts
-            )
-            for account, instance_id, operation_type, span_id, key in rows:
-                yield LoggedEffect(account, instance_id, OperationType(operation_type), span_id, key)
+            yield from connection.execute(query, values)
     except sqlite3.Error as error:
         raise VerifyInputError(f"cannot read {path} as a database: {error}") from error
