@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import (
     BaseModel,
@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from prefactor_core.exceptions import InvalidInputError
 from prefactor_core.schema_registry import SchemaRegistry
+from prefactor_core.texts import plain_url
 
 PREFIX: Final = "PREFACTOR_"
 DEFAULT_API_URL: Final = "https://app.prefactorai.com"
@@ -26,7 +27,7 @@ class HttpClientConfig(BaseModel):
     """How to reach the API.
 
     Attributes:
-        api_url: Base URL, without ``/api/v1``.
+        api_url: Base URL; one with ``/api/v1`` is refused, since that is added.
         api_token: The bearer token; appears in no ``repr``.
         request_timeout: Seconds without a byte from the API after which a request fails. It also fails once
             it has taken ``connect_timeout`` and ``request_timeout`` together.
@@ -64,6 +65,10 @@ class HttpClientConfig(BaseModel):
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("expected http:// or https:// and a host")  # it may hold a password
         _ = parts.port  # raises if it is not a port number
+        base, found, _ = f"{parts.path}/".partition("/api/v1/")
+        if found:
+            url = plain_url(urlunsplit((parts.scheme, parts.netloc, base, "", "")))
+            raise ValueError(f"prefactor adds /api/v1 by itself: leave it out, and write {url}")
         return value.rstrip("/")
 
     @field_validator("api_token")

@@ -7,6 +7,7 @@ where it is put.
 
 from collections.abc import Iterable
 from typing import Final
+from urllib.parse import urlsplit, urlunsplit
 
 LONGEST_ID: Final = 256
 """Characters of an id; the client's own have 32."""
@@ -66,6 +67,12 @@ def one_line(text: str, longest: int | None = None) -> str:
     if not text.isprintable():
         text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
     return text if longest is None or len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def plain_url(url: str) -> str:
+    """Return ``url`` as it may be shown: without user, password, options, and what could begin a line."""
+    parts = urlsplit(url)
+    return one_line(urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")))
 
 
 def name(text: object, kind: str) -> str:

@@ -66,6 +66,7 @@ BAD: list[tuple[type[BaseModel], str, list[Any]]] = [
         [
             *("", "example.test", "ftp://x", "https://", "http:///x", "http://[", "javascript:alert(1)"),
             *("http://127.0.0.1:99999", 7, None),
+            *("https://x/api/v1", "https://x/api/v1/", "https://x/base/api/v1", "https://x/api/v1/ping"),
         ],
     ),
     (HttpClientConfig, "api_token", ["", " x", "x ", "x\n", "x\r\nHost: y", "tökén", "a\x00b", None, 7]),
@@ -117,6 +118,22 @@ def test_the_http_configuration_is_frozen_and_drops_a_slash_at_the_end_of_its_ur
     assert config.api_url == "https://x/base"
     with pytest.raises(ValidationError, match="frozen"):
         config.api_token = "y"
+
+
+def test_a_url_with_the_path_of_the_api_is_refused_with_the_one_to_write() -> None:
+    for url, instead in (
+        ("https://app.prefactorai.com/api/v1", "https://app.prefactorai.com"),
+        ("http://127.0.0.1:8700/api/v1/", "http://127.0.0.1:8700"),
+        (f"https://me:{TOKEN}@x/base/api/v1/bulk?token={TOKEN}", "https://x/base"),
+    ):
+        with pytest.raises(ValidationError) as refused:
+            http(api_token="x", api_url=url)
+        (error,) = refused.value.errors()
+        told = f"prefactor adds /api/v1 by itself: leave it out, and write {instead}"
+        assert error["msg"] == f"Value error, {told}"
+        assert TOKEN not in str(refused.value)
+    for url in ("https://x/api/v10", "https://x/api", "https://api.v1/api-v1"):
+        assert http(api_token="x", api_url=url).api_url == url
 
 
 def test_the_token_is_in_no_repr_and_no_log(caplog: pytest.LogCaptureFixture) -> None:

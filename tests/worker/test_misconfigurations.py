@@ -46,6 +46,7 @@ MISTAKES = {
     "check": "nothing to check: give --transport, or --api-url, or both",
     "check --transport redis://here/?lease=secret": "Invalid value for --transport: ",
     "check --api-url secret": "Invalid value for --api-url: ",
+    "check --api-url http://me:secret@h/api/v1": "leave it out, and write http://h",
     "check --strict --api-url http://h": "--strict is about a broker: give --transport",
     "check --transport redis://h --max-age 5": "--max-age and --max-backlog are for --strict",
     "check --transport redis://h --max-backlog 5": "--max-age and --max-backlog are for --strict",
@@ -61,6 +62,7 @@ MISTAKES_OF_RUN = {
     f"--api-token-file {os.devnull}": "holds no token",
     "--concurrency 0": "--concurrency",
     "--api-url localhost": "api_url",
+    "--api-url http://h/api/v1": "leave it out, and write http://h",
     "--tranport redis://localhost": "--tranport",
 }
 WRONG_VARIABLES = {

@@ -10,9 +10,9 @@ from rich.text import Text
 
 from prefactor_core.broker.options import asked_partitions
 from prefactor_core.config import DEFAULT_API_URL
-from prefactor_core.texts import one_line
+from prefactor_core.texts import one_line, plain_url
 from prefactor_worker.broker import broker_queue
-from prefactor_worker.operate.check_api import check_api, plain_url
+from prefactor_worker.operate.check_api import check_api
 from prefactor_worker.operate.check_broker import (
     DEFAULT_MAX_AGE,
     DEFAULT_MAX_BACKLOG,

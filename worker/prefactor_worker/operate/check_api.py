@@ -4,13 +4,13 @@ import asyncio
 import socket
 from contextlib import suppress
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from prefactor_core.api.http import HttpApi
 from prefactor_core.api.replies import Reply
 from prefactor_core.client import CORE_SDK_HEADER_ENTRY
 from prefactor_core.config import HttpClientConfig
-from prefactor_core.texts import one_line
+from prefactor_core.texts import one_line, plain_url
 from prefactor_worker.operate.findings import Finding, Findings, Level
 from prefactor_worker.options import API_URL_VARIABLE
 from prefactor_worker.token import TOKEN_VARIABLE
@@ -20,12 +20,6 @@ _REQUEST_SECONDS: Final = 15.0
 _NO_TOKEN: Final = "none-was-given"  # noqa: S105 -- an API refuses it
 _NO_TLS: Final = "WRONG_VERSION_NUMBER"
 _TLS_WORDS: Final = ("SSL", "TLS", "CERTIFICATE")
-
-
-def plain_url(url: str) -> str:
-    """Return a URL without user, password and options."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 async def check_api(url: str | None, token: str | None, token_problem: str | None) -> list[Finding]:
