@@ -103,11 +103,21 @@ class OperationError(PrefactorCoreError):
 
     Attributes:
         operation_type: Name of the ``OperationType``, where the operation had one.
+        status_code: The HTTP status of the API's reply, where there was one.
+        code: The API's own code for the error, where it gave one.
     """
 
-    def __init__(self, message: str, operation_type: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        operation_type: str | None = None,
+        status_code: int | None = None,
+        code: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.operation_type = operation_type
+        self.status_code = status_code
+        self.code = code
 
 
 class PrefactorTelemetryFailureError(PrefactorCoreError):

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from prefactor_core.api.endpoint import TOKEN_STATUSES, Endpoint
 from prefactor_core.api.replies import Reply
 from prefactor_core.exceptions import OperationError, PrefactorTelemetryFailureError
 from prefactor_core.execution.retry import RetryPolicy
@@ -80,12 +81,21 @@ class CircuitBreaker:
         retry: Backoff between probes.
         latch: Whether a refused token ends everything (in an agent's process) or is waited out like an
             outage (in a worker, whose token can be mended).
+        endpoint: What messages call the API.
     """
 
-    def __init__(self, ping: Callable[[], Awaitable[Reply]], retry: RetryPolicy, *, latch: bool) -> None:
+    def __init__(
+        self,
+        ping: Callable[[], Awaitable[Reply]],
+        retry: RetryPolicy,
+        *,
+        latch: bool,
+        endpoint: Endpoint = Endpoint(),  # noqa: B008 -- immutable
+    ) -> None:
         self._ping = ping
         self._retry = retry
         self._latch = latch
+        self._endpoint = endpoint
         self._open: _Open | None = None
         self._probing = asyncio.Lock()
         self._pinging = asyncio.Lock()
@@ -174,10 +184,10 @@ class CircuitBreaker:
         if self._open is not None:
             self._open.failures += permit.probe
             return 0.0
-        if not await self._is_well(permit.since, instead=str(reply)):
+        if not await self._is_well(permit.since, instead=reply):
             return 0.0
         if self._fails_everybody():
-            self._trip(f"it answers pings, and no write: {reply}", needs_answer=True)
+            self._trip(reply, needs_answer=True)
             return 0.0
         rate = min(max(self._failure_rate, _USUAL_RATE), _HIGHEST_RATE)
         weight = math.log(rate) / math.log(_USUAL_RATE)
@@ -195,7 +205,7 @@ class CircuitBreaker:
             return False
         # What was proved during the request does not tell: the token may have been revoked since.
         now = asyncio.get_running_loop().time()
-        return await self._is_well(now, instead=str(reply), operation_type=operation_type)
+        return await self._is_well(now, instead=reply, operation_type=operation_type)
 
     def answered(self, permit: Permit) -> None:
         """Note that the API itself has answered a write, if only by refusing it."""
@@ -219,8 +229,13 @@ class CircuitBreaker:
     def _fails_everybody(self) -> bool:
         return self._failed_requests >= _FAILED_REQUESTS and len(self._failed_lanes) >= _FAILED_LANES
 
-    async def _is_well(self, since: float, instead: str = "", operation_type: str | None = None) -> bool:
-        """Ping, unless something was proved after ``since``; find the API unavailable if that fails."""
+    async def _is_well(
+        self, since: float, instead: Reply | None = None, operation_type: str | None = None
+    ) -> bool:
+        """Ping, unless something was proved after ``since``; find the API unavailable if that fails.
+
+        The reason is then ``instead``, what made us ask, unless the token is refused.
+        """
         async with self._pinging:
             if self._open is not None:
                 return False
@@ -230,15 +245,16 @@ class CircuitBreaker:
             if self._is_pong(reply, operation_type):
                 self._proved_at = asyncio.get_running_loop().time()
                 return True
-            self._trip(instead or str(reply), needs_answer=False)
+            self._trip(reply if instead is None or self._token_refused else instead, needs_answer=False)
             return False
 
     def _is_pong(self, reply: Reply, operation_type: str | None = None) -> bool:
-        self._token_refused = reply.status in {401, 403} and reply.code is not None
+        self._token_refused = reply.status in TOKEN_STATUSES and reply.code is not None
         if self._token_refused and self._latch:
+            endpoint = self._endpoint
             raise PrefactorTelemetryFailureError(
-                f"the API refuses the token ({reply}): check api_token and api_url",
-                cause=OperationError(str(reply), operation_type),
+                f"prefactor: the API at {endpoint.url} refuses the token ({reply}): {endpoint.advice(reply)}",
+                cause=OperationError(str(reply), operation_type, reply.status, reply.code),
                 operation_type=operation_type,
             )
         return reply.succeeded and reply.body is not None
@@ -255,17 +271,27 @@ class CircuitBreaker:
         self._recover()
         return False
 
-    def _trip(self, reason: str, *, needs_answer: bool) -> None:
+    def _trip(self, reply: Reply, *, needs_answer: bool) -> None:
+        reason = f"it answers pings, and no write: {reply}" if needs_answer else str(reply)
         self._open = _Open(reason, needs_answer)
+        url, advice = self._endpoint.url, self._endpoint.advice(reply)
         if self._token_refused:
-            logger.warning("the API refuses the token (%s); nothing is sent until it accepts it", reason)
+            logger.warning(
+                "prefactor: the API at %s refuses the token (%s), and nothing is sent until it takes it: %s",
+                *(url, reason, advice),
+            )
         else:
-            logger.warning("the API is unavailable, everything waits for it: %s", reason)
+            logger.warning(
+                "prefactor: the API at %s is unavailable, and everything waits for it: %s; %s",
+                *(url, reason, advice),
+            )
 
     def _recover(self) -> None:
         if self._open is None:
             return
-        logger.warning("the API is back, after %d probes", self._open.failures)
+        logger.warning(
+            "prefactor: the API at %s is back, after %d probes", self._endpoint.url, self._open.failures
+        )
         self._open = None
         self._half_open = False
         self._failed_requests = 0

@@ -5,8 +5,10 @@ The only module that imports httpx, whose types appear in no signature.
 
 import asyncio
 import logging
+import socket
+import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -147,10 +149,29 @@ class HttpApi:
 
 
 def _describe(error: Exception) -> str:
+    words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    for cause in _causes(error):
+        # Nobody knows these by the names that httpx gives them.
+        if isinstance(cause, socket.gaierror):
+            words = f"the host's name does not resolve: {cause.strerror}"
+        elif isinstance(cause, ssl.SSLError):
+            words = f"TLS fails: {cause}"
+        elif isinstance(cause, ConnectionRefusedError):
+            words = "the connection is refused"
     # Errors of the protocol quote what the other side has sent.
-    return one_line(
-        f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, _LONGEST_FAILURE
-    )
+    return one_line(words, _LONGEST_FAILURE)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield what led to an error, of several addresses that failed the first."""
+    cause = error.__cause__ or error.__context__
+    while cause is not None:
+        yield cause
+        cause = (
+            cause.exceptions[0]
+            if isinstance(cause, BaseExceptionGroup)
+            else cause.__cause__ or cause.__context__
+        )
 
 
 def _json_object(content: bytes | bytearray) -> dict[str, object] | None:

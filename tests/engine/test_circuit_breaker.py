@@ -7,8 +7,9 @@ from collections import deque
 import pytest
 
 from prefactor_core.api.circuit_breaker import CircuitBreaker, Permit
+from prefactor_core.api.endpoint import Endpoint
 from prefactor_core.api.replies import Reply
-from prefactor_core.exceptions import PrefactorTelemetryFailureError
+from prefactor_core.exceptions import OperationError, PrefactorTelemetryFailureError
 from prefactor_core.execution.retry import RetryPolicy
 from tests.engine.setups import check_all_done
 from tests.engine.virtual import each, virtual
@@ -19,6 +20,7 @@ from tests.support.operations import create, dice, life, quality
 _DOWN = Reply(None, failure="ConnectError", reached=False)
 _BROKEN = Reply(500, error_body("internal_error"))
 _PONG = Reply(200, {"status": "success"})
+_ENDPOINT = Endpoint("https://there")
 
 
 class Pings:
@@ -34,9 +36,9 @@ class Pings:
         return self.reply
 
 
-def pinged(*, latch: bool = False) -> tuple[CircuitBreaker, Pings]:
+def pinged(*, latch: bool = False, endpoint: Endpoint = _ENDPOINT) -> tuple[CircuitBreaker, Pings]:
     pings = Pings()
-    return CircuitBreaker(pings, RetryPolicy(rng=dice(1)), latch=latch), pings
+    return CircuitBreaker(pings, RetryPolicy(rng=dice(1)), latch=latch, endpoint=endpoint), pings
 
 
 async def fail(
@@ -186,8 +188,66 @@ async def test_a_token_that_a_ping_confirms_to_be_bad_is_final(code: int) -> Non
         with pytest.raises(PrefactorTelemetryFailureError) as caught:
             await breaker.refused(permit, pings.reply, "CREATE_SPAN")
     assert caught.value.operation_type == "CREATE_SPAN"
+    assert str(caught.value) == (
+        f"prefactor: the API at https://there refuses the token (HTTP {code} unauthorized): check api_token "
+        "(PREFACTOR_API_TOKEN), and that api_url (PREFACTOR_API_URL) is the API of its account, or create a "
+        "new token"
+    )
+    cause = caught.value.cause
+    assert isinstance(cause, OperationError)
+    assert (cause.status_code, cause.code, cause.operation_type) == (code, "unauthorized", "CREATE_SPAN")
     with pytest.raises(PrefactorTelemetryFailureError):
         await breaker.check()
+
+
+_AWAY = "is unavailable, and everything waits for it"
+_STRANGER = "this does not look like the Prefactor API: check api_url (PREFACTOR_API_URL)"
+SAID = [
+    (_DOWN, f"{_AWAY}: ConnectError; check scheme, host and port in api_url (PREFACTOR_API_URL), and the"),
+    (Reply(200), f"{_AWAY}: HTTP 200 without the API's JSON; {_STRANGER}"),
+    (Reply(404), f"{_AWAY}: HTTP 404 without the API's JSON; {_STRANGER}"),
+    (Reply(404, {"error": "what?"}), f"{_AWAY}: HTTP 404; {_STRANGER}"),
+    (Reply(403), f"{_AWAY}: HTTP 403 without the API's JSON; {_STRANGER}"),
+    (Reply(301), "; it redirects: in api_url (PREFACTOR_API_URL) give the URL where that ends"),
+    (Reply(502), "; a proxy answers for it, or something else is there: check api_url"),
+    (_BROKEN, f"{_AWAY}: HTTP 500 internal_error; the API itself says so"),
+    (Reply(404, error_body("not_found")), f"{_AWAY}: HTTP 404 not_found; check api_url (PREFACTOR_API_URL)"),
+    (Reply(401, error_body("no")), "refuses the token (HTTP 401 no), and nothing is sent until it takes it"),
+]
+
+
+@virtual
+async def test_the_log_names_the_url_and_what_to_check(
+    subtests: pytest.Subtests, caplog: pytest.LogCaptureFixture
+) -> None:
+    for reply, words in SAID:
+        caplog.clear()
+        breaker, pings = pinged()
+        pings.reply = reply
+        await breaker.check()
+        pings.reply = _PONG
+        await breaker.wait()
+        with subtests.test(words):
+            unavailable, back = caplog.messages
+            assert unavailable.startswith("prefactor: the API at https://there ")
+            assert words in unavailable
+            assert back == "prefactor: the API at https://there is back, after 1 probes"
+
+
+@virtual
+async def test_the_reason_is_what_the_request_met_unless_the_token_is_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for ping in (_DOWN, Reply(401, error_body("unauthorized"))):
+        breaker, pings = pinged(endpoint=Endpoint("https://there", "--url", "--token"))
+        pings.reply = ping
+        await fail(breaker)
+    unavailable, refused = caplog.messages
+    assert f"{_AWAY}: HTTP 500 internal_error; the API itself says so" in unavailable
+    assert "refuses the token (HTTP 401 unauthorized), and nothing is sent until it takes it: " in refused
+    assert refused.endswith(
+        ": check --token, and that --url is the API of its account, or create a new token"
+    )
 
 
 @virtual

@@ -116,7 +116,7 @@ async def test_in_the_middle_of_an_outage(fleet: Fleet) -> None:
     puts = await publish(fleet, "away:")
     # A grace period that is longer than the stop may take: it does not wait for the API.
     worker = await fleet.worker("--grace", "60")
-    await until(lambda: "the API is unavailable" in worker.log, 180, "it waits for the API")
+    await until(lambda: "is unavailable, and everything waits" in worker.log, 180, "it waits for the API")
     await stopped(worker)
     assert account(worker) == (0, 0)
     await drained(fleet, puts)

@@ -91,12 +91,12 @@ async def test_json_lines_hold_no_secrets(
         agent = await fleet.agent("--instances", "20", "--spans", "20", "--bytes", "30", "--pace", "0.5")
         await until(lambda: "dead-lettered" in worker.log, 180)
         await fleet.emulator.kill()
-        await until(lambda: "the API is unavailable" in worker.log, 180)
+        await until(lambda: "is unavailable, and everything waits" in worker.log, 180)
         await fleet.emulator.start()
-        await until(lambda: "the API is back" in worker.log, 180)
+        await until(lambda: " is back, after " in worker.log, 180)
         await published(fleet, agent)
         await asyncio.to_thread(server.kill)
-        await until(lambda: "is unavailable" in worker.log.partition("the API is back")[2], 180)
+        await until(lambda: "is unavailable" in worker.log.partition(" is back, after ")[2], 180)
         worker.signal(signal.SIGTERM)
         assert await worker.ended(120) in {0, 1}
         lines = [json.loads(line) for line in worker.log.splitlines()]
