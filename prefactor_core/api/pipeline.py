@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 from prefactor_core.api.circuit_breaker import CircuitBreaker
 from prefactor_core.api.delivery import Api, ApiDelivery
+from prefactor_core.api.endpoint import Endpoint
 from prefactor_core.api.http import HttpApi
 from prefactor_core.api.packing import BULK_LIMITS
 from prefactor_core.api.replies import Reply
@@ -22,6 +23,7 @@ from prefactor_core.outage import Outage
 from prefactor_core.plugins import observers
 from prefactor_core.queue.base import Queue
 from prefactor_core.queue.executor import TaskExecutor
+from prefactor_core.texts import plain_url
 
 P = TypeVar("P")
 
@@ -59,9 +61,12 @@ class Pipeline:
         on_terminated: OnTerminated | None = None,
         on_failure: Callable[[PrefactorTelemetryFailureError], Awaitable[None]] | None = None,
         outage: Outage | None = None,
+        endpoint: Endpoint | None = None,
     ) -> None:
         self.http = HttpApi(http, sdk_header, connections=concurrency + 1, token=token)
-        self.breaker = CircuitBreaker(ping or self.http.ping, retry, latch=latch)
+        self.breaker = CircuitBreaker(
+            ping or self.http.ping, retry, latch=latch, endpoint=endpoint or Endpoint(plain_url(http.api_url))
+        )
         self.terminations = Terminations(on_terminated)
         delivery = ApiDelivery(
             around_api(self.http), self.breaker, http.retry_on_status_codes, self.terminations, limits

@@ -48,7 +48,9 @@ async def test_what_breaks_beside_the_executor_ends_the_worker(
 
 
 @pytest.mark.usefixtures("broker")
-async def test_it_is_not_ready_at_any_moment_of_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_not_ready_at_any_moment_of_an_outage(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Probes are answered by another thread, which may look at any time."""
     seen: list[str | None] = []
 
@@ -70,3 +72,4 @@ async def test_it_is_not_ready_at_any_moment_of_an_outage(monkeypatch: pytest.Mo
     worker.stop()
     await running
     assert None not in seen
+    assert "; check scheme, host and port in --api-url (PREFACTOR_API_URL), and" in caplog.text

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from prometheus_client import CollectorRegistry
 
 from prefactor_core import HttpClientConfig
+from prefactor_core.api.endpoint import Endpoint
 from prefactor_core.api.packing import BULK_LIMITS
 from prefactor_core.api.pipeline import Pipeline
 from prefactor_core.api.replies import Reply
@@ -18,15 +19,20 @@ from prefactor_core.broker.options import asked_partitions
 from prefactor_core.client import CORE_SDK_HEADER_ENTRY
 from prefactor_core.exceptions import BrokerError
 from prefactor_core.execution.retry import RetryPolicy
+from prefactor_core.texts import plain_url
 from prefactor_worker.broker import broker_queue
+from prefactor_worker.options import API_URL_VARIABLE
 from prefactor_worker.run.health import Health
 from prefactor_worker.run.meter import Meter, MeteredApi, MeteredDelivery
 from prefactor_worker.run.server import serving
 from prefactor_worker.run.settings import RunSettings
 from prefactor_worker.run.watch import Watch
+from prefactor_worker.token import TOKEN_VARIABLE
 
 logger = logging.getLogger("prefactor_worker")
 
+_URL_SETTING: Final = f"--api-url ({API_URL_VARIABLE})"
+_TOKEN_SETTING: Final = f"--api-token-file or {TOKEN_VARIABLE}"
 _LOOK: Final = 0.5
 """Seconds between two looks at whether the token is refused, or everything is done."""
 
@@ -63,6 +69,7 @@ class Worker:
             around_delivery=lambda delivery: MeteredDelivery(delivery, self.meter),
             observer=self.meter,
             outage=self.queue.consumer.outage,
+            endpoint=Endpoint(plain_url(http.api_url), _URL_SETTING, _TOKEN_SETTING),
         )
         self.executor, self.breaker = self.pipeline.executor, self.pipeline.breaker
         self.health = Health(lambda: self.executor.prefetched, self.meter)
