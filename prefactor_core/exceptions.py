@@ -123,13 +123,14 @@ class OperationError(PrefactorCoreError):
 class PrefactorTelemetryFailureError(PrefactorCoreError):
     """Telemetry has failed for good in this process (the API refuses the token).
 
-    Raised by the calls that follow the failure and by ``close()``. What was queued is dropped and
+    Raised by the calls that follow the failure and, once, by ``close()``. What was queued is dropped and
     counted; initialise the client again with a working token to go on.
 
     Attributes:
-        cause: The error that ended delivery.
-        operation_type: Name of the type of the operation that met it, where there was one.
-        dropped_operations: Operations that were accepted and will not be delivered, so far.
+        cause: The error that ended delivery; an ``OperationError`` with the API's status and code.
+        operation_type: Name of the type of the operation that met it, or of the first that waited then.
+        dropped_operations: What will not be delivered, so far: operations that were queued, and calls that
+            would have queued more and raised this error.
     """
 
     def __init__(

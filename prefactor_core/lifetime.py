@@ -49,6 +49,7 @@ class Lifetime:
         self._closed = False
         self._dropped = False
         self._reported = False
+        self._failure_told = False
         self._closers = 0
         self._wanted_end: asyncio.Future[float] = self._loop.create_future()
         # A context of its own: the caller's may hold the client, and tasks hold their context.
@@ -68,11 +69,14 @@ class Lifetime:
         """Whether the event loop that all of this belongs to is closed."""
         return self._loop.is_closed()
 
-    def check(self) -> None:
-        """Raise if a call cannot be taken: in another event loop, or after the end or a final failure."""
+    def check(self, *, puts: bool = True) -> None:
+        """Raise if a call cannot be taken: in another event loop, or after the end or a final failure.
+
+        A call that ``puts`` operations and meets the failure counts as dropped.
+        """
         self.check_loop()
         if self._sender is not None:
-            self._sender.raise_failure()
+            self._sender.raise_failure(refused_call=puts)
         if self._closed:
             raise ClientClosedError("the client is closed: initialize() it again to go on")
 
@@ -94,12 +98,18 @@ class Lifetime:
         )
 
     async def flush(self, timeout: float) -> bool:
-        """Wait until everything put so far is delivered, for ``timeout`` seconds at most."""
+        """Wait until everything put so far is delivered, for ``timeout`` seconds at most.
+
+        Raises as ``check`` does, before and after.
+        """
+        self.check(puts=False)
         deadline = self._loop.time() + timeout
-        if not await in_time(self.outbox.drain(), timeout):
-            return False
-        left = max(0.0, deadline - self._loop.time())
-        return await (self._sender or self._queue).flush(left)
+        done = await in_time(self.outbox.drain(), timeout)
+        if done:
+            left = max(0.0, deadline - self._loop.time())
+            done = await (self._sender or self._queue).flush(left)
+        self.check(puts=False)
+        return done
 
     # -- accounts
 
@@ -176,7 +186,7 @@ class Lifetime:
             self._report_left()
 
     async def ended(self) -> CloseSummary:
-        """Wait for the end and return what came of everything, or raise the failure that has ended delivery.
+        """Wait for the end and return what came of everything; or, once, raise what has ended delivery.
 
         Cancelled, the last caller ends it at once.
         """
@@ -186,7 +196,8 @@ class Lifetime:
             await self._wait_for_end()
         if self._ending.done() and not self._ending.cancelled():
             self._ending.result()  # a queue of the user's may have failed
-        if self._sender is not None:
+        told, self._failure_told = self._failure_told, True
+        if self._sender is not None and not told:
             self._sender.raise_failure()
         return self.summary()
 

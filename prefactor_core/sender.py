@@ -13,6 +13,7 @@ from prefactor_core.config import HttpClientConfig, PrefactorCoreConfig
 from prefactor_core.exceptions import PrefactorTelemetryFailureError
 from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.monitoring.termination_monitor import TerminationMonitor
+from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Queue
 from prefactor_core.waiters import in_time
 
@@ -61,17 +62,19 @@ class LocalSender:
         self._polling: asyncio.Task[None] | None = None
         self._check: asyncio.Task[None] | None = None
         self._failure: PrefactorTelemetryFailureError | None = None
-
-    @property
-    def discarded(self) -> int:
+        self.discarded = 0
         """Operations that were dropped when the API refused the token."""
-        return 0 if self._failure is None else self._failure.dropped_operations
+        self._refused_calls = 0
 
-    def raise_failure(self) -> None:
-        """Raise the failure that has ended delivery, if one has."""
-        if self._failure is not None:
-            # A fresh one each time: an exception that is raised again grows its traceback.
-            raise copy(self._failure) from self._failure.cause
+    def raise_failure(self, *, refused_call: bool = False) -> None:
+        """Raise the failure that has ended delivery, if one has; ``refused_call`` counts as dropped then."""
+        if self._failure is None:
+            return
+        self._refused_calls += refused_call
+        # A fresh one each time: an exception that is raised again grows its traceback.
+        failure = copy(self._failure)
+        failure.dropped_operations = self.discarded + self._refused_calls
+        raise failure from failure.cause
 
     def start(self) -> None:
         """Start sending, and check the token in the background."""
@@ -133,8 +136,19 @@ class LocalSender:
             return
         self._failure = failure
         # All that is unsettled will be: calls that come before the end of this raise with the right number.
-        failure.dropped_operations = await self._queue.depth()
+        self.discarded = await self._queue.depth()
         await self.executor.abandon()
         await self._queue.close()
-        failure.dropped_operations = await self._queue.discard()
-        logger.error("%s; %d operations were dropped", failure, failure.dropped_operations)
+        if failure.operation_type is None:
+            failure.operation_type = await self._first_type()
+        self.discarded = await self._queue.discard()
+        logger.error("%s; %d operations were dropped", failure, self.discarded)
+
+    async def _first_type(self) -> str | None:
+        """Return the type of the first operation that waits, where the queue can take it back."""
+        if not self._queue.in_memory or self._queue.size() == 0:
+            return None
+        deliveries = await self._queue.receive(1, 1)
+        await self._queue.release(deliveries)
+        item = deliveries[0].item
+        return item.type.name if isinstance(item, Operation) else None

@@ -8,6 +8,7 @@ import pytest
 
 from prefactor_core import (
     AgentInstanceHandle,
+    OperationError,
     PrefactorTelemetryFailureError,
     SpanContextStack,
     WrongEventLoopError,
@@ -106,8 +107,11 @@ async def test_a_refused_token_is_raised_by_whatever_follows(tmp_path: Path) -> 
                 while True:
                     await instance.finish_span(await instance.create_span("t:outer"))
                     await asyncio.sleep(0.01)
-        assert caught.value.dropped_operations == len(queue.puts)
-        assert isinstance(caught.value.cause, Exception)
+        puts = len(queue.puts)
+        assert caught.value.dropped_operations == puts + 1, "the call that was refused"
+        assert isinstance(caught.value.cause, OperationError)
+        assert (caught.value.cause.status_code, caught.value.cause.code) == (401, "unauthorized")
+        assert f"prefactor: the API at {emulator.url} refuses the token (HTTP 401 " in str(caught.value)
         with pytest.raises(PrefactorTelemetryFailureError):
             async with instance.span("t:outer"):
                 pass
@@ -116,7 +120,10 @@ async def test_a_refused_token_is_raised_by_whatever_follows(tmp_path: Path) -> 
                 await step()
         with pytest.raises(PrefactorTelemetryFailureError) as at_close:
             await client.close()
-        assert at_close.value.dropped_operations == len(queue.puts)
+        assert at_close.value.dropped_operations == puts + 7, "flush() would have put nothing"
+        assert at_close.value.operation_type == "REGISTER_AGENT_INSTANCE"
+        summary = await client.close()
+        assert (summary.put, summary.dropped, summary.left) == (puts, {"discarded": puts}, 0)
         assert queue.unsettled == 0
         assert await emulator.effects() == []
     SpanContextStack.pop()
@@ -135,6 +142,7 @@ async def test_a_refused_token_is_raised_by_a_close_or_flush_that_comes_at_once(
             with pytest.raises(PrefactorTelemetryFailureError) as caught:
                 await client.close()
             assert caught.value.dropped_operations == 1
+            assert caught.value.operation_type == "REGISTER_AGENT_INSTANCE"
             assert queue.unsettled == 0
 
 

@@ -312,6 +312,7 @@ async def test_a_refused_token_is_raised_by_a_close_in_the_next_loop_too(tmp_pat
         await asyncio.to_thread(asyncio.run, refused())
         with pytest.raises(PrefactorTelemetryFailureError):
             await client.close()
+        assert (await client.close()).complete, "raised once"
         await client.initialize()
         await client.close(0)
 
