@@ -126,7 +126,7 @@ class PrefactorCoreClient:
             raise
 
     async def close(self, timeout: float | None = None) -> CloseSummary:
-        """Deliver what is queued, and end. Closing again, or at the same time, has the same outcome.
+        """Deliver what is queued, and end. Closing again, or at the same time, returns the same summary.
 
         A client that was never initialised has nothing to close. Cancelled, it ends at once; what was left is
         logged. If the event loop that initialised the client is closed, nothing can be delivered any more.
@@ -138,7 +138,8 @@ class PrefactorCoreClient:
             What was delivered and what was left. It is logged, too, when something was left.
 
         Raises:
-            PrefactorTelemetryFailureError: The API has refused the token; what was queued is lost.
+            PrefactorTelemetryFailureError: The API has refused the token; what was queued is lost. Raised
+                once: closing again returns the summary.
             WrongEventLoopError: The client belongs to another event loop, which is not closed.
         """
         if self._session is not None:
@@ -165,10 +166,9 @@ class PrefactorCoreClient:
             WrongEventLoopError: The client belongs to another event loop.
             PrefactorTelemetryFailureError: Delivery has failed for good.
         """
-        session = self._running()
-        done = await session.lifetime.flush(timeout)
-        session.lifetime.check()
-        return done
+        if self._session is None:
+            raise self._not_running()
+        return await self._session.lifetime.flush(timeout)
 
     def stats(self) -> ClientStats:
         """Return where everything that was queued is now. Raises ``ClientNotInitializedError``."""
