@@ -5,7 +5,7 @@ import atexit
 import contextvars
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from weakref import ReferenceType
 
 from prefactor_core.accounts import ClientStats, CloseSummary
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from prefactor_core.sender import LocalSender
 
 logger = logging.getLogger("prefactor_core")
+
+_PATIENCE: Final = 1.0
+"""Seconds after which the end says what it waits for: somebody may be waiting for the process to exit."""
 
 
 class Lifetime:
@@ -263,15 +266,27 @@ class Lifetime:
             self._report()
 
     async def _deliver_the_rest(self, deadline: float) -> None:
-        # What the queue would not take in time is counted as left.
-        await in_time(self.outbox.drain(), deadline - self._loop.time())
-        left = max(0.0, deadline - self._loop.time())
-        if self._sender is not None:
-            await self._sender.stop(left)
-        else:
-            await self._queue.close(0)
-            await self._queue.flush(left)
-            await self._queue.disconnect()
+        notice = self._loop.call_later(_PATIENCE, self._say_what_is_left, deadline)
+        try:
+            # What the queue would not take in time is counted as left.
+            await in_time(self.outbox.drain(), deadline - self._loop.time())
+            left = max(0.0, deadline - self._loop.time())
+            if self._sender is not None:
+                await self._sender.stop(left)
+            else:
+                await self._queue.close(0)
+                await self._queue.flush(left)
+                await self._queue.disconnect()
+        finally:
+            notice.cancel()
+
+    def _say_what_is_left(self, deadline: float) -> None:
+        left, seconds = self.summary().left, deadline - self._loop.time()
+        if left > 0 and seconds > 0:
+            logger.warning(
+                "prefactor: closing waits for %d operations to reach %s, for %.0f s at most (close_timeout)",
+                *(left, (self._sender or self._queue).destination, seconds),
+            )
 
     async def _let_go(self) -> None:
         await (self._queue.disconnect() if self._sender is None else self._sender.abort())

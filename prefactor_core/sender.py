@@ -15,6 +15,7 @@ from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.monitoring.termination_monitor import TerminationMonitor
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Queue
+from prefactor_core.texts import plain_url
 from prefactor_core.waiters import in_time
 
 logger = logging.getLogger("prefactor_core")
@@ -45,6 +46,8 @@ class LocalSender:
             cap=http.max_retry_delay,
         )
         self._queue = queue
+        self.destination = plain_url(http.api_url)
+        """Where operations go, in words for a log."""
         self._pipeline = Pipeline(
             queue,
             http,

@@ -66,6 +66,11 @@ class BrokerQueue(Queue[Operation]):
         await self.publisher.put(item)
 
     @property
+    def destination(self) -> str:
+        """The broker, as messages call it."""
+        return self.broker.name
+
+    @property
     def published(self) -> Published:
         """Where everything put here is."""
         return self.publisher.published

@@ -166,6 +166,11 @@ class Queue(ABC, Generic[T]):
         """Whether ``close`` was called."""
 
     @property
+    def destination(self) -> str:
+        """Where what is put goes, in words for a log; the default names the class."""
+        return type(self).__name__
+
+    @property
     def published(self) -> Published | None:
         """Where everything put is, in a queue that ends elsewhere; ``None`` from one that does not know."""
         return None
