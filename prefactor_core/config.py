@@ -1,5 +1,6 @@
 """Configuration of the client, checked when it is made."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -13,13 +14,13 @@ from pydantic import (
     create_model,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from prefactor_core.exceptions import InvalidInputError
 from prefactor_core.schema_registry import SchemaRegistry
 from prefactor_core.texts import plain_url
+from prefactor_core.variables import PREFIX, warn_of_unknown
 
-PREFIX: Final = "PREFACTOR_"
 DEFAULT_API_URL: Final = "https://app.prefactorai.com"
 
 
@@ -153,6 +154,7 @@ class PrefactorCoreConfig(BaseModel):
         ``PREFACTOR_API_URL``, ``PREFACTOR_API_TOKEN``, ``PREFACTOR_TRANSPORT_URL``, ``PREFACTOR_NUM_WORKERS``
         and so on: the names of the fields here, in ``HttpClientConfig`` (URL, token, timeouts,
         ``max_retry_delay``) and in ``QueueConfig``, in capitals. Without a token there is no ``http_config``.
+        A name that sets nothing, here or in a worker, is logged once, with the nearest that does.
 
         Args:
             env_file: A file of ``NAME=value`` lines that the environment goes before; one that does not
@@ -161,6 +163,8 @@ class PrefactorCoreConfig(BaseModel):
         Raises:
             InvalidInputError: A value is wrong; the message names the variable.
         """
+        in_file = DotEnvSettingsSource(_Environment, env_file=env_file).env_vars
+        warn_of_unknown([*os.environ, *in_file], _FIELDS)
         try:
             # The file is an argument that the class takes beside its fields.
             environment = _Environment(_env_file=env_file)  # type: ignore[call-arg] # known to the library alone
@@ -191,7 +195,7 @@ class _EnvironmentBase(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_ignore_empty=True,
-        extra="ignore",  # the worker and the tests have variables of their own
+        extra="ignore",  # others have variables of their own; what nobody has is warned of
         hide_input_in_errors=True,
     )
 

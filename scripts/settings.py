@@ -13,7 +13,8 @@ from typing import Final
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from prefactor_core.config import ENVIRONMENT, PREFIX
+from prefactor_core.config import ENVIRONMENT
+from prefactor_core.variables import PREFIX
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "settings.md"
 _END: Final = "<!-- end -->"

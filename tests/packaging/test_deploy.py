@@ -16,6 +16,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from prefactor_core.broker.options import DEFAULT_PARTITIONS
+from prefactor_core.variables import OF_WORKERS, PREFIX
 from prefactor_worker.run.health import Health
 from prefactor_worker.run.meter import Meter
 from prefactor_worker.run.server import serving
@@ -163,6 +164,10 @@ def test_every_variable_is_one_of_the_programs() -> None:
     known = set(VARIABLE.findall(help_of("run")))
     for path in ARTIFACTS:
         assert set(VARIABLE.findall(path.read_text())) <= known, path
+
+
+def test_agents_know_the_workers_variables() -> None:
+    assert set(VARIABLE.findall(help_of("run"))) == {f"{PREFIX}{name}" for name in OF_WORKERS}
 
 
 def test_every_option_is_one_of_the_programs() -> None:

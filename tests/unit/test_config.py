@@ -2,8 +2,10 @@
 
 import logging
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from prefactor_core import HttpClientConfig, PrefactorCoreConfig, QueueConfig, SchemaRegistry
+from prefactor_core.config import ENVIRONMENT
+from prefactor_core.variables import OF_WORKERS, _warn
 
 TOKEN = "S3CRET-token"
 
@@ -169,6 +173,51 @@ def test_the_token_is_in_no_error_message(subtests: pytest.Subtests) -> None:
             with pytest.raises(ValidationError) as refused:
                 make()
             assert TOKEN not in str(refused.value) + repr(refused.value)
+
+
+# -- names of variables
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in [name for name in os.environ if name.startswith("PREFACTOR_")]:
+        monkeypatch.delenv(name)
+    _warn.cache_clear()  # it is told once a process
+    return monkeypatch
+
+
+def test_a_name_that_sets_nothing_is_told_with_the_nearest_that_does(
+    environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    file = tmp_path / "env"
+    file.write_text(
+        f"PREFACTOR_TOKEN={TOKEN}\nprefactor_bufer_bytes=7\nOTHER_TOKEN=1\nPREFACTOR_API_TOKEN=x\n"
+    )
+    environment.setenv("PREFACTOR_API_TOKN", TOKEN)
+    environment.setenv("PREFACTOR_COLOUR", TOKEN)
+    environment.setenv("PREFACTOR_TRANSPORT", TOKEN)
+    for _ in range(2):
+        PrefactorCoreConfig.from_env(file)
+    assert caplog.messages == [
+        "prefactor: PREFACTOR_API_TOKN is not a setting (did you mean PREFACTOR_API_TOKEN?)",
+        "prefactor: PREFACTOR_BUFER_BYTES is not a setting (did you mean PREFACTOR_BUFFER_BYTES?)",
+        "prefactor: PREFACTOR_COLOUR is not a setting",
+        "prefactor: PREFACTOR_TOKEN is not a setting (did you mean PREFACTOR_API_TOKEN?)",
+        "prefactor: PREFACTOR_TRANSPORT is not a setting (did you mean PREFACTOR_TRANSPORT_URL?)",
+    ]
+
+
+def test_nothing_is_said_of_names_that_are_somebodys(
+    environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = {name for names in ENVIRONMENT.values() for name in names} | OF_WORKERS
+    for name in {name.upper() for name in names} - {"API_TOKEN"}:
+        environment.setenv(f"PREFACTOR_{name}", "")  # which is as good as unset
+    environment.setenv("PREFACTOR_TEST_ANYTHING", "1")
+    for name in ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_9465_TCP_ADDR"):
+        environment.setenv(f"PREFACTOR_METRICS_OF_{name}", "1")
+    PrefactorCoreConfig.from_env(None)
+    assert caplog.messages == []
 
 
 class AsClass:
