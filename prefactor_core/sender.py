@@ -64,6 +64,7 @@ class LocalSender:
         self._poll_interval = config.termination_poll_interval
         self._polling: asyncio.Task[None] | None = None
         self._check: asyncio.Task[None] | None = None
+        self._failing = False
         self._failure: PrefactorTelemetryFailureError | None = None
         self.discarded = 0
         """Operations that were dropped when the API refused the token."""
@@ -89,7 +90,7 @@ class LocalSender:
 
     async def flush(self, timeout: float) -> bool:
         """Wait until everything queued so far is settled or dead-lettered; return whether that came true."""
-        return await in_time(self.executor.idle(), timeout)
+        return await in_time(self.executor.idle(), timeout) and not self._failing
 
     async def stop(self, timeout: float) -> None:
         """Send what is left, for ``timeout`` seconds at most, and let go of the connections."""
@@ -98,7 +99,7 @@ class LocalSender:
             await asyncio.wait([self._polling])
         await self.executor.stop(timeout)
         if self._check is not None:
-            if self._failure is None:
+            if not self._failing:
                 self._check.cancel()
             await asyncio.wait([self._check])
         await self._pipeline.http.close()
@@ -135,15 +136,16 @@ class LocalSender:
                     self._monitor.finished(instance_id)  # by another process
 
     async def _fail(self, failure: PrefactorTelemetryFailureError) -> None:
-        if self._failure is not None:
+        if self._failing:
             return
-        self._failure = failure
-        # All that is unsettled will be: calls that come before the end of this raise with the right number.
-        self.discarded = await self._queue.depth()
-        await self.executor.abandon()
-        await self._queue.close()
+        self._failing = True
+        await self.executor.abandon()  # what calls put meanwhile is dropped with the rest
         if failure.operation_type is None:
             failure.operation_type = await self._first_type()
+        # All that is unsettled will be: calls that come before the end of this raise with the right number.
+        self.discarded = await self._queue.depth()
+        self._failure = failure
+        await self._queue.close()
         self.discarded = await self._queue.discard()
         logger.error("%s; %d operations were dropped", failure, self.discarded)
 

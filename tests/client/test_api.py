@@ -111,6 +111,7 @@ async def test_a_refused_token_is_raised_by_whatever_follows(tmp_path: Path) -> 
         assert caught.value.dropped_operations == puts + 1, "the call that was refused"
         assert isinstance(caught.value.cause, OperationError)
         assert (caught.value.cause.status_code, caught.value.cause.code) == (401, "unauthorized")
+        assert caught.value.operation_type == "REGISTER_AGENT_INSTANCE"
         assert f"prefactor: the API at {emulator.url} refuses the token (HTTP 401 " in str(caught.value)
         with pytest.raises(PrefactorTelemetryFailureError):
             async with instance.span("t:outer"):
@@ -121,7 +122,6 @@ async def test_a_refused_token_is_raised_by_whatever_follows(tmp_path: Path) -> 
         with pytest.raises(PrefactorTelemetryFailureError) as at_close:
             await client.close()
         assert at_close.value.dropped_operations == puts + 7, "flush() would have put nothing"
-        assert at_close.value.operation_type == "REGISTER_AGENT_INSTANCE"
         summary = await client.close()
         assert (summary.put, summary.dropped, summary.left) == (puts, {"discarded": puts}, 0)
         assert queue.unsettled == 0
