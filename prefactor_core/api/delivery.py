@@ -47,9 +47,9 @@ logger = logging.getLogger("prefactor_core.api")
 _REFUSED_KEPT: Final = 10_000
 """Keys remembered at most of operations that were not allowed once."""
 
-_PATIENCE: Final = 4
-"""How often an operation is refused for the state of its instance, where only another operation of that
-instance can tell what state that is, before it is no longer waited for."""
+_PATIENCE: Final = 10.0
+"""Seconds for which an operation that was refused for the state of its instance is kept, where only another
+operation of that instance can tell what state that is: agents make the next one soon, or never."""
 
 _ENTRIES_SENT: Final = 16
 """Entries of one SDK header at most, however many kinds of agents are in a request."""
@@ -315,18 +315,19 @@ class ApiDelivery:
         (delivery, wire), *later = pairs
         operation = delivery.item
         instance_id = operation.instance_id or ""
-        times = self._terminations.refused(instance_id, wire.key)
+        now = asyncio.get_running_loop().time()
+        waited = self._terminations.refused(instance_id, wire.key, now)
         behind = [pair for pair in later if _may_tell(pair[0].item, operation)]
-        if times and behind:
+        if behind and instance_id not in self._terminations:
             outcome = await self._send_first(permit, behind[:1])
             behind[0][0].maybe_sent = True
             if outcome is OVERTAKEN:
-                self._terminations.refused(instance_id, behind[0][1].key)
+                self._terminations.refused(instance_id, behind[0][1].key, now)
             elif outcome is SETTLED:
                 return _conflict(operation, reply)
         if instance_id in self._terminations:
             return _superseded(delivery, reply)
-        return _over(operation, reply) if times >= _PATIENCE else Retry(str(reply), weight=0.0)
+        return _over(operation, reply) if waited >= _PATIENCE else Retry(str(reply), weight=0.0)
 
     async def _read(self, operation: Operation) -> Reply | None:
         """Read an operation's instance, unless it is known to be terminated; note it if it is."""

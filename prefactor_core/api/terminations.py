@@ -26,7 +26,7 @@ class Terminations:
     def __init__(self, on_terminated: OnTerminated | None = None) -> None:
         self._on_terminated = on_terminated
         self._known: dict[str, None] = {}
-        self._refused: dict[str, tuple[str, int]] = {}
+        self._refused: dict[str, tuple[str, float]] = {}
 
     def __contains__(self, instance_id: str | None) -> bool:
         """Whether the instance is known to be terminated."""
@@ -44,16 +44,17 @@ class Terminations:
         if self._on_terminated is not None:
             self._on_terminated(instance_id, reason)
 
-    def refused(self, instance_id: str, key: str) -> int:
+    def refused(self, instance_id: str, key: str, now: float) -> float:
         """Note that the operation with that key was refused for its instance's state, which cannot be read.
 
+        If it is the second one of its instance, that counts as terminated.
+
         Returns:
-            How often that was so by now, if no other operation of the instance was refused so; 0 if one was:
-            then the instance counts as terminated.
+            Seconds since the first one was refused.
         """
-        first, times = self._refused.get(instance_id, (key, 0))
+        first, since = self._refused.get(instance_id, (key, now))
         if first != key:
             self.heard(instance_id, None)
-            return 0
-        remember(self._refused, instance_id, (key, times + 1), _KEPT)
-        return times + 1
+        elif instance_id not in self._refused:
+            remember(self._refused, instance_id, (key, now), _KEPT)
+        return now - since
