@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from prefactor_core.bounded import remember
-from prefactor_core.broker.envelope import Envelope, partition_of
+from prefactor_core.broker.envelope import Envelope, agent_of, partition_of
 from prefactor_core.operations import Operation, Stage
 from prefactor_core.queue.admission import Admission
 from prefactor_core.waiters import Waiters
@@ -17,6 +17,8 @@ BufferPolicy: TypeAlias = Literal["drop", "block"]
 
 _SEQUENCES_KEPT: Final = 100_000
 """Instances whose sequence is remembered; beyond that the oldest begins anew."""
+_AGENTS_KEPT: Final = 20_000
+"""Instances whose agent is remembered, after their end too: what comes then is refused, and asked about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Buffer:
         self._producer = producer
         self._admission = Admission(bounds.max_items, bounds.max_bytes, monotonic)
         self._sequences: dict[str, int] = {}
+        self._agents: dict[str, str] = {}
         self._lines: list[Line] = [Line(None)]
         self._partitions: int | None = None
         self.changes = Waiters()
@@ -81,7 +84,11 @@ class Buffer:
         ):
             return None
         envelope = Envelope(
-            f"{self._producer}-{self.put_count}", self._next_sequence(operation), operation, sdk_header
+            f"{self._producer}-{self.put_count}",
+            self._next_sequence(operation),
+            operation,
+            sdk_header,
+            agent=self._agent_of(operation),
         )
         line = self._line_of(envelope)
         line.entries.append((self.put_count, envelope))
@@ -123,6 +130,14 @@ class Buffer:
             return self._lines[0]
         name = envelope.operation.instance_id or envelope.id
         return self._lines[partition_of(name, self._partitions)]
+
+    def _agent_of(self, operation: Operation) -> str | None:
+        instance_id = operation.instance_id
+        if instance_id is None:
+            return None
+        if (agent := agent_of(operation)) is not None:
+            remember(self._agents, instance_id, agent, _AGENTS_KEPT)
+        return self._agents.get(instance_id)
 
     def _next_sequence(self, operation: Operation) -> int:
         instance_id = operation.instance_id

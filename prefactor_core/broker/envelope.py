@@ -10,6 +10,7 @@ Version 1 is an object with these names::
     at        when it was made, ISO 8601
     key       its idempotency key, or null
     sdk       the agent's SDK header
+    agent     the agent of the instance, where its producer registered that: ``agent_of``; otherwise absent
     replayed  true once it was replayed from the dead letters; otherwise absent
     answer_to where the command that replayed it waits for an answer; absent if none does
     body      the operation's payload
@@ -24,6 +25,7 @@ an envelope in which they are not is unreadable to every release. ``check`` hold
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -43,7 +45,14 @@ from prefactor_core.operations import (
     require_sound,
 )
 from prefactor_core.payloads import MAX_OPERATION_BYTES, NOT_UNICODE, EncodedJson, encode_object
-from prefactor_core.texts import LONGEST_ID, LONGEST_KEY, is_key, is_unicode, problem_of_sdk_header
+from prefactor_core.texts import (
+    LONGEST_ID,
+    LONGEST_KEY,
+    is_key,
+    is_unicode,
+    one_line,
+    problem_of_sdk_header,
+)
 
 VERSION: Final = 1
 
@@ -55,6 +64,8 @@ _ID: Final = re.compile(rf"[!-,.-~][!-~]{{0,{LONGEST_ID - 1}}}")
 """Visible ASCII. Operators copy ids into commands, which would take a hyphen for the start of an option."""
 _MOST: Final = (1 << 63) - 1
 _LONGEST_ADDRESS: Final = 256
+_LONGEST_AGENT: Final = 100
+"""Characters of an agent's name; of a longer one the beginning is kept."""
 _HEAD_BYTES: Final = 8 * 1024
 """What an envelope takes beside its body, at most."""
 _WIDEST: Final = 6
@@ -78,12 +89,26 @@ class Envelope:
     sdk_header: str = ""
     replayed: bool = False
     answer_to: str | None = None
+    agent: str | None = None
 
 
 def partition_of(name: str, partitions: int) -> int:
     """Return the partition, from 0, of an instance by its id, or of an operation that belongs to none."""
     digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") % partitions
+
+
+def agent_of(operation: Operation) -> str | None:
+    """Return the agent that a registration names, by its id, else by its version's name, fit for a line.
+
+    ``None`` for all other operations, and where a registration names none.
+    """
+    if operation.type is not OperationType.REGISTER_AGENT_INSTANCE:
+        return None
+    version = operation.payload.get("agent_version")
+    named = version.get("name") if isinstance(version, Mapping) else None
+    agent = operation.payload.get("agent_id") or named
+    return one_line(agent, _LONGEST_AGENT) if isinstance(agent, str) and agent else None
 
 
 def check(operation: Operation, sdk_header: str = "") -> None:
@@ -123,6 +148,8 @@ def encode(envelope: Envelope) -> bytes:
         "key": operation.idempotency_key,
         "sdk": envelope.sdk_header,
     }
+    if envelope.agent is not None:
+        head["agent"] = envelope.agent
     if envelope.replayed:
         head["replayed"] = True
     if envelope.answer_to is not None:
@@ -179,7 +206,8 @@ def decode(data: bytes) -> Envelope:
     if address is not None:
         metadata[ANSWER_TO] = address
     operation = _operation_of(fields, metadata)
-    return Envelope(identity, sequence, operation, header, fields.get("replayed") is True, address)
+    replayed, agent = fields.get("replayed") is True, _optional(fields, "agent", _LONGEST_AGENT)
+    return Envelope(identity, sequence, operation, header, replayed, address, agent)
 
 
 def _operation_of(fields: dict[str, Any], metadata: dict[str, Any]) -> Operation:
@@ -222,11 +250,16 @@ def _is_key(key: str | None) -> bool:
 
 
 def _address(fields: dict[str, Any]) -> str | None:
-    """Return where an answer is awaited; a bad address does not hold up its operation."""
-    value = fields.get("answer_to")
-    if type(value) is not str or not 1 <= len(value) <= _LONGEST_ADDRESS:
-        return None
-    return value if value.isascii() and value.isprintable() else None
+    """Return where an answer is awaited, if that is there."""
+    address = _optional(fields, "answer_to", _LONGEST_ADDRESS)
+    return address if address is not None and address.isascii() else None
+
+
+def _optional(fields: dict[str, Any], name: str, longest: int) -> str | None:
+    """Return a printable text, if that is what is there; a bad one does not hold up its operation."""
+    value = fields.get(name)
+    good = type(value) is str and 1 <= len(value) <= longest and value.isprintable()
+    return value if good else None
 
 
 def _text(fields: dict[str, Any], name: str) -> str | None:

@@ -106,6 +106,20 @@ def instances_of(partition: int, partitions: int, count: int) -> list[str]:
     return found[:count]
 
 
+@virtual
+async def test_each_envelope_names_the_agent_of_an_instance_that_was_registered_here() -> None:
+    """Also of what comes after the instance's end; of another process's instance nothing is known."""
+    broker = FakeBroker()
+    own = [*life("a"), create("a", "a-late"), register("b", name=None), quality("b"), *life("c")]
+    async with publishing(broker) as (_, publisher):
+        put_at_once(publisher, *own, quality("elsewhere"))
+        assert await publisher.flush(60)
+    agents: dict[str | None, set[str | None]] = {}
+    for envelope in (one for arrived in envelopes(broker) for one in arrived):
+        agents.setdefault(envelope.operation.instance_id, set()).add(envelope.agent)
+    assert agents == {"a": {"tester"}, "b": {None}, "c": {"tester"}, "elsewhere": {None}}
+
+
 # -- out of the agent's way
 
 

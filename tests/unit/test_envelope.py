@@ -20,6 +20,7 @@ from prefactor_core.broker.envelope import (
     MAX_ENVELOPE_BYTES,
     Envelope,
     UnreadableEnvelopeError,
+    agent_of,
     check,
     decode,
     encode,
@@ -29,7 +30,7 @@ from prefactor_core.identifiers import PfidFactory
 from prefactor_core.operations import ANSWER_TO, OPERATION_ID, SDK_HEADER, Operation, OperationType
 from prefactor_core.payloads import MAX_OPERATION_BYTES, MAX_PAYLOAD_BYTES, encode_object
 from tests.support.operations import dice
-from tests.unit.samples import AT, PAYLOADS, operation
+from tests.unit.samples import AGENT, AT, PAYLOADS, operation
 
 SECRET = "hunter2-do-not-print"
 
@@ -79,6 +80,34 @@ def test_where_an_outcome_is_awaited_makes_the_round_trip_if_it_is_an_address() 
         after = decode(to_json(fields_of() | {"answer_to": none}))
         assert after.answer_to is None, none
         assert ANSWER_TO not in after.operation.metadata, none
+
+
+def test_the_agent_makes_the_round_trip_if_it_is_fit_for_a_line() -> None:
+    made = operation(OperationType.FINISH_SPAN)
+    for agent in (AGENT, "größe", "a" * 100, None):
+        data = encode(Envelope("p-1", 1, made, agent=agent))
+        assert (b"agent" in data, decode(data).agent) == (agent is not None, agent)
+    bad: list[object] = ["", "a" * 101, "a\n", "\x1b[31m", 5, None, ["a"], {}]
+    for none in bad:
+        assert decode(to_json(fields_of() | {"agent": none})).agent is None, none
+
+
+def test_what_a_registration_names_is_fit_for_an_envelope() -> None:
+    def named(**changes: Any) -> str | None:
+        return agent_of(operation(OperationType.REGISTER_AGENT_INSTANCE, **changes))
+
+    assert named() == "bot"
+    assert named(agent_id=AGENT) == AGENT
+    for version in (None, {}, {"name": 5}, {"name": ""}, "bot", ["name"]):
+        assert named(agent_version=version) is None, version
+    for name in ("\x1b[2J\n", "a" * 1_000, "\u202e" * 50, "größe"):
+        agent = named(agent_version={"name": name})
+        assert agent
+        assert (
+            decode(encode(Envelope("p-1", 1, operation(OperationType.CREATE_SPAN), agent=agent))).agent
+            == agent
+        )
+    assert agent_of(operation(OperationType.CREATE_SPAN, agent_id=AGENT)) is None
 
 
 @pytest.mark.parametrize("kind", OperationType)
@@ -327,7 +356,7 @@ def texts_of(envelope: Envelope) -> list[str]:
     """Return every text of an envelope that leaves its body."""
     made = envelope.operation
     found = [envelope.id, made.idempotency_key, made.instance_id, made.span_id, envelope.sdk_header]
-    found += [made.payload.get("parent_span_id"), envelope.answer_to, made.type.value]
+    found += [made.payload.get("parent_span_id"), envelope.answer_to, envelope.agent, made.type.value]
     found += [made.timestamp.isoformat(), str(envelope.sequence)]
     found += [text for text in made.metadata.values() if isinstance(text, str)]
     return [text for text in found if text is not None]
@@ -342,7 +371,7 @@ def mutated(rng: random.Random, number: int) -> Iterator[bytes]:
         fields = fields_of(rng.choice(list(OperationType)))
         for _ in range(rng.choice([0, 1, 1, 2])):
             target = rng.choice([fields, fields, fields["body"]])
-            target[rng.choice([*target, "answer_to", "parent_span_id", "\n"])] = rng.choice(values)
+            target[rng.choice([*target, "agent", "answer_to", "parent_span_id", "\n"])] = rng.choice(values)
             if not isinstance(fields["body"], dict):
                 break
             if rng.random() < 0.5:
