@@ -152,9 +152,9 @@ class AnswerCollector:
                 return
 
     @property
-    def delivered(self) -> int:
-        """How many were delivered."""
-        return sum(answer.outcome == "delivered" for answer in self._answers)
+    def delivered(self) -> Sequence[str]:
+        """The ids of those that were delivered."""
+        return tuple(answer.id for answer in self._answers if answer.outcome == "delivered")
 
     @property
     def kept(self) -> Mapping[str, Sequence[str]]:

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Final, Self, TypeAlias
 
@@ -16,9 +17,24 @@ from pydantic_core import from_json, to_json
 
 from prefactor_core.broker.answers import AnswerCollector
 from prefactor_core.broker.driver import Broker, DeadLetterMessage
-from prefactor_core.broker.envelope import Envelope, UnreadableEnvelopeError, decode, encode, partition_of
+from prefactor_core.broker.envelope import (
+    Envelope,
+    UnreadableEnvelopeError,
+    agent_of,
+    decode,
+    encode,
+    partition_of,
+)
+from prefactor_core.texts import one_line
 
 VERSION: Final = 1
+
+UNREAD: Final = "unread"
+"""The type of what this release cannot read."""
+UNKNOWN: Final = "unknown"
+"""The agent of an operation that does not name its own."""
+FOLLOWS: Final = "follows a lost operation: "
+"""How the reason of a dependent begins; why the operation that it follows was lost stands behind."""
 
 Places: TypeAlias = dict[str, tuple[str, int]]
 """The order in which operations are replayed, by id: their instance, and their sequence in it."""
@@ -30,7 +46,7 @@ _MOST: Final = (1 << 63) - 1
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StoredDeadLetter:
     """A dead letter as it is stored.
 
@@ -60,6 +76,10 @@ class StoredDeadLetter:
 
     def read(self) -> Envelope | None:
         """Return what the envelope holds, or ``None`` if this release cannot read it."""
+        return self._read
+
+    @cached_property
+    def _read(self) -> Envelope | None:
         try:
             return decode(self.envelope)
         except UnreadableEnvelopeError:
@@ -72,6 +92,21 @@ class StoredDeadLetter:
         if envelope is not None:
             return envelope.id
         return "unreadable-" + blake2b(self.envelope, digest_size=8).hexdigest()
+
+    @property
+    def type(self) -> str:
+        """The operation's type, or ``UNREAD``."""
+        envelope = self.read()
+        return UNREAD if envelope is None else envelope.operation.type.value
+
+    @property
+    def agent(self) -> str:
+        """The agent of the operation's instance, as ``agent_of`` names it, or ``UNKNOWN``.
+
+        It is known of what comes from the process that registered the instance, and of the registration.
+        """
+        envelope = self.read()
+        return UNKNOWN if envelope is None else envelope.agent or agent_of(envelope.operation) or UNKNOWN
 
 
 def encode_dead_letter(stored: StoredDeadLetter) -> bytes:
@@ -141,19 +176,49 @@ def _text(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which dead letters a command is for: those with these ids, those of one instance; by default all."""
+    """Which dead letters a command is for: those for which all that is given holds; by default all.
+
+    Attributes:
+        ids: The ids.
+        instance: The id of the instance.
+        type: The type, as ``StoredDeadLetter.type`` has it.
+        agent: The agent, likewise.
+        reason: A part of the reason as one line, in upper or lower case; ``*`` stands for anything. That of a
+            lost operation is also a part of its dependents' reasons.
+    """
 
     ids: Collection[str] | None = None
     instance: str | None = None
+    type: str | None = None
+    agent: str | None = None
+    reason: str | None = None
 
     def takes(self, stored: StoredDeadLetter) -> bool:
         """Whether a dead letter is selected."""
-        if self.ids is not None and stored.id not in self.ids:
+        # The reason first: for all else the envelope has to be decoded.
+        return (
+            (self.reason is None or _holds(one_line(stored.reason), self.reason))
+            and (self.ids is None or stored.id in self.ids)
+            and (self.type is None or stored.type == self.type)
+            and (self.agent is None or stored.agent == self.agent)
+            and (self.instance is None or _instance_of(stored) == self.instance)
+        )
+
+
+def _instance_of(stored: StoredDeadLetter) -> str | None:
+    envelope = stored.read()
+    return None if envelope is None else envelope.operation.instance_id
+
+
+def _holds(text: str, pattern: str) -> bool:
+    """Whether the parts of a pattern stand in a text, in their order; what is between them is ``*``."""
+    text, end = text.casefold(), 0
+    for part in pattern.casefold().split("*"):
+        begin = text.find(part, end)
+        if begin < 0:
             return False
-        if self.instance is None:
-            return True
-        envelope = stored.read()
-        return envelope is not None and envelope.operation.instance_id == self.instance
+        end = begin + len(part)
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,22 +226,32 @@ class Replay:
     """What came of a replay.
 
     Attributes:
-        replayed: How many operations were published again, and removed from the dead letters.
+        replayed_ids: The operations that were published again, and removed from the dead letters.
         unreadable: How many stay where they are because this release cannot read them.
-        gone: Selected ids that are not among the dead letters any more: somebody else has replayed or
-            purged them.
-        delivered: How many of the replayed were settled: they have taken effect, or the API wants no more of
-            their instance.
+        gone: Ids that were named, or found, and are not among those selected any more: somebody else has
+            replayed or purged them.
+        delivered_ids: Those of the replayed that were settled: they have taken effect, or the API wants no
+            more of their instance.
         kept: Those that were dead-lettered again: reasons, and for each the ids.
         answers: Whether workers can tell the outcome by this transport, so that ``pending`` says something.
     """
 
-    replayed: int = 0
+    replayed_ids: Collection[str] = ()
     unreadable: int = 0
     gone: Sequence[str] = ()
-    delivered: int = 0
+    delivered_ids: Collection[str] = ()
     kept: Mapping[str, Sequence[str]] = field(default_factory=dict)
     answers: bool = True
+
+    @property
+    def replayed(self) -> int:
+        """How many were published again."""
+        return len(self.replayed_ids)
+
+    @property
+    def delivered(self) -> int:
+        """How many were settled."""
+        return len(self.delivered_ids)
 
     @property
     def kept_count(self) -> int:
@@ -242,10 +317,10 @@ class DeadLetters:
                     await answers.wait(wait)
         selected = places if selection.ids is None else selection.ids
         return Replay(
-            replayed=len(replayed),
+            replayed_ids=tuple(replayed),
             unreadable=len(unreadable),
             gone=tuple(id_ for id_ in selected if id_ not in replayed and id_ not in unreadable),
-            delivered=answers.delivered,
+            delivered_ids=answers.delivered,
             kept=answers.kept,
             answers=wait <= 0 or not places or address is not None,
         )

@@ -1,16 +1,25 @@
 """Records of dead letters: everything comes back, and nothing that lies there is hidden."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import from_json, to_json
 
-from prefactor_core.broker.dead_letters import StoredDeadLetter, decode_dead_letter, encode_dead_letter
+from prefactor_core.broker.dead_letters import (
+    FOLLOWS,
+    UNKNOWN,
+    UNREAD,
+    Selection,
+    StoredDeadLetter,
+    decode_dead_letter,
+    encode_dead_letter,
+)
 from prefactor_core.broker.envelope import Envelope, encode
 from prefactor_core.operations import OperationType
-from tests.unit.samples import operation
+from tests.unit.samples import AGENT, INSTANCE, operation
 
 ENVELOPE = encode(Envelope("producer-7", 3, operation(OperationType.RECORD_QUALITY), "sdk@1"))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
@@ -104,3 +113,40 @@ def test_neither_payload_nor_reply_is_in_the_repr() -> None:
     assert "secret" not in repr(record)
     assert "tone" not in repr(record)
     assert "rejected" in repr(record)
+
+
+def selected(**wanted: Any) -> list[str]:
+    """Return which of four dead letters are selected."""
+    register = Envelope("r", 1, operation(OperationType.REGISTER_AGENT_INSTANCE, agent_id=AGENT))
+    create = Envelope("c", 2, operation(OperationType.CREATE_SPAN), agent=AGENT)
+    finish = Envelope("f", 3, operation(OperationType.FINISH_SPAN), agent="another")
+    why = "rejected: HTTP 422 Invalid (a, b)"
+    dead = [
+        StoredDeadLetter.of(encode(register), 0, "failed after 4 attempts: ReadTimeout", 4, None),
+        StoredDeadLetter.of(encode(create), 0, why, 1, None),
+        StoredDeadLetter.of(encode(finish), 0, f"{FOLLOWS}{why}", 0, None),
+        StoredDeadLetter.of(b"\x1b", 0, "unreadable: \x1b[2J", 0, None),
+    ]
+    return [one.id[:1] for one in dead if Selection(**wanted).takes(one)]
+
+
+def test_what_is_selected_meets_all_that_is_given() -> None:
+    assert selected() == ["r", "c", "f", "u"]
+    assert selected(instance=INSTANCE) == ["r", "c", "f"]
+    assert selected(type="create_span") == ["c"]
+    assert selected(type=UNREAD) == selected(agent=UNKNOWN) == ["u"]
+    assert selected(agent=AGENT) == ["r", "c"]
+    assert selected(agent=AGENT, type="create_span", ids=["c", "f"], reason="422") == ["c"]
+    assert selected(agent="another", type="create_span") == []
+    assert selected(ids=[], reason="rejected") == []
+
+
+def test_a_reason_is_selected_by_a_part_in_which_a_star_is_anything() -> None:
+    assert selected(reason="rejected: HTTP 422") == ["c", "f"], "with its dependents"
+    assert selected(reason=FOLLOWS) == ["f"]
+    assert selected(reason="invalid (A, B)") == ["c", "f"], "whatever the case"
+    assert selected(reason="failed after * attempts: Read*") == selected(reason="*4*time") == ["r"]
+    assert selected(reason="attempts*failed") == [], "in this order"
+    assert selected(reason="4*4") == selected(reason="42?") == selected(reason="[4]22") == []
+    assert selected(reason="\\x1b[2J") == ["u"], "as it is shown"
+    assert selected(reason="*") == ["r", "c", "f", "u"]

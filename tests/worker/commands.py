@@ -155,12 +155,12 @@ async def publish(queue: BrokerQueue, operations: Sequence[Operation]) -> None:
     assert await queue.flush(_SECONDS)
 
 
-async def dead_letter(queue: BrokerQueue, operations: Sequence[Operation]) -> None:
+async def dead_letter(queue: BrokerQueue, operations: Sequence[Operation], reason: str = REASON) -> None:
     """Have operations dead-lettered, each as if the API had rejected it."""
     await publish(queue, operations)
     left = len(operations)
     async with asyncio.timeout(_SECONDS):
         while left:
             got = await queue.receive(100, 1 << 20)
-            lost = await queue.dead_letter([(one, DeadLetter(one.item, REASON, 1, REPLY)) for one in got])
+            lost = await queue.dead_letter([(one, DeadLetter(one.item, reason, 1, REPLY)) for one in got])
             left -= len(got) - len(lost)

@@ -7,15 +7,17 @@ from contextlib import asynccontextmanager
 import pytest
 from pydantic_core import from_json, to_json
 
-from prefactor_core.broker.dead_letters import Replay
+from prefactor_core.broker.dead_letters import FOLLOWS, Replay
 from prefactor_core.broker.envelope import Envelope, encode
 from prefactor_core.broker.queue import BrokerQueue
+from prefactor_core.execution.outcome import INSTANCE_OVER
 from prefactor_core.queue.base import DeadLetter
+from prefactor_worker.operate.dead_letter_groups import Kind
 from prefactor_worker.operate.dead_letter_view import replay_lines, summary
-from tests.support.operations import WHEN, create, finish_span, register, start
+from tests.support.operations import WHEN, create, finish_span, key_of, register, start
 from tests.worker.commands import REASON, REPLY, Done, command, dead_letter, open_queue
 
-AGAIN = "the instance is over: HTTP 409 invalid_action"
+OVER = f"{INSTANCE_OVER}: HTTP 409 invalid_action"
 PAYLOAD = {"answer": "a secret of the payload"}
 TYPES = ["register_agent_instance", "start_agent_instance", "create_span", "finish_span"]
 
@@ -83,9 +85,9 @@ async def test_what_people_read(redis_transport: str) -> None:
         _letters(redis_transport, "show", "no-such-one"),
     )
     assert (listed.status, listed.errors) == (0, "")
-    assert listed.output.count("instance first, partition") == 1
+    assert listed.output.count("agent tester, instance first, partition") == 1
     assert "instance second" not in listed.output
-    assert "The first 1 dead letter of more; --limit 0 lists all." in listed.output
+    assert "The first 1 dead letter of more; --by reason counts them, --limit 0 lists all." in listed.output
     assert (shown.status, shown.errors) == (0, "")
     for words in (created, "create_span", "span:create", "2026-01-02 03:04:05 UTC", REPLY):
         assert words in shown.output
@@ -102,8 +104,9 @@ async def test_replay_by_id_and_by_instance(filled: str) -> None:
     assert done.errors == "prefactor-worker: not among the dead letters: no-such-one\n"
     done = await _letters(filled, "replay", "--instance", "second", "--json", "--wait", "0")
     assert (done.status, done.errors) == (0, "")
-    nobody_asked = dict.fromkeys(["delivered", "kept", "kept_by_reason", "pending"])
-    assert done.document == {"replayed": 4, "unreadable": 0, "gone": [], "not_found": [], **nobody_asked}
+    nobody_asked = dict.fromkeys(["delivered", "kept", "kept_by_reason", "pending", "groups"])
+    nothing = {"unreadable": 0, "gone": [], "skipped": 0, "not_found": []}
+    assert done.document == {"replayed": 4, **nothing, **nobody_asked}
     assert list(await _left(filled)) == others
     keys = await _waiting(filled)
     assert [key for key in keys if key.startswith("second")] == [
@@ -139,7 +142,7 @@ async def _refusing(url: str, *keys: str) -> AsyncIterator[None]:
             got = await queue.receive(100, 1 << 20)
             refused = [one for one in got if one.item.idempotency_key in keys]
             await queue.settle([one for one in got if one not in refused])
-            await queue.dead_letter([(one, DeadLetter(one.item, AGAIN, 1, REPLY)) for one in refused])
+            await queue.dead_letter([(one, DeadLetter(one.item, OVER, 1, REPLY)) for one in refused])
 
     async with open_queue(url) as queue:
         working = asyncio.create_task(work(queue))
@@ -155,9 +158,16 @@ async def test_replay_says_what_was_delivered_and_what_was_kept(filled: str) -> 
         done = await _letters(filled, "replay", "--instance", "first")
         kept = list(await _left(filled))
         assert (done.status, done.errors) == (1, "")
-        told, reason = done.output.splitlines()
+        told, header, *table, reason = done.output.splitlines()
         assert told == "4 dead letters replayed: 2 delivered, 2 kept."
-        assert reason.startswith(f"  2 kept: {AGAIN}; for example ")
+        assert header.split() == ["delivered", "kept", "pending"]
+        assert [row.split() for row in table] == [
+            ["0", "1", "0", "create_span:", *REASON.split()],
+            ["0", "1", "0", "finish_span:", *REASON.split()],
+            ["1", "0", "0", "register_agent_instance:", *REASON.split()],
+            ["1", "0", "0", "start_agent_instance:", *REASON.split()],
+        ]
+        assert reason.startswith(f"  2 kept: {OVER}; for example ")
         assert reason.rpartition(" ")[2] in kept
         assert "secret" not in done.output
         done = await _letters(filled, "replay", "--all", "--json")
@@ -165,22 +175,27 @@ async def test_replay_says_what_was_delivered_and_what_was_kept(filled: str) -> 
         document = done.document
         assert (document["replayed"], document["delivered"], document["kept"]) == (6, 4, 2)
         (by_reason,) = document["kept_by_reason"]
-        assert (by_reason["reason"], by_reason["count"]) == (AGAIN, 2)
+        assert (by_reason["reason"], by_reason["count"]) == (OVER, 2)
         assert sorted(by_reason["ids"]) == sorted(await _left(filled))
         assert (document["pending"], document["unreadable"], document["gone"]) == (0, 0, [])
+        again = [one for one in document["groups"] if one["reason"] == OVER]
+        counts = {"delivered": 0, "kept": 1, "pending": 0}
+        assert again == [
+            {"type": type_, "reason": OVER, **counts} for type_ in ("create_span", "finish_span")
+        ]
     async with _refusing(filled):
         done = await _letters(filled, "replay", "--all")
-        told = "2 dead letters replayed: 2 delivered, 0 kept.\n"
-        assert (done.status, done.output, done.errors) == (0, told, "")
+        assert (done.status, done.errors) == (0, "")
+        assert done.output.startswith("2 dead letters replayed: 2 delivered, 0 kept.\n")
         assert await _left(filled) == {}
 
 
 async def test_replay_says_what_waits_for_a_worker(filled: str) -> None:
-    done = await _letters(filled, "replay", "--instance", "first", "--wait", "1")
+    done = await _letters(filled, "replay", "--instance", "first", "--type", "create_span", "--wait", "1")
     assert (done.status, done.errors) == (1, "")
     assert done.output == (
-        "4 dead letters replayed: 0 delivered, 0 kept, 4 pending.\n"
-        "  4 wait at the broker for a worker: no news for 1 s\n"
+        "1 dead letter replayed: 0 delivered, 0 kept, 1 pending.\n"
+        "  1 wait at the broker for a worker: no news for 1 s\n"
     )
 
 
@@ -240,24 +255,131 @@ async def test_hostile_messages_are_listed_shown_and_purged(transport_url: str) 
     assert (done.status, done.output) == (0, "4 dead letters purged.\n")
 
 
+# -- many
+
+
+@pytest.fixture
+async def varied(redis_transport: str) -> str:
+    """Dead letters of two agents and one that is not known, for three reasons."""
+    async with open_queue(redis_transport) as queue:
+        for instance, agent, refused in (("a", "one", 2), ("b", "two", 1)):
+            await dead_letter(
+                queue, [register(instance, agent)], "failed after 4 attempts: HTTP 500 internal_error"
+            )
+            spans = [create(instance, f"{instance}-{number}") for number in range(refused)]
+            await dead_letter(queue, spans, REASON)
+            await dead_letter(queue, [finish_span(instance, f"{instance}-0")], FOLLOWS + REASON)
+        await dead_letter(queue, [create("c", "c-0")], OVER)
+        await dead_letter(queue, [finish_span("c", "c-0")], FOLLOWS + OVER)
+    return redis_transport
+
+
+async def _keys_left(url: str) -> list[str]:
+    async with open_queue(url) as queue:
+        envelopes = [one.read() async for one in queue.dead_letters.list()]
+    return sorted(key_of(one.operation) for one in envelopes if one is not None)
+
+
+async def test_groups_and_what_selects(varied: str) -> None:
+    by_reason, by_agent, by_type, found, one_each = await asyncio.gather(
+        _letters(varied, "list", "--by", "reason", "--json"),
+        _letters(varied, "list", "--by", "agent", "--json"),
+        _letters(varied, "list", "--by", "type"),
+        _letters(varied, "list", "--reason", "http * validation", "--agent", "one", "--type", "create_span"),
+        _letters(varied, "list", "--limit", "8"),
+    )
+    reasons = by_reason.document["groups"]
+    assert [(one["reason"], one["count"], one["dependents"]) for one in reasons] == [
+        (REASON, 5, 2),
+        ("failed after * attempts: HTTP 500 internal_error", 2, 0),
+        (OVER, 2, 1),
+    ]
+    assert reasons[0]["example"]["reason"] == REASON
+    assert [(one["agent"], one["count"]) for one in by_agent.document["groups"]] == [
+        ("one", 4),
+        ("two", 3),
+        ("unknown", 2),
+    ]
+    assert "9 dead letters, by type:" in by_type.output
+    assert [line.split() for line in by_type.output.splitlines()[1::2]] == [
+        ["4", "create_span"],
+        ["3", "finish_span"],
+        ["2", "register_agent_instance"],
+    ]
+    assert found.output.count("agent one, instance a") == 2
+    assert found.output.endswith("\n2 dead letters.\n")
+    assert len(one_each.output.splitlines()) == 8 + 2, "a line for each"
+    for done in (by_reason, by_agent, by_type, found, one_each):
+        assert (done.status, done.errors) == (0, "")
+        assert "secret" not in done.output
+
+
+async def test_what_is_selected_is_replayed_and_purged_and_nothing_else(varied: str) -> None:
+    before = await _keys_left(varied)
+    done = await _letters(varied, "purge", "--agent", "two", "--reason", REASON, "--yes", "--json")
+    assert (done.status, done.document["purged"]) == (0, 2)
+    assert await _keys_left(varied) == [key for key in before if not key.startswith("b-")]
+    done = await _letters(varied, "replay", "--type", "register_agent_instance", "--wait", "0", "--json")
+    assert (done.status, done.document["replayed"]) == (0, 2)
+    assert sorted(await _waiting(varied)) == ["a:register", "b:register"]
+    assert await _keys_left(varied) == [key for key in before if key[:2] in {"a-", "c-"}]
+
+
+async def test_a_replay_that_will_be_refused_is_asked_about(varied: str) -> None:
+    before = await _keys_left(varied)
+    warning = "2 of 9 dead letters will be refused again, since their instance is over; for example "
+    alone, denied = await asyncio.gather(
+        _letters(varied, "replay", "--all"), _letters(varied, "replay", "--all", answer="n")
+    )
+    assert (alone.status, alone.output) == (2, "")
+    assert warning in alone.errors
+    assert "--skip-over" in alone.errors
+    assert "needs --yes" in alone.errors
+    assert (denied.status, denied.output) == (1, "")
+    assert warning in denied.errors
+    assert denied.errors.endswith("nothing was changed\n")
+    assert await _keys_left(varied) == before
+    async with _refusing(varied, "c-0:create", "c-0:finish"):
+        done = await _letters(varied, "replay", "--all", "--skip-over")
+        assert done.status == 0
+        assert "2 of 9 dead letters are left out, since their instance is over" in done.errors
+        assert "7 dead letters replayed: 7 delivered, 0 kept." in done.output
+        assert await _keys_left(varied) == ["c-0:create", "c-0:finish"]
+        done = await _letters(varied, "replay", "--reason", "the instance is over", "--yes")
+        assert done.status == 1
+        assert "2 of 2 dead letters will be refused again" in done.errors
+        assert "2 dead letters replayed: 0 delivered, 2 kept." in done.output
+        assert await _keys_left(varied) == ["c-0:create", "c-0:finish"], "they stay dead letters"
+
+
 # -- what is shown
 
 
 def _shown(replay: Replay, *, known: bool, wait: float = 30.0) -> list[str]:
-    return list(replay_lines(replay, wait, known=known))
+    kinds = {id_: Kind("create_span", f"why {id_}") for id_ in "abcdef"}
+    return list(replay_lines(replay, kinds, wait, known=known))
 
 
 def test_what_a_replay_says() -> None:
     kept = {"one \x1b[31m": ["a", "b"], "other": ["c"]}
-    assert _shown(Replay(6, 1, ("d", "e"), 2, kept), known=True) == [
-        "6 dead letters replayed: 2 delivered, 3 kept, 1 pending.",
-        "  2 kept: one \\x1b[31m; for example a",
+    told, header, *table = _shown(Replay(("a", "b", "c", "f"), 1, ("d", "e"), ("f",), kept), known=True)
+    assert told == "4 dead letters replayed: 1 delivered, 3 kept."
+    assert header == "  delivered      kept   pending"
+    assert table == [
+        "          0         1         0  create_span: why a",
+        "          0         1         0  create_span: why b",
+        "          0         1         0  create_span: why c",
+        "          1         0         0  create_span: why f",
+        "  2 kept: one \\*[*; for example a",
         "  1 kept: other; for example c",
-        "  1 wait at the broker for a worker: no news for 30 s",
         "  2 gone by then, replayed or purged by somebody else; for example d",
     ]
-    assert _shown(Replay(1), known=False, wait=0) == ["1 dead letter replayed."]
-    unknown, why = _shown(Replay(1, answers=False), known=False)
+    assert _shown(Replay(("a",)), known=True) == [
+        "1 dead letter replayed: 0 delivered, 0 kept, 1 pending.",
+        "  1 wait at the broker for a worker: no news for 30 s",
+    ]
+    assert _shown(Replay(("a",)), known=False, wait=0) == ["1 dead letter replayed."]
+    unknown, why = _shown(Replay(("a",), answers=False), known=False)
     assert unknown == "1 dead letter replayed."
     assert "The outcome is not known: this transport does not tell it." in why
-    assert _shown(Replay(0, gone=("a",)), known=True)[0] == "0 dead letters replayed."
+    assert _shown(Replay(gone=("a",)), known=True)[0] == "0 dead letters replayed."

@@ -41,8 +41,10 @@ OUTAGES = {
 MISTAKES = {
     "status": "PREFACTOR_TRANSPORT_URL",
     "status --transport memory://": "is no broker",
-    f"dead-letters replay --transport {AWAY}": "which ones? Name operations, or --instance ID, or --all",
+    f"dead-letters replay --transport {AWAY}": "which ones? Name operations, or select some",
     f"dead-letters purge an-id --all --yes --transport {AWAY}": "one of them",
+    f"dead-letters purge --reason= --yes --transport {AWAY}": "is empty",
+    f"dead-letters list --type create --transport {AWAY}": "--type is one of register_agent_instance, ",
     "check": "nothing to check: give --transport, or --api-url, or both",
     "check --transport redis://here/?lease=secret": "Invalid value for --transport: ",
     "check --api-url secret": "Invalid value for --api-url: ",

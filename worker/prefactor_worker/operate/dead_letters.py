@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -12,27 +12,30 @@ from prefactor_core.broker.dead_letters import DeadLetters, Replay, Selection
 from prefactor_core.texts import one_line
 from prefactor_worker.broker import broker_queue
 from prefactor_worker.operate.common import command, warn, write_json
+from prefactor_worker.operate.dead_letter_groups import By, Groups, Kind, is_over, pattern_of
+from prefactor_worker.operate.dead_letter_list import JsonList, TextList
+from prefactor_worker.operate.dead_letter_options import (
+    Agent,
+    Everything,
+    Ids,
+    Instance,
+    Reason,
+    Type,
+    Yes,
+    selection,
+)
 from prefactor_worker.operate.dead_letter_view import (
     DEAD_LETTER,
+    SCREEN,
+    group_json,
+    group_lines,
     replay_json,
     replay_lines,
-    summary,
-    summary_lines,
     whole,
     whole_lines,
 )
 from prefactor_worker.operate.words import count
 from prefactor_worker.options import AsJson, Transport
-
-Ids: TypeAlias = Annotated[
-    list[str] | None, typer.Argument(metavar="[OPERATION_ID]...", help="Operations, as `list` names them.")
-]
-Instance: TypeAlias = Annotated[
-    str | None, typer.Option("--instance", metavar="ID", help="Those of this agent instance.")
-]
-Everything: TypeAlias = Annotated[bool, typer.Option("--all", help="All there are.")]
-Yes: TypeAlias = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-
 
 dead_letters = typer.Typer(
     add_completion=False,
@@ -46,33 +49,59 @@ dead_letters = typer.Typer(
 async def list_(
     *,
     transport: Transport,
+    ids: Ids = None,
     instance: Instance = None,
+    agent: Agent = None,
+    type_: Type = None,
+    reason: Reason = None,
+    by: Annotated[
+        By | None, typer.Option("--by", help="Count them in groups, the largest first, with an example each.")
+    ] = None,
     limit: Annotated[
-        int, typer.Option(min=0, metavar="N", help="How many to list at most; 0 for all.")
-    ] = 100,
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="How many dead letters or groups to list at most; 0 for all. By default a screen.",
+        ),
+    ] = None,
     json_document: AsJson = False,
 ) -> int:
-    """List dead letters with their reasons, the oldest of each partition first; never payloads."""
-    console = Console(soft_wrap=True)
-    listed: list[dict[str, Any]] = []
-    number, more = 0, False
-    async with aclosing(_kept(transport).list(Selection(instance=instance))) as those:
+    """List dead letters with their reasons, the oldest of each partition first; never payloads.
+
+    Options that select are combined: what is listed meets all of them.
+    """
+    wanted = selection(ids, instance, agent, type_, reason)
+    if by is not None:
+        return await _list_groups(transport, wanted, by, limit, json_document=json_document)
+    listing = JsonList() if json_document else TextList()
+    number, most = 0, listing.usual if limit is None else limit
+    async with aclosing(_kept(transport).list(wanted)) as those:
         async for dead_letter in those:
-            if limit and number == limit:
-                more = True
-                break
+            if most and number == most:
+                listing.end(more=True)
+                return 0
             number += 1
-            if json_document:
-                listed.append(summary(dead_letter))
-            else:
-                for line in summary_lines(dead_letter):
-                    console.print(line)
+            listing.add(dead_letter)
+    listing.end(more=False)
+    return 0
+
+
+async def _list_groups(
+    transport: str, wanted: Selection, by: By, limit: int | None, *, json_document: bool
+) -> int:
+    groups = Groups(by)
+    async with aclosing(_kept(transport).list(wanted)) as those:
+        async for dead_letter in those:
+            groups.add(dead_letter)
+    found = groups.largest_first()
     if json_document:
-        write_json({"dead_letters": listed, "more": more})
-    elif more:
-        typer.echo(f"\nThe first {count(number, DEAD_LETTER)} of more; --limit 0 lists all.")
-    else:
-        typer.echo(f"\n{count(number, DEAD_LETTER)}." if number else "No dead letters.")
+        shown = found[: limit or None]
+        write_json({"groups": [group_json(group, by) for group in shown], "more": len(shown) < len(found)})
+        return 0
+    console = Console(soft_wrap=True)
+    for line in group_lines(found, by, SCREEN if limit is None else limit or len(found)):
+        console.print(line)
     return 0
 
 
@@ -105,10 +134,19 @@ async def replay(
     transport: Transport,
     ids: Ids = None,
     instance: Instance = None,
+    agent: Agent = None,
+    type_: Type = None,
+    reason: Reason = None,
     everything: Everything = False,
     new_key: Annotated[
         bool,
         typer.Option("--new-key", help="With new idempotency keys: what had its effect before has it again."),
+    ] = False,
+    skip_over: Annotated[
+        bool,
+        typer.Option(
+            "--skip-over", help="Leave out those that the API would refuse: their instance is over."
+        ),
     ] = False,
     yes: Yes = False,
     wait: Annotated[
@@ -122,28 +160,36 @@ async def replay(
     """Send operations once more, each instance's in their sequence, and say what became of them.
 
     They keep their idempotency keys, so that nothing takes effect twice; with --new-key it may, and you are
-    asked first. What the API refuses again is kept with the new reason. The exit status is 1 if anything was
-    kept, or was not delivered while this command waited.
+    asked first. So you are where the API will refuse some again, since their instance is over. What it
+    refuses is kept with the new reason. The exit status is 1 if anything was kept, or was not delivered while
+    this command waited.
     """
-    wanted = _wanted(ids, instance, everything=everything)
+    wanted = selection(ids, instance, agent, type_, reason, everything=everything)
     kept = _kept(transport)
     found, missing = await _find(kept, wanted)
+    over = [id_ for id_, kind in found.items() if is_over(kind.reason)]
+    if over:
+        what = "are left out" if skip_over else "will be refused again"
+        warn(
+            f"{len(over):,} of {count(len(found), DEAD_LETTER)} {what}, since their instance is over; "
+            f"for example {one_line(over[0])}"
+        )
+    if skip_over:
+        found = {id_: kind for id_, kind in found.items() if not is_over(kind.reason)}
     done = Replay()
     if found:
-        question = (
-            f"Replay {count(len(found), DEAD_LETTER)} with new idempotency keys? What has had its effect "
-            "before has it once more."
-        )
-        if new_key and not yes and not _agreed(question):
+        question = _question(len(found), new_key=new_key, over=bool(over) and not skip_over)
+        if question is not None and not yes and not _agreed(question):
             return 1
-        done = await kept.replay(Selection(ids=found), new_key=new_key, wait=wait)
+        done = await kept.replay(Selection(ids=found.keys()), new_key=new_key, wait=wait)
     known = wait > 0 and done.answers
     if json_document:
-        write_json(replay_json(done, known=known) | {"not_found": missing})
+        document = replay_json(done, found, known=known)
+        write_json(document | {"skipped": len(over) if skip_over else 0, "not_found": missing})
     elif not found:
         typer.echo(_nothing("replayed"))
     else:
-        for line in replay_lines(done, wait, known=known):
+        for line in replay_lines(done, found, wait, known=known):
             typer.echo(line)
     if done.unreadable:
         warn(f"{count(done.unreadable, DEAD_LETTER)} cannot be read by this release, and stay where they are")
@@ -158,12 +204,15 @@ async def purge(
     transport: Transport,
     ids: Ids = None,
     instance: Instance = None,
+    agent: Agent = None,
+    type_: Type = None,
+    reason: Reason = None,
     everything: Everything = False,
     yes: Yes = False,
     json_document: AsJson = False,
 ) -> int:
     """Remove dead letters for good. You are asked first."""
-    wanted = _wanted(ids, instance, everything=everything)
+    wanted = selection(ids, instance, agent, type_, reason, everything=everything)
     kept = _kept(transport)
     found, missing = await _find(kept, wanted)
     purged = 0
@@ -171,7 +220,7 @@ async def purge(
         question = f"Purge {count(len(found), DEAD_LETTER)} for good? Nothing brings them back."
         if not yes and not _agreed(question):
             return 1
-        purged = await kept.purge(Selection(ids=found))
+        purged = await kept.purge(Selection(ids=found.keys()))
     if json_document:
         write_json({"purged": purged, "not_found": missing})
     elif not found:
@@ -186,33 +235,29 @@ def _kept(transport: str) -> DeadLetters:
     return broker_queue(transport).dead_letters
 
 
-def _wanted(ids: list[str] | None, instance: str | None, *, everything: bool) -> Selection:
-    """Return what the arguments say.
-
-    Raises:
-        BadParameter: They say nothing, or more than one thing.
-    """
-    given = [bool(ids), instance is not None, everything]
-    if not any(given):
-        raise typer.BadParameter("which ones? Name operations, or --instance ID, or --all")
-    if sum(given) > 1:
-        raise typer.BadParameter("name operations, or --instance ID, or --all: one of them")
-    return Selection(ids=dict.fromkeys(ids) if ids else None, instance=instance)
-
-
-async def _find(kept: DeadLetters, wanted: Selection) -> tuple[frozenset[str], list[str]]:
-    """Return the ids that there are now, and those that were named and are not among the dead letters.
+async def _find(kept: DeadLetters, wanted: Selection) -> tuple[dict[str, Kind], list[str]]:
+    """Return the ids that there are now, with their kinds, and those that were named and are not selected.
 
     The command works on those that were found, whatever comes later.
     """
     named = wanted.ids or ()
-    found: set[str] = set()
+    found: dict[str, Kind] = {}
     async with aclosing(kept.list(wanted)) as listed:
         async for dead_letter in listed:
-            found.add(dead_letter.id)
+            found[dead_letter.id] = Kind(dead_letter.type, pattern_of(dead_letter.reason))
             if len(found) == len(named):
                 break
-    return frozenset(found), [id_ for id_ in named if id_ not in found]
+    return found, [id_ for id_ in named if id_ not in found]
+
+
+def _question(number: int, *, new_key: bool, over: bool) -> str | None:
+    """Return what to ask before a replay of so many, if anything is to be asked."""
+    if new_key:
+        keys = "with new idempotency keys? What has had its effect before has it once more."
+        return f"Replay {count(number, DEAD_LETTER)} {keys}"
+    return (
+        f"Replay {count(number, DEAD_LETTER)} all the same? (--skip-over leaves those out.)" if over else None
+    )
 
 
 def _nothing(done: str) -> str:
