@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-INSTANCE_OVER: Final = "the instance is over"
-"""How the reason of a dead letter begins that no replay helps: the API takes no more of its instance."""
-
 
 @dataclass(frozen=True, slots=True)
 class Settled:

@@ -18,6 +18,7 @@ from tests.support.operations import WHEN, create, finish_span, key_of, register
 from tests.worker.commands import REASON, REPLY, Done, command, dead_letter, open_queue
 
 OVER = f"{INSTANCE_OVER}: HTTP 409 invalid_action"
+AGAIN = "conflict: HTTP 409 invalid_action"
 PAYLOAD = {"answer": "a secret of the payload"}
 TYPES = ["register_agent_instance", "start_agent_instance", "create_span", "finish_span"]
 
@@ -142,7 +143,7 @@ async def _refusing(url: str, *keys: str) -> AsyncIterator[None]:
             got = await queue.receive(100, 1 << 20)
             refused = [one for one in got if one.item.idempotency_key in keys]
             await queue.settle([one for one in got if one not in refused])
-            await queue.dead_letter([(one, DeadLetter(one.item, OVER, 1, REPLY)) for one in refused])
+            await queue.dead_letter([(one, DeadLetter(one.item, AGAIN, 1, REPLY)) for one in refused])
 
     async with open_queue(url) as queue:
         working = asyncio.create_task(work(queue))
@@ -167,7 +168,7 @@ async def test_replay_says_what_was_delivered_and_what_was_kept(filled: str) -> 
             ["1", "0", "0", "register_agent_instance:", *REASON.split()],
             ["1", "0", "0", "start_agent_instance:", *REASON.split()],
         ]
-        assert reason.startswith(f"  2 kept: {OVER}; for example ")
+        assert reason.startswith(f"  2 kept: {AGAIN}; for example ")
         assert reason.rpartition(" ")[2] in kept
         assert "secret" not in done.output
         done = await _letters(filled, "replay", "--all", "--json")
@@ -175,13 +176,13 @@ async def test_replay_says_what_was_delivered_and_what_was_kept(filled: str) -> 
         document = done.document
         assert (document["replayed"], document["delivered"], document["kept"]) == (6, 4, 2)
         (by_reason,) = document["kept_by_reason"]
-        assert (by_reason["reason"], by_reason["count"]) == (OVER, 2)
+        assert (by_reason["reason"], by_reason["count"]) == (AGAIN, 2)
         assert sorted(by_reason["ids"]) == sorted(await _left(filled))
         assert (document["pending"], document["unreadable"], document["gone"]) == (0, 0, [])
-        again = [one for one in document["groups"] if one["reason"] == OVER]
+        again = [one for one in document["groups"] if one["reason"] == AGAIN]
         counts = {"delivered": 0, "kept": 1, "pending": 0}
         assert again == [
-            {"type": type_, "reason": OVER, **counts} for type_ in ("create_span", "finish_span")
+            {"type": type_, "reason": AGAIN, **counts} for type_ in ("create_span", "finish_span")
         ]
     async with _refusing(filled):
         done = await _letters(filled, "replay", "--all")
