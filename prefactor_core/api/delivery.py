@@ -7,6 +7,7 @@ not say enough. ``replies`` decides what a reply means, ``circuit_breaker`` whet
 import asyncio
 import logging
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Protocol, TypeAlias
 
 from prefactor_core.api.circuit_breaker import CircuitBreaker, Permit
@@ -266,8 +267,10 @@ class ApiDelivery:
         if verdict is Verdict.TOKEN:
             if await self._breaker.refused(permit, reply, operation.type.name) and self._is_refused(wire.key):
                 return Dead(f"not allowed: {reply}", reply.detail, rejected=True)
-            return Retry(str(reply), weight=0.0)
-        return await self._again(permit, reply, [delivery], first=first)
+            # Where everything waits for a better token, that was no attempt.
+            return Retry(str(reply), weight=0.0, attempt=self._breaker.ready)
+        again = await self._again(permit, reply, [delivery], first=first)
+        return replace(again, attempt=again.weight > 0)
 
     async def _reject(self, delivery: Delivery[Operation], reply: Reply) -> Outcome:
         operation = delivery.item
@@ -327,7 +330,9 @@ class ApiDelivery:
                 return _conflict(operation, reply)
         if instance_id in self._terminations:
             return _superseded(delivery, reply)
-        return _over(operation, reply) if waited >= _PATIENCE else Retry(str(reply), weight=0.0)
+        if waited >= _PATIENCE:
+            return _over(operation, reply)
+        return Retry(str(reply), weight=0.0, attempt=True)
 
     async def _read(self, operation: Operation) -> Reply | None:
         """Read an operation's instance, unless it is known to be terminated; note it if it is."""

@@ -407,19 +407,21 @@ class Lanes(Generic[T]):
     ) -> float:
         """Hold a failure against the lane and return how long it backs off, in seconds."""
         lane.failures += 1
-        if outcome.weight > 0 and company:
+        if outcome.weight > 0 and company and not outcome.attempt:
             lane.shared += 1
             lane.alone = lane.alone or lane.shared >= _SHARED_ATTEMPTS
         elif outcome.weight > 0:
             lane.alone = True
             lane.limit = 1
-            if not several:
+            if outcome.attempt or not several:
                 lane.attempts += 1
                 lane.blame += outcome.weight
             if lane.blame > self._retry.max_retries + 1e-9:
                 reason = f"failed after {_attempts(lane)} attempts: {outcome.reason}"
                 resolution.dead.append(self._dead_letter_sent(lane, Dead(reason)))
                 return 0.0
+        elif outcome.attempt:
+            lane.attempts += 1
         return self._retry.delay(lane.failures, outcome.retry_after)
 
     # -- dead-lettering

@@ -48,11 +48,14 @@ class Retry:
         weight: How much this speaks against the items themselves, as a part of one attempt: 1 if what the
             handler calls otherwise works, 0 if it is unavailable or throttles.
         retry_after: Seconds to wait at least.
+        attempt: Whether the item was sent, or answered, by itself: nothing that was handed over with it has a
+            part in this.
     """
 
     reason: str
     weight: float = 1.0
     retry_after: float = 0.0
+    attempt: bool = False
 
 
 @dataclass(frozen=True, slots=True)

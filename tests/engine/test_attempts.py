@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import pytest
-
 from prefactor_core.api.circuit_breaker import CircuitBreaker
 from prefactor_core.api.delivery import ApiDelivery
 from prefactor_core.api.replies import Reply
@@ -112,11 +110,6 @@ async def test_a_conflict_in_bulk() -> None:
     check(await carried_out(api, [create("a", "a-span1"), create("a", "a-y")], life("b")), 1)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="the first refusal is a Retry of no weight, which is no attempt",
-)
 @each("code, no_bulk", [(401, None), (403, None), (401, NO_BULK), (403, NO_BULK)])
 async def test_not_allowed_although_the_token_is_good(code: int, no_bulk: Reply | None) -> None:
     """It is asked twice by itself before it is believed."""
@@ -148,11 +141,6 @@ async def test_failed_until_its_retries_are_exhausted(fault: Fault) -> None:
     assert bench.dead[SUBJECT].reason.startswith(f"failed after {bench.dead[SUBJECT].attempts} attempts: ")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a request of its own counts as one with what was taken along, and not sent",
-)
 @each("fault", FAILURES)
 async def test_failed_where_there_is_no_bulk(fault: Fault) -> None:
     check(await failing(fault, NO_BULK))
@@ -245,11 +233,6 @@ async def test_a_replay_begins_anew() -> None:
             assert (await world.dead()).attempts == world.api.own[SUBJECT] == 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a request of its own counts as one with what was taken along, and not sent",
-)
 @virtual
 async def test_what_travels_alone_among_others() -> None:
     """It was set apart when it was first refused; replayed, it is sent by itself from the beginning."""
