@@ -33,7 +33,7 @@ from prefactor_core.texts import problem_of_sdk_header
 if TYPE_CHECKING:
     from prefactor_core.lifetime import Lifetime
 
-logger = logging.getLogger("prefactor_core")
+logger = logging.getLogger(__name__)
 
 CORE_SDK_HEADER_ENTRY: Final = SDK_HEADER_ENTRY
 """This SDK's part of the ``X-Prefactor-SDK`` header."""

@@ -13,7 +13,7 @@ from prefactor_core.span_context import SpanScope
 if TYPE_CHECKING:
     from prefactor_core.client import PrefactorCoreClient
 
-logger = logging.getLogger("prefactor_core")
+logger = logging.getLogger(__name__)
 
 
 class AgentInstanceHandle:

@@ -10,6 +10,12 @@ _SPANS: Final = "span_schemas"
 _RESULTS: Final = "span_result_schemas"
 _TYPES: Final = "span_type_schemas"
 _QUALITIES: Final = "quality_schemas"
+_KINDS: Final = {
+    _SPANS: "Schema",
+    _RESULTS: "Result schema",
+    _TYPES: "Span type schema",
+    _QUALITIES: "Quality schema",
+}
 
 
 class SchemaRegistry:
@@ -98,7 +104,7 @@ class SchemaRegistry:
             ValueError: A name is in both registries, in any category; nothing was changed.
         """
         clashes = [
-            f"{category}: {name}"
+            f"{category}/{name}"
             for category, entries in other._categories.items()  # noqa: SLF001 -- of our own class
             for name in entries
             if name in self._categories[category]
@@ -125,7 +131,7 @@ class SchemaRegistry:
     def _add(self, category: str, name: str, entry: dict[str, Any]) -> None:
         entries = self._categories[category]
         if _checked_name(name) in entries:
-            raise ValueError(f"{name!r} is registered already in {category}")
+            raise ValueError(f"{_KINDS[category]} {name!r} is already registered")
         entries[name] = entry
 
 

@@ -5,13 +5,15 @@ import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prefactor_core.arguments import require_time
-from prefactor_core.managers.span import SpanManager
 from prefactor_core.payloads import EncodedJson, as_object, snapshot
 
-logger = logging.getLogger("prefactor_core")
+if TYPE_CHECKING:  # the package of the managers imports handles, and those import this
+    from prefactor_core.managers.span import SpanManager
+
+logger = logging.getLogger(__name__)
 
 ERROR_KEY: Final = "error"
 """The key of a failed span's result under which an exception from its body stands."""
@@ -27,7 +29,7 @@ class SpanContext:
     """
 
     def __init__(
-        self, temp_id: str, span_manager: SpanManager, default_payload: Mapping[str, Any] | None = None
+        self, temp_id: str, span_manager: "SpanManager", default_payload: Mapping[str, Any] | None = None
     ) -> None:
         self._id = temp_id
         self._manager = span_manager

@@ -8,7 +8,7 @@ from typing import Final
 
 from prefactor_core.texts import LONGEST_KEY, is_key
 
-logger = logging.getLogger("prefactor_core")
+logger = logging.getLogger(__name__)
 
 _OURS: Final = "prefactor_"
 
@@ -23,12 +23,19 @@ def validate_idempotency_key(key: str) -> str:
 
     The API itself takes 8 to 64; keys that the client makes are always of that length.
     """
-    if not is_key(key):
-        got = f"{len(key)} characters" if isinstance(key, str) else type(key).__name__
-        raise ValueError(
-            f"idempotency_key: expected a string of 1 to {LONGEST_KEY} printable characters, got {got}"
-        )
-    return key
+    if is_key(key):
+        return key
+    raise ValueError(f"idempotency_key: {_problem_of_key(key)}")
+
+
+def _problem_of_key(key: object) -> str:
+    if not isinstance(key, str):
+        return f"expected a string, got {type(key).__name__}"
+    if not key:
+        return "must not be empty"
+    if len(key) > LONGEST_KEY:
+        return f"expected at most {LONGEST_KEY} characters, got {len(key)}"
+    return "expected printable characters"
 
 
 def warn_missing_adaptor_config(instance_id: str, adaptor_name: str, create_client_call: str) -> None:

@@ -20,7 +20,7 @@ from prefactor_core.operations import Operation, OperationType
 from prefactor_core.outbox import Entrance
 from prefactor_core.payloads import EncodedJson, encode_object, unserialisable_marker
 
-logger = logging.getLogger("prefactor_core")
+logger = logging.getLogger(__name__)
 
 _OPEN_KEPT: Final = 100_000
 """Spans that can be open at once; then the oldest are forgotten, as spans that will never be finished."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from prefactor_core.bounded import remember
 
-logger = logging.getLogger("prefactor_core")
+logger = logging.getLogger(__name__)
 
 _RUNNING_KEPT: Final = 100_000
 """Unfinished instances that are watched; then the oldest are let go."""

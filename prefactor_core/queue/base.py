@@ -10,6 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
+from prefactor_core.exceptions import QueueClosedError
+
+__all__ = ["Attempt", "DeadLetter", "Delivery", "Owner", "Published", "Queue", "QueueClosedError"]
+
 T = TypeVar("T")
 
 _USUAL_SIZE: Final = 256

@@ -19,7 +19,7 @@ from prefactor_core.outage import Outage
 from prefactor_core.queue.base import Attempt, Delivery, Queue
 from prefactor_core.waiters import Waiters, in_time
 
-logger = logging.getLogger("prefactor_core.queue")
+logger = logging.getLogger(__name__)
 
 PREFETCH_ITEMS: Final = 10_000
 """Deliveries of a queue elsewhere that one executor prefetches at most."""

@@ -3,6 +3,7 @@
 import importlib
 
 import prefactor_core.transport
+from prefactor_core._version import PACKAGE_NAME, PACKAGE_VERSION
 from prefactor_core.client import CORE_SDK_HEADER_ENTRY
 
 PUBLISHED = """
@@ -26,23 +27,25 @@ TRANSPORT = """
 """
 
 MODULES = {
+    "_version": ["PACKAGE_NAME", "PACKAGE_VERSION", "__version__"],
     "client": ["CORE_SDK_HEADER_ENTRY", "PrefactorCoreClient"],
     "config": ["HttpClientConfig", "PrefactorCoreConfig", "QueueConfig"],
     "monitoring.termination_monitor": ["TerminationMonitor"],
     "context_stack": ["SpanContextStack"],
     "exceptions": ["PrefactorCoreError", "SpanNotFoundError"],
+    "managers": ["AgentInstanceHandle", "AgentInstanceManager", "SpanManager"],
     "managers.agent_instance": ["AgentInstanceHandle", "AgentInstanceManager"],
     "managers.span": ["SpanManager"],
     "models": ["AgentInstance", "Span"],
     "operations": ["Operation", "OperationType"],
-    "queue": ["InMemoryQueue", "Queue", "TaskExecutor"],
-    "queue.base": ["Queue"],
+    "queue": ["InMemoryQueue", "Queue", "QueueClosedError", "TaskExecutor"],
+    "queue.base": ["Queue", "QueueClosedError"],
     "queue.executor": ["TaskExecutor"],
     "queue.memory": ["InMemoryQueue"],
     "runtime": ["build_runtime_environment"],
     "schema_registry": ["SchemaRegistry"],
     "span_context": ["SpanContext"],
-    "utils": ["generate_idempotency_key", "validate_idempotency_key"],
+    "utils": ["generate_idempotency_key", "validate_idempotency_key", "warn_missing_adaptor_config"],
 }
 
 
@@ -62,6 +65,7 @@ def test_the_modules_that_others_import_from() -> None:
 
 
 def test_the_header_entry_carries_the_version() -> None:
+    assert f"{PACKAGE_NAME}@{PACKAGE_VERSION}" == CORE_SDK_HEADER_ENTRY
     assert f"prefactor-core@{prefactor_core.__version__}" == CORE_SDK_HEADER_ENTRY
     major = int(prefactor_core.__version__.partition(".")[0])
     assert major >= 1, "published integrations ask for >= 0.5.3"

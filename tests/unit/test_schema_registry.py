@@ -63,7 +63,7 @@ def test_a_name_is_taken_once_in_each_category(category: str) -> None:
     for register in REGISTER.values():
         register(registry, "x", OBJECT)
     before = registry.to_agent_schema_version("v")
-    with pytest.raises(ValueError, match="'x' is registered already"):
+    with pytest.raises(ValueError, match="'x' is already registered"):
         REGISTER[category](registry, "x", OTHER)
     assert registry.to_agent_schema_version("v") == before
 
@@ -125,6 +125,6 @@ def test_a_merge_that_clashes_anywhere_changes_nothing(category: str) -> None:
     REGISTER[category](mine, "clash", OBJECT)
     REGISTER[category](other, "clash", OTHER)
     before = mine.to_agent_schema_version("v")
-    with pytest.raises(ValueError, match=f"{category}: clash"):
+    with pytest.raises(ValueError, match=f"{category}/clash"):
         mine.merge(other)
     assert mine.to_agent_schema_version("v") == before
