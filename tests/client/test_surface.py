@@ -90,7 +90,7 @@ async def test_the_next_reply_tells_the_agent_to_stop_and_the_others_go_on(
         assert summary.complete, summary  # the finish of a terminated instance has nothing left to do
         assert (await emulator.instance(first.id))["status"] == "terminated"
         assert (await emulator.instance(second.id))["status"] == "cancelled"
-        assert first.terminated
+        assert not first.terminated, "the finish clears it"
 
 
 async def test_without_a_reply_the_poll_tells_and_ends_with_the_instance(tmp_path: Path) -> None:
