@@ -1,17 +1,19 @@
 """Checks of what callers give: names, times and statuses."""
 
-from datetime import datetime
-from typing import Final
+from datetime import UTC, datetime
+from typing import Final, get_args
 
 from prefactor_core.exceptions import InvalidInputError
+from prefactor_core.models import FinishStatus
 
 _LONGEST_NAME: Final = 1_024
 """Characters in a name at most."""
+_END_STATUSES: Final = frozenset(get_args(FinishStatus))
 
 
 def require_end_status(status: object) -> None:
     """Check the status that a span or an instance is to end with. Raises ``InvalidInputError``."""
-    if status not in {"complete", "failed", "cancelled"}:
+    if status not in _END_STATUSES:
         raise InvalidInputError("status", f"expected complete, failed or cancelled, got {status!r}")
 
 
@@ -21,11 +23,10 @@ def require_name(value: object, field: str) -> None:
         raise InvalidInputError(field, f"expected 1 to {_LONGEST_NAME:,} characters")
 
 
-def require_time(value: object, field: str) -> None:
-    """Check an optional time of the caller's: a ``datetime`` with a zone. Raises ``InvalidInputError``."""
+def as_time(value: object, field: str) -> datetime | None:
+    """Return an optional time of the caller's; one without a zone is UTC. Raises ``InvalidInputError``."""
     if value is None:
-        return
+        return None
     if not isinstance(value, datetime):
         raise InvalidInputError(field, f"expected a datetime, got {type(value).__name__}")
-    if value.tzinfo is None:
-        raise InvalidInputError(field, "expected a datetime with a time zone (datetime.now(UTC), say)")
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)

@@ -23,6 +23,7 @@ from prefactor_core.instance_handle import AgentInstanceHandle, InstanceRequest
 from prefactor_core.managers.agent_instance import AgentInstanceManager
 from prefactor_core.monitoring.termination_monitor import TerminationMonitor
 from prefactor_core.operations import Operation
+from prefactor_core.payloads import as_object, encode_object
 from prefactor_core.plugins import create_queue
 from prefactor_core.queue.base import Queue
 from prefactor_core.runtime import build_runtime_environment
@@ -32,6 +33,7 @@ from prefactor_core.texts import problem_of_sdk_header
 
 if TYPE_CHECKING:
     from prefactor_core.lifetime import Lifetime
+    from prefactor_core.schema_registry import SchemaSource
 
 logger = logging.getLogger(__name__)
 
@@ -222,13 +224,13 @@ class PrefactorCoreClient:
         unfinished. The instance starts with ``start()``, or else with its first span.
 
         Args:
-            agent_id: PFID of the agent; none with a token that names the deployment.
-            agent_version: ``name`` and ``external_identifier``, which the API needs, and what else it takes.
+            agent_id: Name or PFID of the agent; none with a token that names the deployment.
+            agent_version: Its ``name``, ``external_identifier``, and what else the API takes.
             agent_schema_version: The schemas of its spans; by default ``config.schema_registry``'s.
             instance_id: PFID of your choice; by default a new one.
             external_schema_version_id: External identifier for the registry's version; by default derived
                 from its content, since versions are immutable at the API.
-            environment_id: PFID of the environment; none with a token that names the deployment.
+            environment_id: The environment; none with a token that names the deployment.
             purpose: ``live``, ``smoke_test`` or ``eval``.
             external_identifier: Your own name for the instance.
         """
@@ -236,13 +238,13 @@ class PrefactorCoreClient:
         async def register() -> AgentInstanceHandle:
             instances = self._running().instances
             registered = await instances.register(
-                agent_id,
                 self._version(agent_version),
                 self._schemas(agent_schema_version, external_schema_version_id),
+                agent_id,
                 instance_id,
-                environment_id=environment_id,
-                purpose=purpose,
-                external_identifier=external_identifier,
+                environment_id,
+                purpose,
+                external_identifier,
             )
             return AgentInstanceHandle(registered, self)
 
@@ -251,27 +253,21 @@ class PrefactorCoreClient:
     def _version(self, agent_version: dict[str, Any] | None) -> dict[str, Any]:
         if agent_version is None:
             raise InvalidInputError("agent_version", "is missing: give its name and external_identifier")
-        if not isinstance(agent_version, dict):
-            raise InvalidInputError("agent_version", f"expected a dict, got {type(agent_version).__name__}")
-        for field in ("name", "external_identifier"):
-            if not isinstance(agent_version.get(field), str) or not agent_version[field]:
-                raise InvalidInputError(f"agent_version.{field}", "is missing: expected a string")
-        if "runtime_environment" in agent_version:
-            return agent_version
-        runtime = build_runtime_environment(self._header.entry)
-        return {**agent_version, "runtime_environment": runtime}
+        version = as_object(agent_version, "agent_version")
+        version.setdefault("runtime_environment", build_runtime_environment(self._header.entry))
+        return version
 
     def _schemas(self, given: dict[str, Any] | None, external_id: str | None) -> dict[str, Any]:
         if given is not None:
             return given
-        registry = self._config.schema_registry
+        registry: SchemaSource | None = self._config.schema_registry
         if registry is None:
             raise InvalidInputError(
                 "agent_schema_version", "is missing: give one, or set config.schema_registry"
             )
         if external_id is None:
             content = json.dumps(
-                registry.to_agent_schema_version(""),
+                encode_object(registry.to_agent_schema_version(""), "schema_registry").decode(),
                 sort_keys=True,  # equal content has equal ids
                 separators=(",", ":"),
                 ensure_ascii=False,
@@ -279,7 +275,9 @@ class PrefactorCoreClient:
             external_id = f"sha256:{sha256(content.encode()).hexdigest()[:32]}"
         return registry.to_agent_schema_version(external_id)
 
-    async def record_quality(self, instance_id: str, name: str, payload: dict[str, Any] | None) -> None:
+    async def record_quality(
+        self, instance_id: str, name: str, payload: dict[str, Any] | None = None
+    ) -> None:
         """Queue a quality of an instance: what is known of how well it did.
 
         Args:
@@ -299,6 +297,12 @@ class PrefactorCoreClient:
         payload: dict[str, Any] | None = None,
     ) -> SpanScope:
         """Open a span for the length of an ``async with``, which yields its ``SpanContext``.
+
+        It begins when the block is entered, unless ``SpanContext.start`` is called in it. A context that was
+        entered by hand and is dropped without an end is finished as complete, with a warning.
+
+        A ``schema_name`` that the instance's schema version lacks is warned of, once a name: the API records
+        such spans, and flags them.
 
         Args:
             instance_id: PFID of the instance; another process may own it.
@@ -324,10 +328,11 @@ class PrefactorCoreClient:
     ) -> str:
         """Open a span that stays open until ``finish_span``, and return its id.
 
-        The arguments are as for ``span``; ``started_at`` is when it began, with a time zone, by default now.
+        The arguments are as for ``span``; ``started_at`` is when it began, by default now. A time
+        without a zone is UTC.
         """
         spans = self._running().spans
-        return await spans.create(instance_id, schema_name, parent_span_id, payload, started_at)
+        return await spans.create(instance_id, schema_name, parent_span_id, payload, started_at=started_at)
 
     async def finish_span(
         self, span_id: str, result_payload: dict[str, Any] | None = None, timestamp: datetime | None = None
@@ -339,7 +344,7 @@ class PrefactorCoreClient:
         Args:
             span_id: What ``create_span`` returned.
             result_payload: Results of the span.
-            timestamp: When it ended, with a time zone; by default now.
+            timestamp: When it ended, UTC if it has no zone; by default now.
 
         Raises:
             SpanNotFoundError: The span is not open in this client.

@@ -17,7 +17,6 @@ from pydantic import (
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from prefactor_core.exceptions import InvalidInputError
-from prefactor_core.schema_registry import SchemaRegistry
 from prefactor_core.texts import plain_url
 from prefactor_core.variables import PREFIX, warn_of_unknown
 
@@ -113,14 +112,23 @@ def _http_config_of(value: Any) -> Any:
     return HttpClientConfig(**found)
 
 
+def _schema_source_of(value: Any) -> Any:
+    if value is not None and not callable(getattr(value, "to_agent_schema_version", None)):
+        raise ValueError(
+            f"expected a SchemaRegistry or an object with to_agent_schema_version, got {type(value).__name__}"
+        )
+    return value
+
+
 class PrefactorCoreConfig(BaseModel):
     """Everything that a client needs to know.
 
     Attributes:
         http_config: How to reach the API. Needed by transports that send from this process (``memory://``).
         queue_config: How queued operations are carried out.
-        schema_registry: Schemas for instances that are created without a schema version. May be assigned
-            later; read when an instance is created.
+        schema_registry: Schemas for instances that are created without a schema version: a
+            ``SchemaRegistry``, or any object with its ``to_agent_schema_version``. May be assigned later;
+            read when an instance is created.
         transport_url: Where operations are queued; the scheme names the transport. It may hold a password,
             and so appears in no ``repr``.
         buffer_operations: Operations that this process holds unsettled at most. What does not fit is
@@ -139,7 +147,7 @@ class PrefactorCoreConfig(BaseModel):
 
     http_config: Annotated[HttpClientConfig | None, BeforeValidator(_http_config_of)] = None
     queue_config: QueueConfig = Field(default_factory=QueueConfig)
-    schema_registry: SchemaRegistry | None = None
+    schema_registry: Annotated[Any, BeforeValidator(_schema_source_of)] = None
     transport_url: str = Field(default="memory://", repr=False)
     buffer_operations: int = Field(default=100_000, ge=1)
     buffer_bytes: int = Field(default=256 * 1024 * 1024, ge=1)

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from prefactor_core.exceptions import PrefactorCoreError, PrefactorTerminatedError
+from prefactor_core.models import FinishStatus
 from prefactor_core.span_context import SpanScope
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class AgentInstanceHandle:
     async def start(self, timestamp: datetime | None = None) -> None:
         """Queue the start of the instance, by default now. A second call does nothing.
 
-        An instance whose first span comes before this call starts with that span.
+        A time without a zone is UTC. An instance whose first span comes before this call starts with that
+        span.
         """
         if self._started:
             return
@@ -47,7 +49,7 @@ class AgentInstanceHandle:
             self._started = False
             raise
 
-    async def finish(self, status: str = "complete", timestamp: datetime | None = None) -> None:
+    async def finish(self, status: FinishStatus = "complete", timestamp: datetime | None = None) -> None:
         """Queue the finish of the instance: ``complete``, ``failed`` or ``cancelled``. Once is enough.
 
         An instance that was never started is started first: the API finishes only what has begun.
@@ -88,7 +90,7 @@ class AgentInstanceHandle:
         """Finish a span of ``create_span``; see ``PrefactorCoreClient.finish_span``."""
         await self._client.finish_span(span_id, result_payload, timestamp)
 
-    async def record_quality(self, name: str, payload: dict[str, Any] | None) -> None:
+    async def record_quality(self, name: str, payload: dict[str, Any] | None = None) -> None:
         """Queue a quality of this instance; see ``PrefactorCoreClient.record_quality``."""
         await self._client.instance_manager.record_quality(self._instance_id, name, payload)
 
@@ -113,7 +115,7 @@ class AgentInstanceHandle:
         if exc_type is None:
             await self.finish()
             return
-        status = "cancelled" if issubclass(exc_type, asyncio.CancelledError) else "failed"
+        status: FinishStatus = "cancelled" if issubclass(exc_type, asyncio.CancelledError) else "failed"
         try:
             await self.finish(status)
         except PrefactorCoreError as failure:

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, TypeAlias
+
+FinishStatus: TypeAlias = Literal["complete", "failed", "cancelled"]
+"""How an instance or a span ends."""
 
 
 def utc_now() -> datetime:
@@ -19,6 +22,9 @@ class AgentInstance:
         agent_id: Empty where the token names the deployment.
         status: ``pending``, ``active``, ``complete``, ``failed`` or ``cancelled``.
         metadata: Whatever the caller wants to keep with it; never sent.
+        purpose: ``live``, ``smoke_test`` or ``eval``, where it was given.
+        quality_payloads: What this client has recorded of its qualities, by name.
+        schema_names: The span types of its schema version; empty where the version names none.
     """
 
     id: str
@@ -28,6 +34,9 @@ class AgentInstance:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    purpose: str | None = None
+    quality_payloads: dict[str, Mapping[str, Any]] | None = field(default=None, repr=False)
+    schema_names: frozenset[str] = field(default=frozenset(), repr=False)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from prefactor_core.payloads import encode_object
 
@@ -16,6 +16,14 @@ _KINDS: Final = {
     _TYPES: "Span type schema",
     _QUALITIES: "Quality schema",
 }
+
+
+class SchemaSource(Protocol):
+    """Where a client's schemas come from: a ``SchemaRegistry``, or anything else with this method."""
+
+    def to_agent_schema_version(self, external_id: str) -> dict[str, Any]:
+        """Return the API's ``agent_schema_version`` under that external identifier."""
+        ...
 
 
 class SchemaRegistry:
@@ -133,6 +141,15 @@ class SchemaRegistry:
         if _checked_name(name) in entries:
             raise ValueError(f"{_KINDS[category]} {name!r} is already registered")
         entries[name] = entry
+
+
+def span_names(version: Mapping[str, Any]) -> frozenset[str]:
+    """Return the span types that a schema version names, whoever made it and however well."""
+    maps, types = (version.get(category) for category in (_SPANS, _RESULTS)), version.get(_TYPES)
+    names = {name for schemas in maps if isinstance(schemas, dict) for name in schemas}
+    if isinstance(types, list):
+        names |= {str(entry.get("name")) for entry in types if isinstance(entry, dict)}
+    return frozenset(names)
 
 
 def _given(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,9 @@ class Session:
         self.instances = AgentInstanceManager(
             entrance, ids, utc_now, on_register=monitor.watch, on_finish=finished
         )
-        self.spans = SpanManager(entrance, ids, utc_now, self.instances.start_if_pending)
+        self.spans = SpanManager(
+            entrance, ids, utc_now, self.instances.start_if_pending, self.instances.schema_names
+        )
         # Weak, since spans lead to instances: a cycle would wait for the garbage collector.
         spans_finished = WeakMethod(self.spans.instance_finished)
         finalize(entrance, self.lifetime.drop, ref(entrance))

@@ -7,7 +7,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from prefactor_core.arguments import require_time
+from prefactor_core.arguments import as_time
+from prefactor_core.models import FinishStatus
 from prefactor_core.payloads import EncodedJson, as_object, snapshot
 
 if TYPE_CHECKING:  # the package of the managers imports handles, and those import this
@@ -28,6 +29,8 @@ class SpanContext:
         default_payload: What ``start`` sends if it is given nothing.
     """
 
+    _finished = True  # until there is a span to finish
+
     def __init__(
         self, temp_id: str, span_manager: "SpanManager", default_payload: Mapping[str, Any] | None = None
     ) -> None:
@@ -40,9 +43,13 @@ class SpanContext:
             else as_object(default_payload, "payload")
         )
         self._result: Mapping[str, Any] | None = None
-        self._status = "complete"
+        self._status: FinishStatus = "complete"
         self._started = False
         self._finished = False
+
+    def __del__(self) -> None:
+        if not self._finished:
+            self._manager.abandoned(self._id, self._result)
 
     @property
     def id(self) -> str:
@@ -68,6 +75,8 @@ class SpanContext:
 
     async def start(self, payload: dict[str, Any] | None = None, started_at: datetime | None = None) -> None:
         """Put the span as active, by default as of now with what it was opened with. Repeating does nothing.
+
+        A span that is not started by this call began when it was opened.
 
         Raises:
             InvalidPayloadError: The payload cannot be sent; the span is not started.
@@ -106,15 +115,17 @@ class SpanContext:
             return True
         return self._manager.get_span(self._id).status != "pending"
 
-    async def _end(self, status: str, result: dict[str, Any] | None, timestamp: datetime | None) -> None:
+    async def _end(
+        self, status: FinishStatus, result: dict[str, Any] | None, timestamp: datetime | None
+    ) -> None:
         if self._finished:
             return
-        require_time(timestamp, "timestamp")  # refused before anything is changed
+        as_time(timestamp, "timestamp")  # refused before anything is changed
         self._status = status
         if result is not None:
             self.set_result(result)
         if self._manager.is_open(self._id):  # else finish_span() was called with its id
-            await self._manager.finish(self._id, self._result, status, timestamp)
+            await self._manager.finish(self._id, self._result, status, timestamp=timestamp)
         self._finished = True
 
 

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
-from prefactor_core.arguments import require_end_status, require_name, require_time
+from prefactor_core.arguments import as_time, require_end_status, require_name
 from prefactor_core.bounded import remember
 from prefactor_core.exceptions import InstanceNotFoundError, InvalidInputError, InvalidPayloadError
-from prefactor_core.identifiers import PfidFactory, require_pfid
+from prefactor_core.identifiers import PfidFactory, is_pfid, require_pfid
 from prefactor_core.instance_handle import AgentInstanceHandle
-from prefactor_core.models import AgentInstance
+from prefactor_core.models import AgentInstance, FinishStatus
 from prefactor_core.operations import Operation, OperationType
 from prefactor_core.outbox import Entrance
 from prefactor_core.payloads import MAX_PAYLOAD_BYTES, encode_object
+from prefactor_core.schema_registry import span_names
 from prefactor_core.utils import validate_idempotency_key
 
 __all__ = ["AgentInstanceHandle", "AgentInstanceManager"]  # others import the handle from here
@@ -23,6 +24,7 @@ _INSTANCES_KEPT: Final = 100_000
 """Unfinished instances that are known at once; then the oldest are forgotten."""
 _FINISHED_KEPT: Final = 10_000
 """Finishes that are remembered, so that a second one does nothing."""
+_UNKNOWN: Final = frozenset[str]()
 PURPOSES: Final = frozenset({"live", "smoke_test", "eval"})
 
 
@@ -49,14 +51,14 @@ class AgentInstanceManager:
         self._quality_keys = (f"{secrets.token_hex(4)}{number}" for number in itertools.count())
         self._instances: dict[str, AgentInstance] = {}
         self._finish_keys: dict[str, None] = {}
+        self._schema_names = frozenset[str]()
 
     async def register(
         self,
-        agent_id: str | None,
         agent_version: dict[str, Any],
         agent_schema_version: dict[str, Any],
+        agent_id: str | None = None,
         instance_id: str | None = None,
-        *,
         environment_id: str | None = None,
         purpose: str | None = None,
         external_identifier: str | None = None,
@@ -66,17 +68,22 @@ class AgentInstanceManager:
         The arguments are those of ``PrefactorCoreClient.create_agent_instance``.
         """
         self._entrance.check()
-        for value, field in ((agent_id, "agent_id"), (environment_id, "environment_id")):
-            if value is not None:
-                require_pfid(value, field)
-        if instance_id is None:
-            instance_id = self._ids.new() if agent_id is None else self._ids.related(agent_id)
-        else:
+        if instance_id is not None:
             require_pfid(instance_id, "instance_id")
+        elif agent_id is not None and is_pfid(agent_id):
+            instance_id = self._ids.related(agent_id)
+        else:
+            instance_id = self._ids.new()
         if purpose is not None and purpose not in PURPOSES:
             raise InvalidInputError("purpose", f"expected live, smoke_test or eval, got {purpose!r}")
-        if external_identifier is not None:
-            require_name(external_identifier, "external_identifier")
+        names = {
+            "agent_id": agent_id,
+            "environment_id": environment_id,
+            "external_identifier": external_identifier,
+        }
+        for field, value in names.items():
+            if value is not None:
+                require_name(value, field)
         version = encode_object(agent_version, "agent_version")
         schemas = encode_object(agent_schema_version, "agent_schema_version")
         together = len(version.encoded) + len(schemas.encoded)
@@ -96,7 +103,12 @@ class AgentInstanceManager:
             "purpose": purpose,
         }
         now = self._now()
-        instance = AgentInstance(instance_id, agent_id or "", created_at=now)
+        known = span_names(schemas.decode())
+        if known != self._schema_names:  # else one set serves many instances
+            self._schema_names = known
+        instance = AgentInstance(
+            instance_id, agent_id or "", created_at=now, purpose=purpose, schema_names=self._schema_names
+        )
         remember(self._instances, instance_id, instance, _INSTANCES_KEPT)
         register = Operation(OperationType.REGISTER_AGENT_INSTANCE, payload, now, f"{instance_id}:register")
         self._on_register(instance_id)
@@ -113,25 +125,30 @@ class AgentInstanceManager:
         """Put the start of an instance under a key of the caller's."""
         self._entrance.check()
         require_pfid(instance_id, "instance_id")
-        require_time(timestamp, "timestamp")
+        began = as_time(timestamp, "timestamp")
         validate_idempotency_key(idempotency_key)
         instance = self._instances.get(instance_id)
         if instance is None or instance.status == "pending":
-            await self._entrance.put(self._start(instance_id, instance, idempotency_key, timestamp))
+            await self._entrance.put(self._start(instance_id, instance, idempotency_key, began))
 
-    def start_if_pending(self, instance_id: str) -> list[Operation]:
+    def start_if_pending(self, instance_id: str, began: datetime | None) -> list[Operation]:
         """Return the start of an instance that was registered here and not started, to be put by the caller.
 
-        The API takes spans, and a finish, only of an instance that has begun; an agent that forgets to say so
-        must not lose its run.
+        It ``began`` with what is put after it, by default now. The API takes spans, and a finish, only of an
+        instance that has begun; an agent that forgets to say so must not lose its run.
         """
         instance = self._instances.get(instance_id)
         if instance is None or instance.status != "pending":
             return []
-        return [self._start(instance_id, instance, f"{instance_id}:start", None)]
+        return [self._start(instance_id, instance, f"{instance_id}:start", began)]
+
+    def schema_names(self, instance_id: str) -> frozenset[str]:
+        """Return the span types of an instance's schema version; none where this client does not know."""
+        instance = self._instances.get(instance_id)
+        return _UNKNOWN if instance is None else instance.schema_names
 
     async def finish(
-        self, instance_id: str, status: str = "complete", timestamp: datetime | None = None
+        self, instance_id: str, status: FinishStatus = "complete", timestamp: datetime | None = None
     ) -> None:
         """Put the finish of an instance, and forget the instance.
 
@@ -143,40 +160,42 @@ class AgentInstanceManager:
         self,
         instance_id: str,
         idempotency_key: str,
-        status: str = "complete",
+        status: FinishStatus = "complete",
         timestamp: datetime | None = None,
     ) -> None:
         """Put the finish of an instance under a key of the caller's, and forget the instance."""
         self._entrance.check()
         require_pfid(instance_id, "instance_id")
         require_end_status(status)
-        require_time(timestamp, "timestamp")
+        ended = as_time(timestamp, "timestamp")
         validate_idempotency_key(idempotency_key)
         now = self._now()
         if idempotency_key in self._finish_keys:
             return  # by another handle; a second one would be refused for its other time
         remember(self._finish_keys, idempotency_key, None, _FINISHED_KEPT)
-        start = self.start_if_pending(instance_id)
+        start = self.start_if_pending(instance_id, ended)
         self._instances.pop(instance_id, None)
         payload = {
             "instance_id": instance_id,
             "status": status,
-            "timestamp": (timestamp or now).isoformat(),
+            "timestamp": (ended or now).isoformat(),
         }
         finish = Operation(OperationType.FINISH_AGENT_INSTANCE, payload, now, idempotency_key)
         await self._entrance.put(*start, finish)
         self._on_finish(instance_id)
 
-    async def record_quality(self, instance_id: str, name: str, payload: dict[str, Any] | None) -> None:
+    async def record_quality(
+        self, instance_id: str, name: str, payload: dict[str, Any] | None = None
+    ) -> None:
         """Put a quality of an instance; see ``PrefactorCoreClient.record_quality``."""
         self._entrance.check()
         require_pfid(instance_id, "instance_id")
         require_name(name, "name")
-        fields = {
-            "instance_id": instance_id,
-            "name": name,
-            "payload": None if payload is None else encode_object(payload, "payload"),
-        }
+        encoded = None if payload is None else encode_object(payload, "payload")
+        if (instance := self._instances.get(instance_id)) is not None:
+            kept = {**(instance.quality_payloads or {}), name: encoded}
+            instance.quality_payloads = {key: value for key, value in kept.items() if value is not None}
+        fields = {"instance_id": instance_id, "name": name, "payload": encoded}
         key = f"{instance_id}:quality:{next(self._quality_keys)}"
         await self._entrance.put(Operation(OperationType.RECORD_QUALITY, fields, self._now(), key))
 

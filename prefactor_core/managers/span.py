@@ -1,24 +1,29 @@
 """Spans: from calls to operations, and which spans are open."""
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any, Final
 from weakref import WeakMethod
 
-from prefactor_core.arguments import require_end_status, require_name, require_time
+from prefactor_core.arguments import as_time, require_end_status, require_name
 from prefactor_core.context_stack import SpanContextStack, StackedSpan, TellsOpen
 from prefactor_core.exceptions import (
     InvalidIdentifierError,
     InvalidPayloadError,
+    PrefactorCoreError,
     SpanNotFoundError,
 )
 from prefactor_core.identifiers import PfidFactory, require_pfid
-from prefactor_core.models import Span
+from prefactor_core.models import FinishStatus, Span
 from prefactor_core.operations import Operation, OperationType
 from prefactor_core.outbox import Entrance
 from prefactor_core.payloads import EncodedJson, encode_object, unserialisable_marker
+from prefactor_core.utils import validate_idempotency_key
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +40,13 @@ class SpanManager:
 
     A span's create is put no later than the create of any of its descendants, whatever order the calls come
     in: the API takes a child only after its parent. ``start_if_pending`` returns what has to be put before
-    the first span of an instance.
+    the first span of an instance, which began then; ``schema_names`` returns the span types of an instance,
+    none where they are not known.
 
     Arguments that are malformed raise ``InvalidInputError``, and a span that is not open here
-    ``SpanNotFoundError``; then nothing is put.
+    ``SpanNotFoundError``; then nothing is put. Times without a zone are UTC.
+
+    It is made in the event loop that it belongs to.
     """
 
     def __init__(
@@ -46,12 +54,16 @@ class SpanManager:
         entrance: Entrance,
         ids: PfidFactory,
         now: Callable[[], datetime],
-        start_if_pending: Callable[[str], list[Operation]],
+        start_if_pending: Callable[[str, datetime], list[Operation]],
+        schema_names: Callable[[str], frozenset[str]],
     ) -> None:
         self._entrance = entrance
         self._ids = ids
         self._now = now
         self._start_if_pending = start_if_pending
+        self._schema_names = schema_names
+        self._loop = asyncio.get_running_loop()
+        self._ending_abandoned: set[asyncio.Task[None]] = set()  # the loop itself holds no task
         # Ordered by a list of its own: the first of a plain dictionary is slow to find among many removed.
         self._open: OrderedDict[str, Span] = OrderedDict()
         self._of_instance: dict[str, set[str]] = {}
@@ -86,18 +98,22 @@ class SpanManager:
         schema_name: str,
         parent_span_id: str | None = None,
         payload: dict[str, Any] | None = None,
+        span_id: str | None = None,
         started_at: datetime | None = None,
     ) -> str:
-        """Open a span, put its create and return its id; it stays the innermost one until it is finished."""
+        """Open a span, put its create and return its id; it stays the innermost one until it is finished.
+
+        ``span_id`` is a PFID of the caller's choice, by default a new one.
+        """
         self._entrance.check()
         encoded = encode_object(payload, "payload")
-        require_time(started_at, "started_at")
-        span = self._new(instance_id, schema_name, parent_span_id)
-        await self._entrance.put(*self._creates(span, started_at, payload=encoded))
+        began = as_time(started_at, "started_at")
+        span = self._new(instance_id, schema_name, parent_span_id, span_id)
+        await self._entrance.put(*self._creates(span, began, payload=encoded))
         return span.id
 
     async def start(
-        self, span_id: str, payload: Mapping[str, Any] | None = None, started_at: datetime | None = None
+        self, temp_id: str, payload: Mapping[str, Any] | None = None, started_at: datetime | None = None
     ) -> bool:
         """Put the create of a prepared span as active, after those of its ancestors that were not put yet.
 
@@ -107,12 +123,12 @@ class SpanManager:
             False if the span was started before (by a child of its own, maybe), and nothing was done.
         """
         self._entrance.check()
-        span = self.get_span(span_id)
+        span = self.get_span(temp_id)
         if span.status != "pending":
             return False
         encoded = encode_object(span.payload if payload is None else payload, "payload")
-        require_time(started_at, "started_at")
-        await self._entrance.put(*self._creates(span, started_at, payload=encoded))
+        began = as_time(started_at, "started_at") or self._now()
+        await self._entrance.put(*self._creates(span, began, payload=encoded))
         return True
 
     # -- finishing
@@ -121,27 +137,50 @@ class SpanManager:
         self,
         span_id: str,
         result_payload: Mapping[str, Any] | None = None,
-        status: str = "complete",
+        status: FinishStatus = "complete",
+        idempotency_key: str | None = None,
         timestamp: datetime | None = None,
     ) -> None:
         """Put the finish of an open span and forget the span. One that was never started is started first.
 
-        A result that cannot be sent is replaced by a marker that says so: telemetry must not cost the agent
-        its answer.
+        Such a span began when it was prepared. A result that cannot be sent is replaced by a marker that says
+        so: telemetry must not cost the agent its answer.
         """
         self._entrance.check()
         span = self.get_span(span_id)
         require_end_status(status)
-        require_time(timestamp, "timestamp")
+        ended = as_time(timestamp, "timestamp")
+        key = f"{span_id}:finish" if idempotency_key is None else validate_idempotency_key(idempotency_key)
         creates = self._creates(span) if span.status == "pending" else []
-        await self._put_finish(span, creates, result_payload, status, timestamp)
+        await self._put_finish(span, creates, result_payload, status, ended, key)
 
-    async def cancel_unstarted(self, span_id: str, timestamp: datetime | None = None) -> None:
+    async def cancel_unstarted(self, temp_id: str, timestamp: datetime | None = None) -> None:
         """Put a prepared span as pending and cancel it at once: that no work began is then on record."""
         self._entrance.check()
-        span = self.get_span(span_id)
-        require_time(timestamp, "timestamp")
-        await self._put_finish(span, self._creates(span, status="pending"), None, "cancelled", timestamp)
+        span = self.get_span(temp_id)
+        ended = as_time(timestamp, "timestamp")
+        creates = self._creates(span, status="pending")
+        await self._put_finish(span, creates, None, "cancelled", ended, f"{temp_id}:finish")
+
+    def abandoned(self, span_id: str, result: Mapping[str, Any] | None) -> None:
+        """Have a span finished as complete that nobody holds any more. Can be called at any moment, anywhere.
+
+        Nothing is done once the client is closed.
+        """
+        if span_id in self._open:
+            with suppress(RuntimeError):  # its loop is closed
+                self._loop.call_soon_threadsafe(self._end_abandoned, span_id, result)
+
+    def _end_abandoned(self, span_id: str, result: Mapping[str, Any] | None) -> None:
+        task = self._loop.create_task(self._finish_abandoned(span_id, result))
+        self._ending_abandoned.add(task)
+        task.add_done_callback(self._ending_abandoned.discard)
+
+    async def _finish_abandoned(self, span_id: str, result: Mapping[str, Any] | None) -> None:
+        with suppress(PrefactorCoreError):  # the client is closed, or delivery has failed, and says so itself
+            self._entrance.check()
+            self.warn_once(span_id, "dropped without an end, and so finished as complete")
+            await self.finish(span_id, result)
 
     def get_span(self, span_id: str) -> Span:
         """Return an open span."""
@@ -174,11 +213,18 @@ class SpanManager:
 
     # -- inside
 
-    def _new(self, instance_id: str, schema_name: str, parent_span_id: str | None) -> Span:
+    def _new(
+        self, instance_id: str, schema_name: str, parent_span_id: str | None, span_id: str | None = None
+    ) -> Span:
         require_pfid(instance_id, "instance_id")
         require_name(schema_name, "schema_name")
+        if span_id is not None and require_pfid(span_id, "span_id") in self._open:
+            raise InvalidIdentifierError("span_id", f"{span_id} is open already")
+        known = self._schema_names(instance_id)
+        if known and schema_name not in known:
+            self._warn_unknown(schema_name, known)
         span = Span(
-            id=self._ids.related(instance_id),
+            id=span_id or self._ids.related(instance_id),
             instance_id=instance_id,
             schema_name=schema_name,
             parent_span_id=self._parent(instance_id, parent_span_id),
@@ -224,17 +270,22 @@ class SpanManager:
         status: str = "active",
         payload: EncodedJson | None = None,
     ) -> list[Operation]:
-        """Mark a span and its unstarted ancestors as put, and return their creates, outermost first."""
+        """Mark a span and its unstarted ancestors as put, and return their creates, outermost first.
+
+        Where nothing else is said they began when they were opened: their work may be over by now.
+        """
         now = self._now()
-        operations = [self._create(span, payload, started_at or now, now, status)]
+        began = started_at or span.created_at
+        operations = [self._create(span, payload, began, now, status)]
         parent_id = span.parent_span_id
         while parent_id is not None:
             parent = self._open.get(parent_id)
             if parent is None or parent.status != "pending":
                 break
-            operations.append(self._create(parent, None, now, now, "active"))
+            operations.append(self._create(parent, None, parent.created_at, now, "active"))
+            began = min(began, parent.created_at)
             parent_id = parent.parent_span_id
-        operations += reversed(self._start_if_pending(span.instance_id))
+        operations += reversed(self._start_if_pending(span.instance_id, began))
         operations.reverse()
         return operations
 
@@ -265,23 +316,24 @@ class SpanManager:
         creates: list[Operation],
         result_payload: Mapping[str, Any] | None,
         status: str,
-        timestamp: datetime | None,
+        ended: datetime | None,
+        idempotency_key: str,
     ) -> None:
         now = self._now()
         fields: dict[str, Any] = {
             "instance_id": span.instance_id,
             "span_id": span.id,
             "status": status,
-            "timestamp": (timestamp or now).isoformat(),
+            "timestamp": (ended or now).isoformat(),
         }
         if result_payload is not None:
             fields["result_payload"] = self._encode_or_mark(
                 result_payload, span.schema_name, "result_payload"
             )
         span.status = status
-        span.finished_at = timestamp or now
+        span.finished_at = ended or now
         self._remove(span)
-        finish = Operation(OperationType.FINISH_SPAN, fields, now, f"{span.id}:finish")
+        finish = Operation(OperationType.FINISH_SPAN, fields, now, idempotency_key)
         await self._entrance.put(*creates, finish)
 
     def _encode_or_mark(self, value: object, schema_name: str, field: str) -> EncodedJson:
@@ -302,8 +354,20 @@ class SpanManager:
         schema_name = self._schema_of(span_id)
         self._warn(problem, "a %s span: %s (logged once)", schema_name, problem)
 
+    def _warn_unknown(self, schema_name: str, known: frozenset[str]) -> None:
+        if self._is_news(schema_name, "unknown"):
+            nearest = get_close_matches(schema_name, known, n=1)
+            hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+            message = "no schema named %r is registered%s: its spans are recorded, and flagged"
+            logger.warning(message, schema_name, hint)
+
     def _warn(self, problem: str, message: str, schema_name: str, *details: object) -> None:
-        place = (schema_name, problem)
-        if place not in self._warned and len(self._warned) < _PLACES_KEPT:
-            self._warned.add(place)
+        if self._is_news(schema_name, problem):
             logger.warning(message, schema_name, *details)
+
+    def _is_news(self, schema_name: str, problem: str) -> bool:
+        place = (schema_name, problem)
+        if place in self._warned or len(self._warned) >= _PLACES_KEPT:
+            return False
+        self._warned.add(place)
+        return True

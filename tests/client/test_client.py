@@ -1,8 +1,10 @@
 """What a client takes, refuses and puts, with its API unavailable: what it puts can be looked at."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -31,6 +33,7 @@ from prefactor_core.identifiers import PfidFactory
 from prefactor_core.operations import Operation
 from prefactor_core.payloads import UNSERIALISABLE_KEY
 from tests.client.load import VERSION, client_for, new_instance, nowhere
+from tests.support.fleet import until
 from tests.support.recording import RecordingQueue
 
 AN_ID = PfidFactory().new()
@@ -219,12 +222,10 @@ async def test_bad_registrations_are_refused_before_anything_is_queued(
     long = {**VERSION, "d": "x" * 600_000}
     rows: list[tuple[dict[str, Any], str]] = [
         ({}, "agent_version"),
-        ({"agent_version": {}}, "agent_version.name"),
         ({"agent_version": "1.0"}, "agent_version"),
-        ({"agent_version": {"name": "x"}}, "agent_version.external_identifier"),
         ({"agent_version": VERSION, "agent_id": ""}, "agent_id"),
-        ({"agent_version": VERSION, "agent_id": "agent-1"}, "agent_id"),
-        ({"agent_version": VERSION, "environment_id": "x" * 32}, "environment_id"),
+        ({"agent_version": VERSION, "agent_id": 7}, "agent_id"),
+        ({"agent_version": VERSION, "environment_id": ""}, "environment_id"),
         ({"agent_version": VERSION, "instance_id": "a-b"}, "instance_id"),
         ({"agent_version": VERSION, "purpose": "fun"}, "purpose"),
         ({"agent_version": VERSION, "external_identifier": ""}, "external_identifier"),
@@ -262,11 +263,34 @@ async def test_what_a_registration_says(client: PrefactorCoreClient, queue: Reco
     await client.create_agent_instance(agent_version=given)
     assert queue.puts[-1].payload["agent_version"]["runtime_environment"] == {"os": "plan9"}
 
+    # What it takes of these is the API's to say.
+    named = await client.create_agent_instance(
+        "books", {"name": "x"}, environment_id="staging", purpose="eval"
+    )
+    said = queue.puts[-1].payload
+    assert (said["agent_id"], said["environment_id"], said["purpose"]) == ("books", "staging", "eval")
+    assert said["agent_version"].keys() == {"name", "runtime_environment"}
+    assert client.instance_manager.get(named.id).purpose == "eval"
+
     agent_id = PfidFactory().new()
     instance = await client.create_agent_instance(agent_id, VERSION)
     span_id = await instance.create_span("t:outer")
     # Characters 10 to 15 hold nothing but partition bits: ids of an account share its partition.
     assert agent_id[10:16] == instance.id[10:16] == span_id[10:16]
+
+
+async def test_any_object_that_gives_a_schema_version_is_a_registry(
+    client: PrefactorCoreClient, queue: RecordingQueue
+) -> None:
+    class Foreign:
+        def to_agent_schema_version(self, external_id: str) -> dict[str, Any]:
+            return {"external_identifier": external_id, "span_schemas": {"a": {"type": "object"}}}
+
+    client._config.schema_registry = Foreign()
+    await new_instance(client)
+    sent = queue.puts[-1].payload["agent_schema_version"]
+    assert sent["span_schemas"] == {"a": {"type": "object"}}
+    assert sent["external_identifier"].startswith("sha256:")
 
 
 async def test_instances_are_known_until_they_are_finished(
@@ -278,7 +302,12 @@ async def test_instances_are_known_until_they_are_finished(
     await handle.start(datetime(2026, 1, 2, tzinfo=UTC))
     assert manager.get(handle.id).started_at == datetime(2026, 1, 2, tzinfo=UTC)
     assert queue.puts[-1].payload["timestamp"] == "2026-01-02T00:00:00+00:00"
-    for status in ("", "done", "terminated", "active"):
+    await handle.record_quality("tone", {"score": 1})
+    await handle.record_quality("accuracy", {"score": 2})
+    await handle.record_quality("tone")
+    assert manager.get(handle.id).quality_payloads == {"accuracy": {"score": 2}}
+    statuses: list[Any] = ["", "done", "terminated", "active"]
+    for status in statuses:
         with pytest.raises(ValueError, match="status"):
             await handle.finish(status)
     await handle.finish()
@@ -347,15 +376,34 @@ async def test_bad_spans_are_refused_before_anything_is_queued(
     assert queue.accepted == 0
 
 
-async def test_a_naive_time_is_refused_and_leaves_everything_as_it_was(
+async def test_a_time_without_a_zone_is_utc(client: PrefactorCoreClient, queue: RecordingQueue) -> None:
+    instance = await new_instance(client)
+    await instance.start(NAIVE)
+    await instance.finish_span(await instance.create_span("t:outer", started_at=NAIVE), timestamp=NAIVE)
+    for step in ("complete", "fail", "cancel"):
+        async with instance.span("t:outer") as span:
+            await span.start(started_at=NAIVE)
+            await getattr(span, step)(timestamp=NAIVE)
+    async with instance.span("t:outer") as span:
+        await span.cancel(NAIVE)
+    await instance.finish(timestamp=NAIVE)
+    times = [
+        operation.payload.get("started_at") or operation.payload.get("timestamp") for operation in queue.puts
+    ]
+    pending = times.pop(-3)
+    assert (times[0], pending) == (None, None), "the registration, and the span that never began"
+    assert set(times[1:]) == {"2026-01-01T00:00:00+00:00"}
+
+
+async def test_what_is_no_time_is_refused_and_leaves_everything_as_it_was(
     client: PrefactorCoreClient, queue: RecordingQueue
 ) -> None:
     instance = await new_instance(client)
+    now: Any = "now"
     for call in (
-        instance.start(NAIVE),
-        instance.finish(timestamp=NAIVE),
-        instance.create_span("t:outer", started_at=NAIVE),
-        instance.start("now"),  # type: ignore[arg-type] # what a caller may do
+        instance.start(now),
+        instance.finish(timestamp=now),
+        instance.create_span("t:outer", started_at=now),
     ):
         with pytest.raises(InvalidInputError, match="datetime"):
             await call
@@ -363,10 +411,99 @@ async def test_a_naive_time_is_refused_and_leaves_everything_as_it_was(
     for step in ("complete", "fail", "cancel"):
         async with instance.span("t:outer") as span:
             with pytest.raises(InvalidInputError, match="timestamp"):
-                await getattr(span, step)(timestamp=NAIVE)
+                await getattr(span, step)(timestamp=now)
         assert queue.puts[-1].span_id == span.id
         assert queue.puts[-1].payload["status"] == "complete"
         assert SpanContextStack.is_empty()
+
+
+def tick() -> datetime:
+    """Return the time once it is later than at the call, and not yet what comes next."""
+    before = datetime.now(UTC)
+    while (now := datetime.now(UTC)) == before:
+        pass
+    return now
+
+
+async def test_a_span_that_nobody_started_begins_where_its_block_was_entered(
+    client: PrefactorCoreClient, queue: RecordingQueue
+) -> None:
+    instance = await new_instance(client)
+    earliest: dict[str, datetime] = {}
+    latest: dict[str, datetime] = {}
+
+    async def enter(level: str) -> SpanContext:
+        earliest[level] = tick()
+        span = await stack.enter_async_context(instance.span("t:outer", payload={"level": level}))
+        latest[level] = tick()
+        return span
+
+    async with AsyncExitStack() as stack:
+        await enter("outer")
+        await enter("middle")
+        by_hand = await instance.create_span("t:inner", payload={"level": "by hand"})
+        inner = await enter("inner")
+        earliest["started"] = tick()
+        await inner.start({"level": "started"})
+        latest["started"] = tick()
+        await instance.finish_span(by_hand)
+    async with AsyncExitStack() as stack:
+        await enter("alone")
+    creates = [operation.payload for operation in queue.puts if operation.type.value == "create_span"]
+    began = {create["payload"]["level"]: datetime.fromisoformat(create["started_at"]) for create in creates}
+    assert began.keys() == {"outer", "middle", "by hand", "started", "alone"}
+    for level in ("outer", "middle", "started", "alone"):
+        assert earliest[level] <= began[level] < latest[level], level
+    assert latest["middle"] < began["by hand"] < earliest["inner"], "where it was created"
+    (start,) = [operation.payload for operation in queue.puts if operation.type.value == START]
+    assert datetime.fromisoformat(start["timestamp"]) == began["outer"], "no span begins before its instance"
+
+
+async def test_ids_and_keys_of_the_callers(
+    client: PrefactorCoreClient, queue: RecordingQueue, instance: AgentInstanceHandle
+) -> None:
+    session = client._session
+    assert session is not None
+    spans, mine = session.spans, PfidFactory().new()
+    assert await spans.create(instance.id, "t:outer", span_id=mine) == mine
+    for taken in (mine, "mine"):
+        with pytest.raises(InvalidIdentifierError, match="span_id"):
+            await spans.create(instance.id, "t:outer", span_id=taken)
+    with pytest.raises(ValueError, match="idempotency_key"):
+        await spans.finish(mine, idempotency_key="")
+    await spans.finish(mine, idempotency_key="a-key-of-mine")
+    assert [operation.idempotency_key for operation in queue.puts] == [f"{mine}:create", "a-key-of-mine"]
+
+
+async def test_a_schema_name_that_the_version_lacks_is_warned_of_once(
+    client: PrefactorCoreClient, queue: RecordingQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    client._config.schema_registry.register_result("t:result", {"type": "object"})
+    client._config.schema_registry.register_type("t:type", {"type": "object"})
+    by_registry = await new_instance(client)
+    given = {"external_identifier": "1", "span_schemas": {"mine": {}}}
+    by_dict = await client.create_agent_instance(agent_version=VERSION, agent_schema_version=given)
+    bare = await client.create_agent_instance(
+        agent_version=VERSION, agent_schema_version={"external_identifier": "known to the API"}
+    )
+    for instance, name in (
+        (by_registry, "t:result"),
+        (by_registry, "t:type"),
+        (by_dict, "mine"),
+        (bare, "anything"),
+        (AgentInstanceHandle(AN_ID, client), "anything"),
+    ):
+        await instance.create_span(name)
+    assert caplog.text == ""
+    for _ in range(2):
+        async with by_registry.span("t:uoter"):
+            pass
+        await by_dict.create_span("elsewhere")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"no schema named {name} is registered{hint}: its spans are recorded, and flagged"
+        for name, hint in (("'t:uoter'", " (did you mean 't:outer'?)"), ("'elsewhere'", ""))
+    ]
+    assert types(queue).count("create_span") == 5 + 4
 
 
 async def test_finishing_what_is_not_open(client: PrefactorCoreClient, instance: AgentInstanceHandle) -> None:
@@ -506,7 +643,8 @@ async def test_dataclasses_and_models_are_welcome_wherever_a_dict_is(
 async def test_cancelling_before_and_after_the_start(
     queue: RecordingQueue, instance: AgentInstanceHandle
 ) -> None:
-    async with instance.span("t:outer") as before:
+    async with instance.span("t:outer", payload={"prepared": 1}) as before:
+        before.set_payload({"added": 2})
         await before.cancel()
         await before.cancel()
     async with instance.span("t:outer") as after:
@@ -515,6 +653,7 @@ async def test_cancelling_before_and_after_the_start(
     statuses = [operation.payload.get("status") for operation in queue.puts]
     assert statuses == ["pending", "cancelled", "active", "cancelled"]
     assert "started_at" not in queue.puts[0].payload
+    assert queue.puts[0].payload["payload"] == {"prepared": 1, "added": 2}
 
 
 class UnspeakableError(Exception):
@@ -557,6 +696,55 @@ async def test_leaving_a_stream_early_cancels_its_span(
     assert await anext(tokens) == 0
     await tokens.aclose()  # type: ignore[attr-defined] # a generator, whatever its annotation
     assert queue.puts[-1].payload["status"] == "cancelled"
+
+    queue.puts.clear()
+    async for _ in stream():
+        break
+    await until(lambda: types(queue) == ["create_span", "finish_span"])
+    assert queue.puts[-1].payload["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("collect", ["here", "in a thread"])
+async def test_a_span_that_is_dropped_without_an_end_is_finished(
+    queue: RecordingQueue, instance: AgentInstanceHandle, caplog: pytest.LogCaptureFixture, collect: str
+) -> None:
+    async def drop() -> None:
+        span = await instance.span("t:outer", payload={"question": 1}).__aenter__()
+        span.set_result({"answer": 2})
+        span.itself = span  # type: ignore[attr-defined] # a cycle, so that the collector finds it
+
+    for _ in range(2):
+        queue.puts.clear()
+        await drop()
+        assert types(queue) == []
+        if collect == "in a thread":
+            await asyncio.to_thread(gc.collect)
+        else:
+            gc.collect()
+        await until(lambda: types(queue) == ["create_span", "finish_span"])
+        create, finish = (operation.payload for operation in queue.puts)
+        assert (create["payload"], finish["result_payload"]) == ({"question": 1}, {"answer": 2})
+        assert finish["status"] == "complete"
+    assert caplog.text.count("dropped without an end") == 1
+    assert SpanContextStack.is_empty()
+
+
+async def test_a_span_that_is_dropped_after_its_end_or_its_client_is_left_alone(
+    client: PrefactorCoreClient,
+    queue: RecordingQueue,
+    instance: AgentInstanceHandle,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    span = await instance.span("t:outer").__aenter__()
+    await instance.finish_span(span.id)
+    held = await instance.span("t:outer").__aenter__()
+    put = len(queue.puts)
+    await client.close(timeout=0)
+    del span, held
+    gc.collect()
+    await asyncio.sleep(0)
+    assert len(queue.puts) == put
+    assert "dropped without an end" not in caplog.text
 
 
 async def test_a_context_whose_span_was_finished_by_id_has_nothing_to_finish(

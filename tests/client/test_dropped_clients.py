@@ -165,7 +165,7 @@ async def _span(client: PrefactorCoreClient) -> Callable[[], Awaitable[Any]]:
 
 async def _manager(client: PrefactorCoreClient) -> Callable[[], Awaitable[Any]]:
     schemas = {"external_identifier": "1", "span_schemas": {}}
-    return partial(client.instance_manager.register, None, VERSION, schemas)
+    return partial(client.instance_manager.register, VERSION, schemas)
 
 
 @pytest.mark.usefixtures("no_collector")

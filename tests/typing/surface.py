@@ -110,6 +110,7 @@ async def agent(config: PrefactorCoreConfig) -> None:
         by_client = await client.create_span(handle.id, "agent:llm", parent_span_id=span_id)
         await client.finish_span(by_client, result_payload={"a": 1}, timestamp=datetime.now(UTC))
         await handle.finish("failed", datetime.now(UTC))
+        await handle.finish("done")  # type: ignore[arg-type] # one of three words
 
 
 async def by_hand(config: PrefactorCoreConfig) -> AgentInstanceHandle:
@@ -234,7 +235,8 @@ def values() -> None:
 
 async def the_rest(client: PrefactorCoreClient, instance: AgentInstanceHandle) -> None:
     await instance.record_quality("accuracy", {"score": 0.9})
-    await client.record_quality(instance.id, "accuracy", None)
+    await instance.record_quality("accuracy")
+    await client.record_quality(instance.id, "accuracy")
     assert_type(instance.terminated, bool)
     assert_type(await client.flush(5), bool)
     assert_type(client.stats(), ClientStats)

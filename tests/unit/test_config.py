@@ -261,7 +261,7 @@ def test_the_registry_can_be_assigned_later_and_is_never_copied() -> None:
     assert PrefactorCoreConfig(schema_registry=registry).schema_registry is registry
     config.schema_registry = None
     with pytest.raises(ValidationError, match="schema_registry"):
-        config.schema_registry = {}  # type: ignore[assignment]
+        config.schema_registry = {}
     with pytest.raises(ValidationError, match="close_timeout"):
         config.close_timeout = -1
     assert (config.schema_registry, config.close_timeout) == (None, 30.0)
