@@ -35,7 +35,7 @@ PATTERNS = {
 }
 
 
-def letter(
+def dead_letter(
     operation: Operation, reason: str, *, number: int = 1, agent: str | None = None
 ) -> StoredDeadLetter:
     envelope = Envelope(f"0123456789abcdef-{number}", number, operation, "sdk@1", agent=agent)
@@ -57,7 +57,7 @@ def counts(groups: list[Group]) -> list[tuple[str, int, int]]:
 def test_a_pattern_says_what_a_reason_says_and_selects_it(reason: str, pattern: str) -> None:
     assert pattern_of(reason) == pattern
     for own in (reason, FOLLOWS + reason):
-        assert Selection(reason=pattern).takes(letter(quality("a"), own)), "a pattern is a filter"
+        assert Selection(reason=pattern).takes(dead_letter(quality("a"), own)), "a pattern is a filter"
 
 
 def test_a_pattern_of_any_text_is_short_fit_for_a_line_and_selects_it() -> None:
@@ -73,18 +73,18 @@ def test_a_pattern_of_any_text_is_short_fit_for_a_line_and_selects_it() -> None:
         pattern = pattern_of(reason)
         assert len(pattern) <= 88
         assert pattern.isprintable()
-        assert Selection(reason=pattern).takes(letter(quality("a"), reason)), reason[:20]
+        assert Selection(reason=pattern).takes(dead_letter(quality("a"), reason)), reason[:20]
 
 
 def test_dependents_are_with_what_they_follow_and_the_example_is_none_of_them() -> None:
     why = "rejected: HTTP 422 validation_error (payload)"
     found = grouped(
         "reason",
-        letter(finish_span("a", "s1"), FOLLOWS + why, number=1),
-        letter(finish_span("a", "s2"), FOLLOWS + why, number=2),
-        letter(create("a", "s3"), why, number=3),
-        letter(create("a", "s4"), why, number=4),
-        *(letter(quality("a"), f"failed after {n} attempts: HTTP 500 x", number=n) for n in range(5, 8)),
+        dead_letter(finish_span("a", "s1"), FOLLOWS + why, number=1),
+        dead_letter(finish_span("a", "s2"), FOLLOWS + why, number=2),
+        dead_letter(create("a", "s3"), why, number=3),
+        dead_letter(create("a", "s4"), why, number=4),
+        *(dead_letter(quality("a"), f"failed after {n} attempts: HTTP 500 x", number=n) for n in range(5, 8)),
     )
     assert counts(found) == [(why, 4, 2), ("failed after * attempts: HTTP 500 x", 3, 0)]
     assert [group.example.id for group in found] == ["0123456789abcdef-3", "0123456789abcdef-5"]
@@ -92,9 +92,9 @@ def test_dependents_are_with_what_they_follow_and_the_example_is_none_of_them() 
 
 def test_agents_and_types() -> None:
     dead = [
-        letter(register("a", "by-name"), "why", number=1),
-        letter(create("a", "s"), "why", number=2, agent="by-name"),
-        letter(quality("b"), "why", number=3),
+        dead_letter(register("a", "by-name"), "why", number=1),
+        dead_letter(create("a", "s"), "why", number=2, agent="by-name"),
+        dead_letter(quality("b"), "why", number=3),
         StoredDeadLetter.of(b"\xff", 0, "unreadable: not JSON", 0, None),
     ]
     assert counts(grouped("agent", *dead)) == [("by-name", 2, 0), (UNKNOWN, 2, 0)]
@@ -126,7 +126,7 @@ def shown(groups: list[Group], by: By, limit: int = SCREEN) -> list[str]:
 @pytest.mark.parametrize("by", ["reason", "agent", "type"])
 def test_three_thousand_fit_on_a_screen(by: By) -> None:
     dead = [
-        letter(
+        dead_letter(
             create("i", "s"),
             f"{FOLLOWS if number % 3 else ''}rejected: HTTP {400 + number % 40} {'x' * 100} \x1b[31m",
             number=number,
