@@ -265,10 +265,10 @@ class ApiDelivery:
             self._breaker.answered(permit)
             return await self._reject(delivery, reply)
         if verdict is Verdict.TOKEN:
-            if await self._breaker.refused(permit, reply, operation.type.name) and self._is_refused(wire.key):
+            its_own = await self._breaker.refused(permit, reply, operation.type.name)
+            if its_own and self._is_refused(wire.key):
                 return Dead(f"not allowed: {reply}", reply.detail, rejected=True)
-            # Where everything waits for a better token, that was no attempt.
-            return Retry(str(reply), weight=0.0, attempt=self._breaker.ready)
+            return Retry(str(reply), weight=0.0, attempt=its_own)
         again = await self._again(permit, reply, [delivery], first=first)
         return replace(again, attempt=again.weight > 0)
 

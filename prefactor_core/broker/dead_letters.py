@@ -33,9 +33,6 @@ UNREAD: Final = "unread"
 """The type of what this release cannot read."""
 UNKNOWN: Final = "unknown"
 """The agent of an operation that does not name its own."""
-FOLLOWS: Final = "follows a lost operation: "
-"""How the reason of a dependent begins; why the operation that it follows was lost stands behind."""
-
 Places: TypeAlias = dict[str, tuple[str, int]]
 """The order in which operations are replayed, by id: their instance, and their sequence in it."""
 

@@ -26,6 +26,7 @@ from prefactor_core.execution.credit import Credit
 from prefactor_core.execution.dependents import Dependents
 from prefactor_core.execution.handler import BatchLimits
 from prefactor_core.execution.outcome import (
+    FOLLOWS,
     Apart,
     Dead,
     Later,
@@ -45,7 +46,6 @@ T = TypeVar("T")
 _NO_LIMIT: Final = 1 << 30
 _SHARED_ATTEMPTS: Final = 2
 """Failures together with other lanes after which a lane travels alone."""
-_FOLLOWS: Final = "follows a lost operation: "
 _MOMENT: Final = 0.02
 """Seconds until what could not be handled is looked at again."""
 
@@ -477,7 +477,7 @@ class Lanes(Generic[T]):
             return None
         if loss.superseded:
             return None if delivery.replayed else _Doom.SUPERSEDED
-        reason = loss.reason if loss.reason.startswith(_FOLLOWS) else _FOLLOWS + loss.reason
+        reason = loss.reason if loss.reason.startswith(FOLLOWS) else FOLLOWS + loss.reason
         tried = _attempts(lane) if delivery is lane.line[0] else 0
         return DeadLetter(delivery.item, reason, attempts=tried), loss.rejected_at
 

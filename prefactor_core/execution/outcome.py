@@ -87,5 +87,7 @@ OVERTAKEN: Final = Settled(overtaken=True)
 SUPERSEDED: Final = Superseded()
 NOT_REACHED: Final = NotReached()
 LATER: Final = Later()
+FOLLOWS: Final = "follows a lost operation: "
+"""How the reason of a dead letter begins that goes with another one, before the reason of that."""
 INSTANCE_OVER: Final = "the instance is over"
 """How the reason of a dead letter begins that the API refused since its instance takes nothing any more."""

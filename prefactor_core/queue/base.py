@@ -95,9 +95,10 @@ class DeadLetter(Generic[T]):
     """An item that will not be retried.
 
     Attributes:
-        attempts: How often it was sent, or begun, by itself, the last time included: not in a batch that
-            failed as a whole, nor while what the handler calls was unavailable. 0 if it was never sent, as a
-            dependent of a lost operation.
+        attempts: How often it was sent by itself by the owner that dead-lettered it, the last time included,
+            or begun by an isolated owner that crashed. A batch that failed as a whole is none, nor one whose
+            reply did not say enough of it, nor is anything while what the handler calls is unavailable or
+            throttles. 0 if it was never sent, as a dependent of a lost operation.
         reply: What the API answered, if that was the reason.
     """
 

@@ -9,9 +9,10 @@ from typing import Any
 from prefactor_core.api.circuit_breaker import CircuitBreaker
 from prefactor_core.api.delivery import ApiDelivery
 from prefactor_core.api.replies import Reply
-from prefactor_core.broker.dead_letters import FOLLOWS, DeadLetters, Selection, StoredDeadLetter
+from prefactor_core.broker.dead_letters import DeadLetters, Selection, StoredDeadLetter
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.execution.dependents import Dependents
+from prefactor_core.execution.outcome import FOLLOWS
 from prefactor_core.operations import Operation
 from prefactor_core.queue.executor import TaskExecutor
 from tests.engine.setups import carried_out, message, queue_on, retry_of

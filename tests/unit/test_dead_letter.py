@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from pydantic_core import from_json, to_json
 
 from prefactor_core.broker.dead_letters import (
-    FOLLOWS,
     UNKNOWN,
     UNREAD,
     Selection,
@@ -18,6 +17,7 @@ from prefactor_core.broker.dead_letters import (
     encode_dead_letter,
 )
 from prefactor_core.broker.envelope import Envelope, encode
+from prefactor_core.execution.outcome import FOLLOWS
 from prefactor_core.operations import OperationType
 from tests.unit.samples import AGENT, INSTANCE, operation
 

@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from prefactor_core.broker.dead_letters import FOLLOWS, UNKNOWN, UNREAD, Replay, Selection, StoredDeadLetter
+from prefactor_core.broker.dead_letters import UNKNOWN, UNREAD, Replay, Selection, StoredDeadLetter
 from prefactor_core.broker.envelope import Envelope, encode
-from prefactor_core.execution.outcome import INSTANCE_OVER
+from prefactor_core.execution.outcome import FOLLOWS, INSTANCE_OVER
 from prefactor_core.operations import Operation
 from prefactor_worker.operate.dead_letter_groups import (
     By,

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 from pydantic_core import from_json, to_json
 
-from prefactor_core.broker.dead_letters import FOLLOWS, Replay
+from prefactor_core.broker.dead_letters import Replay
 from prefactor_core.broker.envelope import Envelope, encode
 from prefactor_core.broker.queue import BrokerQueue
-from prefactor_core.execution.outcome import INSTANCE_OVER
+from prefactor_core.execution.outcome import FOLLOWS, INSTANCE_OVER
 from prefactor_core.queue.base import DeadLetter
 from prefactor_worker.operate.dead_letter_groups import Kind
 from prefactor_worker.operate.dead_letter_view import replay_lines, summary

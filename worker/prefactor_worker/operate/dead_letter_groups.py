@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from prefactor_core.broker.dead_letters import FOLLOWS, Replay, StoredDeadLetter
-from prefactor_core.execution.outcome import INSTANCE_OVER
+from prefactor_core.broker.dead_letters import Replay, StoredDeadLetter
+from prefactor_core.execution.outcome import FOLLOWS, INSTANCE_OVER
 from prefactor_core.texts import one_line
 
 By: TypeAlias = Literal["reason", "agent", "type"]
