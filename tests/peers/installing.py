@@ -31,6 +31,20 @@ def python_with(name: str, *requirements: str) -> Path:
     return _kept(name, "\n".join((sys.version, *requirements)), install) / "bin" / "python"
 
 
+def source_of(name: str, version: str) -> Path:
+    """Return the folder of a published package's sources, with the tests that it was released with."""
+    requirement = f"{name}=={version}"
+
+    def fetch(folder: Path) -> None:
+        folder.mkdir()
+        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
+        _run(*pip, "download", "--no-deps", "--no-binary", name, "--dest", str(folder), requirement)
+        (archive,) = folder.glob("*.tar.gz")
+        shutil.unpack_archive(archive, folder, filter="data")
+
+    return _kept(f"source-{requirement}", requirement, fetch) / f"{name.replace('-', '_')}-{version}"
+
+
 def node_with(name: str, packages: Mapping[str, str]) -> Path:
     """Return the folder of Node modules that has the packages, by name and version.
 
