@@ -162,7 +162,7 @@ class PrefactorCoreConfig(BaseModel):
         ``PREFACTOR_API_URL``, ``PREFACTOR_API_TOKEN``, ``PREFACTOR_TRANSPORT_URL``, ``PREFACTOR_NUM_WORKERS``
         and so on: the names of the fields here, in ``HttpClientConfig`` (URL, token, timeouts,
         ``max_retry_delay``) and in ``QueueConfig``, in capitals. Without a token there is no ``http_config``.
-        A name that sets nothing, here or in a worker, is logged once, with the nearest that does.
+        A name that sets nothing, here or in a worker, is logged, with the nearest that does.
 
         Args:
             env_file: A file of ``NAME=value`` lines that the environment goes before; one that does not

@@ -4,7 +4,6 @@ import logging
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from functools import cache
 from typing import Final
 
 from prefactor_core.texts import name
@@ -28,7 +27,7 @@ _OF_KUBERNETES: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d
 
 
 def warn_of_unknown(given: Iterable[str], settings: Iterable[str]) -> None:
-    """Log the names of variables with our prefix that set nothing, each once in this process.
+    """Log the names of variables with our prefix that set nothing, each once a call.
 
     Args:
         given: Names of all variables that are set, in any case.
@@ -42,7 +41,6 @@ def warn_of_unknown(given: Iterable[str], settings: Iterable[str]) -> None:
             _warn(full_name, *get_close_matches(short, known, n=1))
 
 
-@cache
 def _warn(full_name: str, nearest: str = "") -> None:
     question = f" (did you mean {PREFIX}{nearest}?)" if nearest else ""
     logger.warning("prefactor: %s is not a setting%s", name(full_name, "variable"), question)

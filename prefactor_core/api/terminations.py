@@ -39,7 +39,8 @@ class Terminations:
         remember(self._known, instance_id, None, _KEPT)
         self._refused.pop(instance_id, None)
         logger.warning(
-            "instance %s is terminated by the service: what the API refuses of it is superseded", instance_id
+            "prefactor: instance %s is terminated by the service: what the API refuses of it is superseded",
+            instance_id,
         )
         if self._on_terminated is not None:
             self._on_terminated(instance_id, reason)

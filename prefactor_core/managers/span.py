@@ -234,7 +234,8 @@ class SpanManager:
             oldest = next(iter(self._open.values()))
             self._remove(oldest)
             problem = f"{_OPEN_KEPT:,} later spans were opened and not finished"
-            self._warn("span", "a %s span is recorded without its finish: %s", oldest.schema_name, problem)
+            message = "prefactor: a %s span is recorded without its finish: %s"
+            self._warn("span", message, oldest.schema_name, problem)
         self._open[span.id] = span
         self._of_instance.setdefault(instance_id, set()).add(span.id)
         SpanContextStack.push(StackedSpan(span.id, self._tells_open))
@@ -340,7 +341,7 @@ class SpanManager:
         try:
             return encode_object(value, field)
         except InvalidPayloadError as error:
-            problem = "a %s span is recorded without its %s: %s"
+            problem = "prefactor: a %s span is recorded without its %s: %s"
             self._warn(error.field, problem, schema_name, field, error)
             return unserialisable_marker(error)
 
@@ -352,13 +353,13 @@ class SpanManager:
     def warn_once(self, span_id: str, problem: str) -> None:
         """Log what was done wrong with a span, once for its schema."""
         schema_name = self._schema_of(span_id)
-        self._warn(problem, "a %s span: %s (logged once)", schema_name, problem)
+        self._warn(problem, "prefactor: a %s span: %s (logged once)", schema_name, problem)
 
     def _warn_unknown(self, schema_name: str, known: frozenset[str]) -> None:
         if self._is_news(schema_name, "unknown"):
             nearest = get_close_matches(schema_name, known, n=1)
             hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-            message = "no schema named %r is registered%s: its spans are recorded, and flagged"
+            message = "prefactor: no schema named %r is registered%s: its spans are recorded, and flagged"
             logger.warning(message, schema_name, hint)
 
     def _warn(self, problem: str, message: str, schema_name: str, *details: object) -> None:

@@ -500,7 +500,7 @@ async def test_a_schema_name_that_the_version_lacks_is_warned_of_once(
             pass
         await by_dict.create_span("elsewhere")
     assert [record.getMessage() for record in caplog.records] == [
-        f"no schema named {name} is registered{hint}: its spans are recorded, and flagged"
+        f"prefactor: no schema named {name} is registered{hint}: its spans are recorded, and flagged"
         for name, hint in (("'t:uoter'", " (did you mean 't:outer'?)"), ("'elsewhere'", ""))
     ]
     assert types(queue).count("create_span") == 5 + 4

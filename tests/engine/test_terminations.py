@@ -57,7 +57,7 @@ async def test_nothing_of_it_is_a_dead_letter_and_the_others_are_untouched(
     assert counts(bench) == ALL_OF_SIX
     assert problems(bench.put_so_far, api, {key_of(one) for one in spans("a", range(1, 7))}) == []
     assert [line for line in caplog.messages if "instance a" in line] == [
-        "instance a is terminated by the service: what the API refuses of it is superseded"
+        "prefactor: instance a is terminated by the service: what the API refuses of it is superseded"
     ]
     refusals = sum("a" in request.instances for request in api.requests)
     assert refusals <= 5, "what is known to be superseded is not sent"

@@ -29,7 +29,6 @@ ERRORS: Final = {
 """Errors that agents meet, and the place of the message among their arguments."""
 WORDLESS: Final = {
     "prefactor_core/api/packing.py": "what its helper is given stands where that is called",
-    "prefactor_core/managers/span.py": "the same",
     "prefactor_core/outage.py": "what an Outage is made with stands there",
     "transports/prefactor_rabbitmq/connector.py": "is no warning, but INFO or DEBUG",
     "transports/prefactor_redis/consuming.py": "the problems that `prefactor-worker check` names, too",
@@ -50,7 +49,7 @@ def template(node: ast.expr | None, constants: dict[str, ast.expr]) -> str:
         node = constants.get(node.id)
     match node:
         case ast.Constant(value=str(text)):
-            shown = re.sub(r"%[.\d]*[sdf]", "…", text)
+            shown = re.sub(r"%[.\d]*[sdfr]", "…", text)
         case ast.JoinedStr(values=parts):
             shown = "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts)
         case _:
