@@ -159,7 +159,7 @@ def _describe(error: Exception) -> str:
         elif isinstance(cause, ConnectionRefusedError):
             words = "the connection is refused"
     # Errors of the protocol quote what the other side has sent.
-    return one_line(words, _LONGEST_FAILURE)
+    return one_line(words.rstrip("."), _LONGEST_FAILURE)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
