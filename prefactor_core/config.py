@@ -227,4 +227,4 @@ def _variable_error(error: ValidationError) -> InvalidInputError:
     """Return the error that names the variable, not the value, which the first problem is about."""
     first = error.errors(include_input=False, include_url=False)[0]
     field = str(first["loc"][-1]) if first["loc"] else "settings"
-    return InvalidInputError(f"{PREFIX}{field.upper()}", first["msg"])
+    return InvalidInputError(f"{PREFIX}{field.upper()}", first["msg"].removeprefix("Value error, "))
