@@ -120,7 +120,7 @@ class AgentInstanceHandle:
             await self.finish(status)
         except PrefactorCoreError as failure:
             # The agent's own exception is on its way and must not be masked.
-            logger.warning("instance %s could not be finished: %s", self._instance_id, failure)
+            logger.warning("prefactor: instance %s could not be finished: %s", self._instance_id, failure)
 
 
 class InstanceRequest(Coroutine[Any, Any, AgentInstanceHandle]):

@@ -282,7 +282,7 @@ class Lifetime:
 
     def _say_what_is_left(self, deadline: float) -> None:
         left, seconds = self.summary().left, deadline - self._loop.time()
-        if left > 0 and seconds > 0:
+        if left > 0 and seconds >= 1:
             logger.warning(
                 "prefactor: closing waits for %d operations to reach %s, for %.0f s at most (close_timeout)",
                 *(left, (self._sender or self._queue).destination, seconds),

@@ -23,7 +23,8 @@ class AgentInstance:
         status: ``pending``, ``active``, ``complete``, ``failed`` or ``cancelled``.
         metadata: Whatever the caller wants to keep with it; never sent.
         purpose: ``live``, ``smoke_test`` or ``eval``, where it was given.
-        quality_payloads: What this client has recorded of its qualities, by name.
+        quality_payloads: What this client has recorded of its qualities, by name: the latest 20, of 64 KiB
+            together at most.
         schema_names: The span types of its schema version; empty where the version names none.
     """
 
@@ -35,7 +36,7 @@ class AgentInstance:
     finished_at: datetime | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     purpose: str | None = None
-    quality_payloads: dict[str, Mapping[str, Any]] | None = field(default=None, repr=False)
+    quality_payloads: Mapping[str, Mapping[str, Any]] | None = field(default=None, repr=False)
     schema_names: frozenset[str] = field(default=frozenset(), repr=False)
 
 

@@ -1,7 +1,7 @@
 """Where the client's operations leave for the queue, in the order of the calls that made them."""
 
 import asyncio
-from collections.abc import Callable
+from typing import Protocol
 
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Queue
@@ -54,14 +54,24 @@ def _retrieve(put: asyncio.Task[None]) -> None:
         put.exception()
 
 
+class Check(Protocol):
+    """Raises if no call can be taken now."""
+
+    def __call__(self, *, puts: bool = True) -> None:
+        """Check; a call that ``puts`` something and is refused for good counts as dropped."""
+        ...
+
+
 class Entrance:
     """What calls go through on their way to an outbox: ``check`` raises if none can be taken now.
+
+    It is told with ``puts`` whether there is a call that was to put something.
 
     Whatever makes operations holds the entrance, and nothing that delivers them does: once it is gone, no
     call can come any more.
     """
 
-    def __init__(self, outbox: Outbox, check: Callable[[], None]) -> None:
+    def __init__(self, outbox: Outbox, check: Check) -> None:
         self.put = outbox.put
         """As ``Outbox.put``."""
         self.check = check

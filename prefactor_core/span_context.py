@@ -164,7 +164,7 @@ class SpanScope:
             else:
                 await context.fail({ERROR_KEY: _describe(exc_type, exc)})
         except Exception as failure:  # noqa: BLE001 -- the agent's own exception must not be masked
-            logger.warning("span %s could not be ended: %s", context.id, failure)
+            logger.warning("prefactor: span %s could not be ended: %s", context.id, failure)
 
 
 def _describe(exc_type: type[BaseException] | None, exc: BaseException | None) -> dict[str, str]:

@@ -17,8 +17,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from prefactor_core.api.endpoint import TOKEN_STATUSES, Endpoint
-from prefactor_core.api.replies import Reply
+from prefactor_core.api.endpoint import Endpoint
+from prefactor_core.api.replies import TOKEN_STATUSES, Reply
 from prefactor_core.exceptions import OperationError, PrefactorTelemetryFailureError
 from prefactor_core.execution.retry import RetryPolicy
 

@@ -6,8 +6,9 @@ not say enough. ``replies`` decides what a reply means, ``circuit_breaker`` whet
 
 import asyncio
 import logging
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Final, Protocol, TypeAlias
 
 from prefactor_core.api.circuit_breaker import CircuitBreaker, Permit
@@ -51,6 +52,9 @@ _REFUSED_KEPT: Final = 10_000
 _PATIENCE: Final = 10.0
 """Seconds for which an operation that was refused for the state of its instance is kept, where only another
 operation of that instance can tell what state that is: agents make the next one soon, or never."""
+
+_OTHERS_ASKED: Final = 3
+"""Other operations that are sent for it at most, each time."""
 
 _ENTRIES_SENT: Final = 16
 """Entries of one SDK header at most, however many kinds of agents are in a request."""
@@ -291,7 +295,6 @@ class ApiDelivery:
         """Return what becomes of the first of several, which was refused for the state of its instance.
 
         Where that instance is over, its finish is settled; where it is terminated, everything is superseded.
-        Whatever else is refused so is a conflict.
         """
         delivery = pairs[0][0]
         operation = delivery.item
@@ -299,7 +302,8 @@ class ApiDelivery:
         found = await self._read(operation)
         standing = Standing.TERMINATED if found is None else standing_of(found)
         if found is not None and standing is None:
-            return await self._again(permit, found, [delivery], first=False)
+            # It is the read that may have reached the API, and has to be made again.
+            return await self._again(permit, replace(found, reached=False), [delivery], first=False)
         if ends and standing is not Standing.OPEN:
             return OVERTAKEN
         if ends and reply.code not in CONFLICT_CODES:
@@ -307,32 +311,35 @@ class ApiDelivery:
         if standing is Standing.TERMINATED:
             return _superseded(delivery, reply)
         if standing is Standing.UNREADABLE:
-            return await self._ask_by_writing(permit, pairs, reply)
+            return await self._judge_by_next(permit, pairs, reply)
         return _over(operation, reply) if standing is Standing.FINISHED else _conflict(operation, reply)
 
-    async def _ask_by_writing(self, permit: Permit, pairs: Sequence[_Pair], reply: Reply) -> Outcome:
-        """Judge the first of several, whose instance cannot be read, by the next of it: is that refused, too?
+    async def _judge_by_next(self, permit: Permit, pairs: Sequence[_Pair], reply: Reply) -> Outcome:
+        """Judge the first of several, whose instance cannot be read, by another of it: is that refused, too?
 
-        That is sent again in its own turn, which its key makes harmless.
+        The other one is sent again in its own turn, which its key makes harmless.
         """
         (delivery, wire), *later = pairs
         operation = delivery.item
         instance_id = operation.instance_id or ""
         now = asyncio.get_running_loop().time()
         waited = self._terminations.refused(instance_id, wire.key, now)
-        behind = [pair for pair in later if _may_tell(pair[0].item, operation)]
-        if behind and instance_id not in self._terminations:
-            outcome = await self._send_first(permit, behind[:1])
-            behind[0][0].maybe_sent = True
-            if outcome is OVERTAKEN:
-                self._terminations.refused(instance_id, behind[0][1].key, now)
-            elif outcome is SETTLED:
-                return _conflict(operation, reply)
+        for other in islice(_that_tell(operation, later), _OTHERS_ASKED):
+            if instance_id in self._terminations:
+                break
+            first = not other[0].maybe_sent
+            outcome = await self._send_first(permit, [other])
+            if outcome is SETTLED:
+                other[0].maybe_sent = True
+                if instance_id not in self._terminations:
+                    return _conflict(operation, reply)
+            elif outcome is OVERTAKEN and first:
+                self._terminations.refused(instance_id, other[1].key, now)
+            elif not isinstance(outcome, Dead):  # else that one has a fault of its own
+                break
         if instance_id in self._terminations:
             return _superseded(delivery, reply)
-        if waited >= _PATIENCE:
-            return _over(operation, reply)
-        return Retry(str(reply), weight=0.0, attempt=True)
+        return _over(operation, reply) if waited >= _PATIENCE else Retry(str(reply), weight=0.0, attempt=True)
 
     async def _read(self, operation: Operation) -> Reply | None:
         """Read an operation's instance, unless it is known to be terminated; note it if it is."""
@@ -363,8 +370,13 @@ class ApiDelivery:
     def _hear(self, operation: Operation, body: Mapping[str, object] | None) -> None:
         """Pass on what a reply asks of the agent."""
         termination = control_of(body)
-        if termination is not None and operation.instance_id is not None:
-            self._terminations.heard(operation.instance_id, termination.reason)
+        instance_id = operation.instance_id
+        if instance_id is None:
+            return
+        if termination is not None:
+            self._terminations.heard(instance_id, termination.reason)
+        elif operation.type is not OperationType.RECORD_QUALITY:
+            self._terminations.taken(instance_id)
 
     async def _post(self, path: str, body: bytes, batch: Sequence[Delivery[Operation]]) -> Reply:
         try:
@@ -407,9 +419,7 @@ def _mark_sent(batch: Sequence[Delivery[Operation]]) -> None:
 
 def _superseded(delivery: Delivery[Operation], reply: Reply) -> Outcome:
     """Return the outcome of what a terminated instance does not take; what was replayed is kept."""
-    if delivery.replayed:
-        return Dead(f"{INSTANCE_OVER}: {reply}", reply.detail, rejected=True)
-    return SUPERSEDED
+    return _over(delivery.item, reply, spans=False) if delivery.replayed else SUPERSEDED
 
 
 def _conflict(operation: Operation, reply: Reply) -> Dead:
@@ -418,17 +428,26 @@ def _conflict(operation: Operation, reply: Reply) -> Dead:
     return Dead(f"conflict: {reply}", reply.detail, fatal=fatal, rejected=True)
 
 
-def _over(operation: Operation, reply: Reply) -> Dead:
-    # One that is over still takes qualities, and the finishes of spans that were left open.
-    rules = operation.type.rules
-    whole = rules.stage is Stage.START or SPAN in rules.opens
-    return Dead(f"{INSTANCE_OVER}: {reply}", reply.detail, whole=whole, rejected=True)
+def _over(operation: Operation, reply: Reply, *, spans: bool = True) -> Dead:
+    # One that is over takes no new spans; qualities it does, and the finishes of spans that were left open.
+    opens = SPAN in operation.type.rules.opens
+    return Dead(f"{INSTANCE_OVER}: {reply}", reply.detail, fatal=opens, spans=spans and opens, rejected=True)
 
 
-def _may_tell(other: Operation, refused: Operation) -> bool:
-    """Whether ``other`` tells how it stands with that instance, too: qualities are taken at any time."""
-    ours = other.instance_id == refused.instance_id
-    return ours and other.type is not OperationType.RECORD_QUALITY
+def _that_tell(refused: Operation, later: Sequence[_Pair]) -> Iterator[_Pair]:
+    """Yield what tells by its reply whether the instance is over.
+
+    That is no quality, which is taken at any time, and nothing that needs the span that was refused.
+    """
+    missing = {refused.span_id}
+    for pair in later:
+        other = pair[0].item
+        if other.instance_id != refused.instance_id or other.type is OperationType.RECORD_QUALITY:
+            continue
+        if other.needed_span_id is None or other.needed_span_id not in missing:
+            yield pair
+        elif SPAN in other.type.rules.opens:
+            missing.add(other.span_id)
 
 
 def _outputs(reply: Reply) -> dict[str, object] | None:

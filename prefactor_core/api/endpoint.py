@@ -1,13 +1,9 @@
 """The API as messages speak of it: where it is, and what to check when it does not answer as it should."""
 
 from dataclasses import dataclass
-from typing import Final
 
-from prefactor_core.api.replies import Reply
+from prefactor_core.api.replies import TOKEN_STATUSES, Reply
 from prefactor_core.config import DEFAULT_API_URL
-
-TOKEN_STATUSES: Final = frozenset({401, 403})
-"""Statuses with which the API refuses a token, if its error code comes with them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,9 @@ INVALID_ACTION: Final = "invalid_action"
 CONFLICT_CODES: Final = frozenset(kind.rules.repeated_as for kind in OperationType) - {None}
 """The codes with 409 that say what is in the way; any other may mean that it is in flight elsewhere."""
 _FINISHED: Final = frozenset({"complete", "failed", "cancelled"})
-_NOT_FOR_US: Final = frozenset({401, 403, 404})
+TOKEN_STATUSES: Final = frozenset({401, 403})
+"""Statuses with which the API says that this token may not do this, if its error code comes with them."""
+_NOT_FOR_US: Final = TOKEN_STATUSES | {404}
 _REFUSALS: Final = frozenset({400, 404, 422})
 
 
@@ -128,7 +130,7 @@ def classify(
         return Verdict.AGAIN
     if status == 409:
         return _conflict(reply.code, operation_type, maybe_sent=maybe_sent)
-    if status in {401, 403}:
+    if status in TOKEN_STATUSES:
         return Verdict.TOKEN
     if status == 413:
         return Verdict.TOO_LARGE

@@ -358,7 +358,9 @@ class DeadLetters:
                 operation = envelope.operation
                 if new_key:
                     operation = replace(operation, idempotency_key=secrets.token_hex(16))
-                again = replace(envelope, operation=operation, replayed=not new_key, answer_to=answer_to)
+                again = replace(
+                    envelope, operation=operation, replayed=True, new_key=new_key, answer_to=answer_to
+                )
                 number = partition_of(operation.instance_id or envelope.id, partitions)
                 await publishing.publish(number, [encode(again)])
                 await end.remove(messages[id_])

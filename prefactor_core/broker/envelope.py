@@ -12,6 +12,7 @@ Version 1 is an object with these names::
     sdk       the agent's SDK header
     agent     the agent of the instance, where its producer registered that: ``agent_of``; otherwise absent
     replayed  true once it was replayed from the dead letters; otherwise absent
+    new_key   true if that was with a new idempotency key; otherwise absent
     answer_to where the command that replayed it waits for an answer; absent if none does
     body      the operation's payload
 
@@ -80,7 +81,8 @@ class UnreadableEnvelopeError(Exception):
 class Envelope:
     """An operation and what its producer says about it, as the module's text has it.
 
-    Readers of dead letters dedupe by the ``id``. What was ``replayed`` may have had its effect.
+    Readers of dead letters dedupe by the ``id``. What was ``replayed`` may have had its effect, unless that
+    was with a ``new_key``, under which it has not been sent.
     """
 
     id: str
@@ -88,6 +90,7 @@ class Envelope:
     operation: Operation
     sdk_header: str = ""
     replayed: bool = False
+    new_key: bool = False
     answer_to: str | None = None
     agent: str | None = None
 
@@ -152,6 +155,8 @@ def encode(envelope: Envelope) -> bytes:
         head["agent"] = envelope.agent
     if envelope.replayed:
         head["replayed"] = True
+    if envelope.new_key:
+        head["new_key"] = True
     if envelope.answer_to is not None:
         head["answer_to"] = envelope.answer_to
     plain: dict[str, Any] = {}
@@ -206,8 +211,9 @@ def decode(data: bytes) -> Envelope:
     if address is not None:
         metadata[ANSWER_TO] = address
     operation = _operation_of(fields, metadata)
-    replayed, agent = fields.get("replayed") is True, _optional(fields, "agent", _LONGEST_AGENT)
-    return Envelope(identity, sequence, operation, header, replayed, address, agent)
+    replayed, new_key = fields.get("replayed") is True, fields.get("new_key") is True
+    agent = _optional(fields, "agent", _LONGEST_AGENT)
+    return Envelope(identity, sequence, operation, header, replayed, new_key, address, agent)
 
 
 def _operation_of(fields: dict[str, Any], metadata: dict[str, Any]) -> Operation:

@@ -111,9 +111,9 @@ class Reader:
         except UnreadableEnvelopeError as problem:
             await self._dead_letter_unread(owned, message, f"unreadable: {problem}")
             return
-        redelivered = message.redelivered or envelope.replayed
+        redelivered = message.redelivered or (envelope.replayed and not envelope.new_key)
         delivery = owned.take(envelope.operation, message, redelivered=redelivered)
-        delivery.replayed = envelope.replayed or envelope.answer_to is not None
+        delivery.replayed = envelope.replayed
         delivery.crashes = crashes
         if attempt is not None and dead:
             delivery.dead_letter = DeadLetter(delivery.item, _CRASHED, crashes)

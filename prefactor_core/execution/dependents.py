@@ -56,25 +56,33 @@ class _LostInstance:
 class Dependents:
     """Remembers what was lost, and says what is lost with it.
 
-    That is all of an instance whose registration or start is lost, or that the API does not know or takes for
-    finished, and the finish and the descendants of a span whose create is lost. If that create is superseded,
-    it is every later span of the instance.
+    That is all of an instance whose registration or start is lost, or that the API does not know, and the
+    finish and the descendants of a span whose create is lost. If that is lost since its instance is over, it
+    is every later span of the instance.
     """
 
     def __init__(self) -> None:
         self._instances: dict[str, _LostInstance] = {}
         self._spans: dict[tuple[str, str], LostOperation] = {}
-        self._no_spans: dict[str, None] = {}  # instances that are terminated
+        self._no_spans: dict[str, LostOperation] = {}  # by instance: why it takes no new ones
 
     def __bool__(self) -> bool:
         """Whether anything is remembered: the cheap question before ``loss_of``."""
         return bool(self._instances or self._spans or self._no_spans)
 
-    def lose(self, item: object, reason: str, *, rejected_at: int | None = None, whole: bool = False) -> None:
+    def lose(
+        self,
+        item: object,
+        reason: str,
+        *,
+        rejected_at: int | None = None,
+        whole: bool = False,
+        spans: bool = False,
+    ) -> None:
         """Remember that ``item`` is lost. Items that are no operations have no dependents.
 
         ``rejected_at`` is as in ``LostOperation``; with ``whole`` the item's instance is lost, whatever the
-        item is.
+        item is, and with ``spans`` every later span of it.
         """
         if not isinstance(item, Operation) or item.instance_id is None:
             return
@@ -86,11 +94,13 @@ class Dependents:
             remember(self._instances, item.instance_id, lost, _INSTANCES_KEPT)
         elif SPAN in item.type.rules.opens and item.span_id is not None:
             remember(self._spans, (item.instance_id, item.span_id), loss, _SPANS_KEPT)
+            if spans:
+                remember(self._no_spans, item.instance_id, loss, _INSTANCES_KEPT)
 
     def supersede(self, item: object) -> None:
         """Remember that ``item`` is superseded: with a span, its finish is, and every later span."""
         if isinstance(item, Operation) and item.instance_id is not None and SPAN in item.type.rules.opens:
-            remember(self._no_spans, item.instance_id, None, _INSTANCES_KEPT)
+            remember(self._no_spans, item.instance_id, _SUPERSEDED, _INSTANCES_KEPT)
             if item.span_id is not None:
                 remember(self._spans, (item.instance_id, item.span_id), _SUPERSEDED, _SPANS_KEPT)
 
@@ -122,7 +132,7 @@ class Dependents:
         if lost is not None and not (tried_anew and lost.begins_anew_with(item)):
             return lost.loss
         if item.instance_id in self._no_spans and SPAN in item.type.rules.opens:
-            return _SUPERSEDED
+            return self._no_spans[item.instance_id]
         span_id = item.needed_span_id
         return None if span_id is None else self._spans.get((item.instance_id, span_id))
 

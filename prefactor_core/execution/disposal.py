@@ -120,9 +120,9 @@ class Disposal:
                 return refused
         except asyncio.CancelledError:
             self.prefetched -= len(finished) + len(dead_deliveries) + len(revoked)
-            # The effects of these have happened, or are refused again; their keys tell the next owner so.
+            # The effects of these have happened; their keys tell the next owner so.
             for delivery in finished:
-                delivery.maybe_sent = True
+                delivery.maybe_sent = delivery.maybe_sent or delivery in resolution.settled
             self.interrupted += [*finished, *dead_deliveries, *revoked]
             raise
         return ()

@@ -422,6 +422,7 @@ class Lanes(Generic[T]):
                 return 0.0
         elif outcome.attempt:
             lane.attempts += 1
+            lane.alone = True  # it would cut short the requests of the others
         return self._retry.delay(lane.failures, outcome.retry_after)
 
     # -- dead-lettering
@@ -436,7 +437,12 @@ class Lanes(Generic[T]):
         dead_letter = DeadLetter(lane.line[0].item, dead.reason, attempts=_attempts(lane), reply=dead.reply)
         rejected_at = self._credit.successes if dead.rejected else None
         return self._dead_letter(
-            lane, dead_letter, fatal=dead.fatal, whole=dead.whole, rejected_at=rejected_at
+            lane,
+            dead_letter,
+            fatal=dead.fatal,
+            whole=dead.whole,
+            spans=dead.spans,
+            rejected_at=rejected_at,
         )
 
     def _dead_letter(
@@ -446,13 +452,16 @@ class Lanes(Generic[T]):
         *,
         fatal: bool = True,
         whole: bool = False,
+        spans: bool = False,
         rejected_at: int | None = None,
     ) -> tuple[Delivery[T], DeadLetter[T]]:
         """Take the head off the line for good. Its dependents follow once they are at the head."""
         delivery = self._pop(lane)
         # What is another process's by now may have its effect there.
         if self._dependents is not None and fatal and not delivery.revoked:
-            self._dependents.lose(delivery.item, dead_letter.reason, rejected_at=rejected_at, whole=whole)
+            self._dependents.lose(
+                delivery.item, dead_letter.reason, rejected_at=rejected_at, whole=whole, spans=spans
+            )
         self._absolve(lane)
         return delivery, dead_letter
 

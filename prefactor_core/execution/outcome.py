@@ -67,6 +67,7 @@ class Dead:
         reply: What the API answered.
         fatal: Whether its dependents are lost with it.
         whole: Whether its whole instance is lost with it: no operation of it can be taken.
+        spans: Whether every later span of its instance is lost with it.
         rejected: Whether that is only what the API says. Many rejections without a success in between are
             not believed (see ``credit``).
         sent: Whether that became known by sending it, which makes it an attempt.
@@ -76,6 +77,7 @@ class Dead:
     reply: str | None = None
     fatal: bool = True
     whole: bool = False
+    spans: bool = False
     rejected: bool = False
     sent: bool = True
 

@@ -2,7 +2,7 @@
 
 import itertools
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -25,6 +25,10 @@ _INSTANCES_KEPT: Final = 100_000
 _FINISHED_KEPT: Final = 10_000
 """Finishes that are remembered, so that a second one does nothing."""
 _UNKNOWN: Final = frozenset[str]()
+_QUALITIES_KEPT: Final = 20
+"""Qualities of one instance that can be looked at here; then the oldest are forgotten."""
+_QUALITY_BYTES_KEPT: Final = 64 * 1024
+"""Bytes of JSON that those take at most."""
 PURPOSES: Final = frozenset({"live", "smoke_test", "eval"})
 
 
@@ -194,7 +198,7 @@ class AgentInstanceManager:
         encoded = None if payload is None else encode_object(payload, "payload")
         if (instance := self._instances.get(instance_id)) is not None:
             kept = {**(instance.quality_payloads or {}), name: encoded}
-            instance.quality_payloads = {key: value for key, value in kept.items() if value is not None}
+            instance.quality_payloads = _latest({key: one for key, one in kept.items() if one is not None})
         fields = {"instance_id": instance_id, "name": name, "payload": encoded}
         key = f"{instance_id}:quality:{next(self._quality_keys)}"
         await self._entrance.put(Operation(OperationType.RECORD_QUALITY, fields, self._now(), key))
@@ -221,3 +225,11 @@ class AgentInstanceManager:
             instance.status, instance.started_at = "active", began
         payload = {"instance_id": instance_id, "timestamp": began.isoformat()}
         return Operation(OperationType.START_AGENT_INSTANCE, payload, now, key)
+
+
+def _latest(qualities: dict[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the last of some qualities, by name, as many as are kept."""
+    sizes = {name: len(encode_object(quality, "payload").encoded) for name, quality in qualities.items()}
+    while len(sizes) > _QUALITIES_KEPT or sum(sizes.values()) > _QUALITY_BYTES_KEPT:
+        del sizes[next(iter(sizes))]
+    return {name: qualities[name] for name in sizes}

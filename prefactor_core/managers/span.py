@@ -15,7 +15,6 @@ from prefactor_core.context_stack import SpanContextStack, StackedSpan, TellsOpe
 from prefactor_core.exceptions import (
     InvalidIdentifierError,
     InvalidPayloadError,
-    PrefactorCoreError,
     SpanNotFoundError,
 )
 from prefactor_core.identifiers import PfidFactory, require_pfid
@@ -177,10 +176,14 @@ class SpanManager:
         task.add_done_callback(self._ending_abandoned.discard)
 
     async def _finish_abandoned(self, span_id: str, result: Mapping[str, Any] | None) -> None:
-        with suppress(PrefactorCoreError):  # the client is closed, or delivery has failed, and says so itself
-            self._entrance.check()
+        if span_id not in self._open:
+            return
+        try:
+            self._entrance.check(puts=False)
             self.warn_once(span_id, "dropped without an end, and so finished as complete")
             await self.finish(span_id, result)
+        except Exception:  # noqa: BLE001 -- the queue may be the user's own, and nobody waits for this
+            self.warn_once(span_id, "dropped without an end, too late to be finished")
 
     def get_span(self, span_id: str) -> Span:
         """Return an open span."""

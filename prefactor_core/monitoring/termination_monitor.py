@@ -165,13 +165,14 @@ class TerminationMonitor:
         if watched.event.is_set() or self._destroyed:
             return
         watched.reason = reason
-        self._last_terminated = watched
+        if tell:
+            self._last_terminated = watched
         watched.event.set()
         for callback in tuple(self._callbacks) if tell else ():
             try:
                 callback()
             except Exception:
-                logger.exception("what was subscribed to terminations has failed")
+                logger.exception("prefactor: what was subscribed to terminations has failed")
 
     def _forget(self, watched: _Watched | None) -> None:
         if watched is self._last_terminated:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from prefactor_core.api.replies import Reply
+from prefactor_core.api.terminations import Terminations
 from prefactor_core.operations import Operation
 from tests.engine.setups import carried_out
 from tests.engine.virtual import virtual
@@ -56,8 +57,9 @@ async def test_nothing_of_it_is_a_dead_letter_and_the_others_are_untouched(
     assert bench.dead == {}
     assert counts(bench) == ALL_OF_SIX
     assert problems(bench.put_so_far, api, {key_of(one) for one in spans("a", range(1, 7))}) == []
+    known = "takes nothing any more" if unreadable else "is terminated by the service"
     assert [line for line in caplog.messages if "instance a" in line] == [
-        "prefactor: instance a is terminated by the service: what the API refuses of it is superseded"
+        f"prefactor: instance a {known}: what it refuses is superseded"
     ]
     refusals = sum("a" in request.instances for request in api.requests)
     assert refusals <= 5, "what is known to be superseded is not sent"
@@ -105,7 +107,7 @@ async def test_a_span_that_another_process_superseded_is_not_there_to_be_finishe
 
 @virtual
 async def test_one_refusal_tells_nothing_where_nothing_can_be_read() -> None:
-    """It is waited for another; once that has taken too long, what follows goes with the dead letter."""
+    """It waits for another; once that has taken too long, it is a dead letter."""
     api = FakeApi(unreadable=True)
     api.instances["a"] = "over"
 
@@ -115,8 +117,92 @@ async def test_one_refusal_tells_nothing_where_nothing_can_be_read() -> None:
         await bench.put(create("a", "a-1"), quality("a"))
         await bench.settle()
         assert 10 <= now() - began < 60
-        assert bench.dead["a-1:create"].reason == "the instance is over: HTTP 409 invalid_action"
-        assert bench.dead["a:quality:0"].reason.startswith("follows a lost operation: the instance is over")
+        assert {key: one.reason for key, one in bench.dead.items()} == {
+            "a-1:create": "the instance is over: HTTP 409 invalid_action"
+        }
+        assert api.done() == ["a:quality:0"], "an instance that is over takes qualities"
+
+
+@pytest.mark.parametrize("bulk", [True, False], ids=["bulk", "single"])
+@virtual
+async def test_spans_one_after_the_other_where_nothing_can_be_read(*, bulk: bool) -> None:
+    """The finish of a span that was refused tells nothing: that span is not there."""
+    api = ended()
+    api.unreadable = True
+    api.no_bulk = None if bulk else Reply(404)
+    turns = [(create("a", f"a-{n}"), finish_span("a", f"a-{n}")) for n in range(1, 4)]
+
+    bench = await carried_out(api, [*(one for turn in turns for one in turn), finish("a")], life("b", 20))
+    superseded = Counter(create_span=3, finish_span=3)
+    assert (bench.dead, counts(bench)) == ({}, (superseded, Counter(finish_agent_instance=1)))
+
+
+@virtual
+async def test_two_refusals_with_a_success_in_between_tell_nothing() -> None:
+    api = FakeApi(unreadable=True)
+    api.instances["a"] = "active"
+    api.reject = lambda one: (409, "invalid_action") if one.key in {"a-1:create", "a-4:create"} else None
+
+    creates = [create("a", f"a-{n}") for n in range(1, 7)]
+    bench = await carried_out(api, [*creates, finish("a")])
+    assert set(bench.dead) == {"a-1:create", "a-4:create"}
+    assert api.done() == ["a-2:create", "a-3:create", "a-5:create", "a-6:create", "a:finish"]
+
+
+@virtual
+async def test_an_inferred_end_is_not_told_to_the_agent_and_a_control_signal_still_is() -> None:
+    told: list[tuple[str, str | None]] = []
+    terminations = Terminations(lambda instance, reason: told.append((instance, reason)))
+    terminations.refused("a", "one", 1.0)
+    assert "a" not in terminations
+    terminations.refused("a", "two", 2.0)
+    assert ("a" in terminations, told) == (True, [])
+    terminations.heard("a", "enough")
+    terminations.heard("a", "more")
+    assert told == [("a", "enough")]
+
+
+@virtual
+async def test_an_id_that_is_taken_says_nothing_of_the_instance() -> None:
+    """The operation that is sent to find out meets a conflict of its own; the one behind it tells."""
+    api = FakeApi(unreadable=True)
+    api.instances["a"] = "active"
+    refusals = {"a-1:create": (409, "invalid_action"), "a-2:create": (409, "conflict")}
+    api.reject = lambda one: refusals.get(one.key)
+
+    bench = await carried_out(api, [create("a", "a-1"), create("a", "a-2"), create("a", "a-3"), finish("a")])
+    assert {key: one.reason for key, one in bench.dead.items()} == {
+        "a-1:create": "conflict: HTTP 409 invalid_action",
+        "a-2:create": "conflict: HTTP 409 conflict",
+    }
+    assert (api.done(), counts(bench)) == (["a-3:create", "a:finish"], (Counter(), Counter()))
+
+
+@virtual
+async def test_a_start_that_is_refused_while_reads_fail_is_no_success() -> None:
+    """It is the read that may have reached the API, not the start."""
+    api = FakeApi()
+    api.instances["a"] = "active"
+    api.read_replies.extend([status(503).reply])
+    bench = await carried_out(api, [start("a"), create("a", "a-1"), finish("a")])
+    assert {key: one.reason for key, one in bench.dead.items()} == {
+        "a:starting": "conflict: HTTP 409 invalid_action"
+    }
+    assert (api.done(), bench.executor.account.overtaken) == (["a-1:create", "a:finish"], 0)
+
+
+@virtual
+async def test_a_finished_instance_takes_qualities_and_the_finishes_of_open_spans() -> None:
+    api = FakeApi()
+    api.instances["a"] = "over"
+    api.spans["a-0"] = "active"
+    api.span_instances["a-0"] = "a"
+
+    operations = [create("a", "a-1"), quality("a"), create("a", "a-2"), finish_span("a", "a-1")]
+    bench = await carried_out(api, [*operations, finish_span("a", "a-0"), finish("a")])
+    assert set(bench.dead) == {"a-1:create", "a-2:create", "a-1:finish"}
+    assert api.done() == ["a:quality:0", "a-0:finish"]
+    assert api.sent("a-2:create") == 1, "in the bulk request that was cut short"
 
 
 @virtual

@@ -182,10 +182,13 @@ def _judge(
     missing = {put: place for put, place in places.items() if place not in log.done}
     refused = 0
     if terminated:
-        # What begins something is refused from the termination on: nothing like it may come later.
+        # What begins something is refused from the termination on: nothing like it may come later. Qualities
+        # are always taken.
         last = {put[1]: place for put, place in places.items() if place in log.done}
         lost = {
-            put: place for put, place in missing.items() if put[1] in _BEGIN and place < last.get(put[1], -1)
+            put: place
+            for put, place in missing.items()
+            if put[1] is OperationType.RECORD_QUALITY or (put[1] in _BEGIN and place < last.get(put[1], -1))
         }
         refused, missing = len(missing) - len(lost), lost
     return Findings(
