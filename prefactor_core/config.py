@@ -61,12 +61,14 @@ class HttpClientConfig(BaseModel):
     @field_validator("api_url")
     @classmethod
     def _check_url(cls, value: str) -> str:
+        value = value.strip()
         parts = urlsplit(value)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("expected http:// or https:// and a host")  # it may hold a password
         _ = parts.port  # raises if it is not a port number
-        base, found, _ = f"{parts.path}/".partition("/api/v1/")
-        if found:
+        place = f"{parts.path}/".lower().find("/api/v1/")
+        if place >= 0:
+            base = parts.path[:place]
             url = plain_url(urlunsplit((parts.scheme, parts.netloc, base, "", "")))
             raise ValueError(f"prefactor adds /api/v1 by itself: leave it out, and write {url}")
         return value.rstrip("/")

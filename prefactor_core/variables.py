@@ -21,6 +21,8 @@ OF_WORKERS: Final = frozenset(
 )
 """Those of prefactor-worker, without the prefix: a file may hold an agent's and a worker's."""
 
+_LONGEST_END: Final = 100
+"""Characters of a name's end that are looked at."""
 _OF_TESTS: Final = "TEST_"
 _OF_KUBERNETES: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?)$")
 """What Kubernetes sets in every container for a service whose name begins like ours."""
@@ -37,7 +39,7 @@ def warn_of_unknown(given: Iterable[str], settings: Iterable[str]) -> None:
     for full_name in sorted({one.upper() for one in given}):
         short = full_name.removeprefix(PREFIX)
         ours = short != full_name and not short.startswith(_OF_TESTS)
-        if ours and short not in known and not _OF_KUBERNETES.search(short):
+        if ours and short not in known and not _OF_KUBERNETES.search(short[-_LONGEST_END:]):
             _warn(full_name, *get_close_matches(short, known, n=1))
 
 

@@ -15,6 +15,7 @@ from prefactor_core.api.circuit_breaker import CircuitBreaker, Permit
 from prefactor_core.api.packing import BULK_LIMITS, Packing, pack
 from prefactor_core.api.replies import (
     CONFLICT_CODES,
+    TOKEN_STATUSES,
     Reply,
     Standing,
     Verdict,
@@ -40,7 +41,7 @@ from prefactor_core.execution.outcome import (
     Outcome,
     Retry,
 )
-from prefactor_core.operations import SDK_HEADER, SPAN, Operation, OperationType, Stage
+from prefactor_core.operations import SDK_HEADER, SPAN, Operation, Stage
 from prefactor_core.queue.base import Delivery
 from prefactor_core.texts import LONGEST_SDK_HEADER
 
@@ -58,6 +59,9 @@ _OTHERS_ASKED: Final = 3
 
 _ENTRIES_SENT: Final = 16
 """Entries of one SDK header at most, however many kinds of agents are in a request."""
+
+_LATER: Final = frozenset({408, 425, 429})
+"""Of the statuses from 400 to 499, those that ask to come again."""
 
 _NO_BULK: Final = frozenset({404, 405, 501})
 
@@ -189,7 +193,7 @@ class ApiDelivery:
             elif verdict is Verdict.OVERTAKEN:
                 outcomes.append(OVERTAKEN)
             elif verdict is Verdict.CONFLICT:
-                outcomes.append(_conflict(delivery.item, Reply(409, output)))
+                outcomes.append(self._judge_conflict(delivery, Reply(409, output)))
             elif verdict is Verdict.OVER:
                 self._breaker.answered(permit)
                 sent = list(zip(batch, wires, strict=False))[number:]
@@ -259,9 +263,12 @@ class ApiDelivery:
         if verdict is Verdict.OVERTAKEN:
             self._breaker.succeeded(first=False)
             return OVERTAKEN
+        if self._is_refusal(reply) and self._terminations.certain(operation.instance_id):
+            self._breaker.answered(permit)
+            return OVERTAKEN if operation.type.rules.stage is Stage.END else _superseded(delivery, reply)
         if verdict is Verdict.CONFLICT:
             self._breaker.answered(permit)
-            return _conflict(operation, reply)
+            return self._judge_conflict(delivery, reply)
         if verdict is Verdict.OVER:
             self._breaker.answered(permit)
             return await self._judge_over(permit, pairs, reply)
@@ -270,11 +277,24 @@ class ApiDelivery:
             return await self._reject(delivery, reply)
         if verdict is Verdict.TOKEN:
             its_own = await self._breaker.refused(permit, reply, operation.type.name)
+            if its_own and self._terminations.certain(operation.instance_id):
+                return _superseded(delivery, reply)
             if its_own and self._is_refused(wire.key):
                 return Dead(f"not allowed: {reply}", reply.detail, rejected=True)
             return Retry(str(reply), weight=0.0, attempt=its_own)
         again = await self._again(permit, reply, [delivery], first=first)
         return replace(again, attempt=again.weight > 0)
+
+    def _is_refusal(self, reply: Reply) -> bool:
+        """Whether the API refuses an operation, whatever its reason; 401 and 403 may be about the token."""
+        status = reply.status
+        if status is None or reply.code is None or status in self._retry_on or status in TOKEN_STATUSES:
+            return False
+        return 400 <= status < 500 and status not in _LATER
+
+    def _judge_conflict(self, delivery: Delivery[Operation], reply: Reply) -> Outcome:
+        terminated = self._terminations.certain(delivery.item.instance_id)
+        return _superseded(delivery, reply) if terminated else _conflict(delivery.item, reply)
 
     async def _reject(self, delivery: Delivery[Operation], reply: Reply) -> Outcome:
         operation = delivery.item
@@ -312,7 +332,9 @@ class ApiDelivery:
             return _superseded(delivery, reply)
         if standing is Standing.UNREADABLE:
             return await self._judge_by_next(permit, pairs, reply)
-        return _over(operation, reply) if standing is Standing.FINISHED else _conflict(operation, reply)
+        if standing is Standing.FINISHED:
+            return _over(operation, reply, rejected=False)
+        return _conflict(operation, reply)
 
     async def _judge_by_next(self, permit: Permit, pairs: Sequence[_Pair], reply: Reply) -> Outcome:
         """Judge the first of several, whose instance cannot be read, by another of it: is that refused, too?
@@ -327,19 +349,21 @@ class ApiDelivery:
         for other in islice(_that_tell(operation, later), _OTHERS_ASKED):
             if instance_id in self._terminations:
                 break
-            first = not other[0].maybe_sent
             outcome = await self._send_first(permit, [other])
             if outcome is SETTLED:
                 other[0].maybe_sent = True
                 if instance_id not in self._terminations:
                     return _conflict(operation, reply)
-            elif outcome is OVERTAKEN and first:
+            elif outcome is OVERTAKEN and other[0].item.type.rules.stage is Stage.END:
+                # Not by an earlier sending of ours: what was refused just now comes before it.
                 self._terminations.refused(instance_id, other[1].key, now)
             elif not isinstance(outcome, Dead):  # else that one has a fault of its own
                 break
         if instance_id in self._terminations:
             return _superseded(delivery, reply)
-        return _over(operation, reply) if waited >= _PATIENCE else Retry(str(reply), weight=0.0, attempt=True)
+        if waited >= _PATIENCE:
+            return _over(operation, reply, rejected=True)
+        return Retry(str(reply), weight=0.0, attempt=True)
 
     async def _read(self, operation: Operation) -> Reply | None:
         """Read an operation's instance, unless it is known to be terminated; note it if it is."""
@@ -375,7 +399,7 @@ class ApiDelivery:
             return
         if termination is not None:
             self._terminations.heard(instance_id, termination.reason)
-        elif operation.type is not OperationType.RECORD_QUALITY:
+        elif _tells(operation):
             self._terminations.taken(instance_id)
 
     async def _post(self, path: str, body: bytes, batch: Sequence[Delivery[Operation]]) -> Reply:
@@ -419,7 +443,7 @@ def _mark_sent(batch: Sequence[Delivery[Operation]]) -> None:
 
 def _superseded(delivery: Delivery[Operation], reply: Reply) -> Outcome:
     """Return the outcome of what a terminated instance does not take; what was replayed is kept."""
-    return _over(delivery.item, reply, spans=False) if delivery.replayed else SUPERSEDED
+    return _over(delivery.item, reply, spans=False, rejected=False) if delivery.replayed else SUPERSEDED
 
 
 def _conflict(operation: Operation, reply: Reply) -> Dead:
@@ -428,25 +452,29 @@ def _conflict(operation: Operation, reply: Reply) -> Dead:
     return Dead(f"conflict: {reply}", reply.detail, fatal=fatal, rejected=True)
 
 
-def _over(operation: Operation, reply: Reply, *, spans: bool = True) -> Dead:
+def _over(operation: Operation, reply: Reply, *, spans: bool = True, rejected: bool) -> Dead:
     # One that is over takes no new spans; qualities it does, and the finishes of spans that were left open.
     opens = SPAN in operation.type.rules.opens
-    return Dead(f"{INSTANCE_OVER}: {reply}", reply.detail, fatal=opens, spans=spans and opens, rejected=True)
+    reason = f"{INSTANCE_OVER}: {reply}"
+    return Dead(reason, reply.detail, fatal=opens, spans=spans and opens, rejected=rejected)
+
+
+def _tells(operation: Operation) -> bool:
+    """Whether its reply tells how it stands with its instance: one that is over takes the others, too."""
+    rules = operation.type.rules
+    return rules.stage is not Stage.RUN or SPAN in rules.opens
 
 
 def _that_tell(refused: Operation, later: Sequence[_Pair]) -> Iterator[_Pair]:
-    """Yield what tells by its reply whether the instance is over.
-
-    That is no quality, which is taken at any time, and nothing that needs the span that was refused.
-    """
+    """Yield what tells how it stands with the instance, but for what needs the span that was refused."""
     missing = {refused.span_id}
     for pair in later:
         other = pair[0].item
-        if other.instance_id != refused.instance_id or other.type is OperationType.RECORD_QUALITY:
+        if other.instance_id != refused.instance_id or not _tells(other):
             continue
-        if other.needed_span_id is None or other.needed_span_id not in missing:
+        if other.parent_span_id is None or other.parent_span_id not in missing:
             yield pair
-        elif SPAN in other.type.rules.opens:
+        else:
             missing.add(other.span_id)
 
 

@@ -34,6 +34,10 @@ class Terminations:
         """Whether the instance is known to be terminated."""
         return instance_id in self._told or instance_id in self._inferred
 
+    def certain(self, instance_id: str | None) -> bool:
+        """Whether the instance is terminated by what the service has said."""
+        return instance_id in self._told
+
     def heard(self, instance_id: str, reason: str | None) -> None:
         """Note that an instance is terminated."""
         if instance_id in self._told:

@@ -46,6 +46,8 @@ T = TypeVar("T")
 _NO_LIMIT: Final = 1 << 30
 _SHARED_ATTEMPTS: Final = 2
 """Failures together with other lanes after which a lane travels alone."""
+_COMPANIONS: Final = 16
+"""Operations that travel with one that was answered by itself."""
 _MOMENT: Final = 0.02
 """Seconds until what could not be handled is looked at again."""
 
@@ -423,6 +425,7 @@ class Lanes(Generic[T]):
         elif outcome.attempt:
             lane.attempts += 1
             lane.alone = True  # it would cut short the requests of the others
+            lane.limit = max(lane.limit, _COMPANIONS)  # what is behind it may tell more
         return self._retry.delay(lane.failures, outcome.retry_after)
 
     # -- dead-lettering

@@ -15,6 +15,7 @@ from prefactor_core.context_stack import SpanContextStack, StackedSpan, TellsOpe
 from prefactor_core.exceptions import (
     InvalidIdentifierError,
     InvalidPayloadError,
+    PrefactorCoreError,
     SpanNotFoundError,
 )
 from prefactor_core.identifiers import PfidFactory, require_pfid
@@ -182,8 +183,10 @@ class SpanManager:
             self._entrance.check(puts=False)
             self.warn_once(span_id, "dropped without an end, and so finished as complete")
             await self.finish(span_id, result)
-        except Exception:  # noqa: BLE001 -- the queue may be the user's own, and nobody waits for this
-            self.warn_once(span_id, "dropped without an end, too late to be finished")
+        except PrefactorCoreError:
+            pass  # the client is closed, or delivery has failed, and says so itself
+        except Exception as error:  # noqa: BLE001 -- the queue may be the user's own, and nobody waits for this
+            self.warn_once(span_id, f"dropped without an end, and not finished: {type(error).__name__}")
 
     def get_span(self, span_id: str) -> Span:
         """Return an open span."""

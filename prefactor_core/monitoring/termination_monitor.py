@@ -4,6 +4,7 @@ It says so in the replies to the instance's spans, or, where there are none, in 
 marks that instance here, for its agent to look at; nothing is stopped by force.
 """
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable
@@ -171,7 +172,7 @@ class TerminationMonitor:
         for callback in tuple(self._callbacks) if tell else ():
             try:
                 callback()
-            except Exception:
+            except (Exception, asyncio.CancelledError):  # a callback's own: nothing is awaited here
                 logger.exception("prefactor: what was subscribed to terminations has failed")
 
     def _forget(self, watched: _Watched | None) -> None:

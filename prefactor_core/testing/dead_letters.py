@@ -121,6 +121,7 @@ class DeadLetterContract(Contract):
             again = await receive(queue, 5, transport.patience)
             assert keys_of(items(again)) == keys_of(first)
             assert all(one.maybe_sent for one in again), "the API is asked whether it has them"
+            assert all(one.replayed for one in again)
             assert not await queue.settle(again)
             rest = by_instance(interleaved(others))
             assert by_instance(operations_of(await listed(queue))) == rest
@@ -137,6 +138,7 @@ class DeadLetterContract(Contract):
             assert not set(keys_of(items(again))) & set(keys_of(put))
             assert [one.item.payload["payload"]["value"] for one in again] == [0, 1]
             assert not any(one.maybe_sent for one in again), "nobody has seen these keys"
+            assert all(one.replayed for one in again), "refused, they are dead letters again"
             assert not await queue.settle(again)
 
     async def test_a_replay_is_answered(self, transport: Transport) -> None:

@@ -156,3 +156,8 @@ def test_what_was_lost_before_a_termination_is_found() -> None:
     puts = [put("1"), put("2"), put("3")]
     outcome = compare(puts, [effect("2")], {"a"})
     assert (outcome.findings[0].lost, outcome.refused) == (("1",), 1)
+
+
+def test_a_terminated_instance_takes_qualities_all_the_same() -> None:
+    puts = [put("1"), put("score", operation_type=QUALITY)]
+    assert compare(puts, [effect("1")], {"a"}).findings[0].lost == ("score",)

@@ -360,3 +360,49 @@ async def test_many_instances_end_in_one_load(caplog: pytest.LogCaptureFixture) 
 
 def _interleaved(lives: Sequence[Sequence[Operation]]) -> list[list[Operation]]:
     return [[life[number] for life in lives if number < len(life)] for number in range(len(lives[0]))]
+
+
+REFUSALS = [(400, "invalid"), (403, "forbidden"), (404, "not_found"), (409, "conflict"), (409, "instance_terminated")]
+REFUSALS += [(410, "gone"), (422, "validation_error")]
+
+
+@pytest.mark.parametrize(("code", "words"), REFUSALS, ids=str)
+@virtual
+async def test_whatever_is_refused_of_an_instance_known_to_be_terminated(code: int, words: str) -> None:
+    api = FakeApi(controls={"a"})
+    api.instances["a"] = "active"
+    bench = make_bench(api)
+    async with running(bench):
+        await bench.put(create("a", "a-0"))
+        await bench.settle()
+        api.reject = lambda one: (code, words) if one.instance == "a" else None
+        await bench.put(*spans("a", range(1, 4)), *life("b"))
+        await bench.settle()
+    assert bench.dead == {}
+    superseded, overtaken = counts(bench)
+    assert (superseded["create_span"], overtaken["finish_agent_instance"]) == (3, code != 403)
+
+
+@virtual
+async def test_a_lane_that_was_narrowed_by_failures_still_tells() -> None:
+    """One operation at a time after failures of the API: what is behind it has to come along."""
+    api = ended()
+    api.unreadable = True
+    api.script.extend([status(500)] * 3)
+    bench = await carried_out(api, spans("a", range(1, 4)))
+    assert bench.dead == {}
+
+
+@virtual
+async def test_many_replayed_instances_that_are_terminated_hold_up_nobody() -> None:
+    """A read has proved each: that is no sign of a wrong account."""
+    api = FakeApi()
+    names = [f"i{number:02}" for number in range(30)]
+    api.instances.update(dict.fromkeys(names, "terminated"))
+    bench = make_bench(api)
+    await bench.put(*(create(name, f"{name}-1") for name in names))
+    for delivery in bench.queue._waiting:
+        delivery.maybe_sent = delivery.replayed = True
+    async with running(bench):
+        await bench.settle(60)
+    assert len(bench.dead) == 30

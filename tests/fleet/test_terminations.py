@@ -44,6 +44,8 @@ async def run(client: PrefactorCoreClient, begun: list[AgentInstanceHandle], mid
         begun.append(instance)
         await turn(instance, middle)
         for _ in range(TURNS):
+            async with instance.span("step"):  # by itself: nothing else needs it
+                pass
             await turn(instance)
 
 

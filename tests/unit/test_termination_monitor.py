@@ -1,5 +1,7 @@
 """What the service has asked of running instances, and who is told."""
 
+import asyncio
+
 import pytest
 
 from prefactor_core.monitoring.termination_monitor import TerminationMonitor
@@ -27,7 +29,7 @@ def test_the_finish_of_an_instance_clears_its_mark_and_its_reason(monitor: Termi
     # A reply that comes after the finish is about that instance alone.
     monitor.terminated("one", "late")
     assert monitor.get_termination_event("one").is_set()
-    assert not event().is_set()
+    assert (event().is_set(), told(monitor)) == (False, (False, None))
 
 
 def test_an_agent_sees_that_it_was_asked_to_stop_when_its_client_is_closed(
@@ -91,3 +93,20 @@ def test_a_destroyed_monitor_marks_nothing_and_tells_nobody(monitor: Termination
     monitor.terminated("one", "enough")
     monitor.detect_termination("enough")
     assert told(monitor) == (False, None)
+
+
+def test_what_a_subscriber_raises_reaches_nobody(
+    monitor: TerminationMonitor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even a cancellation, which a cancelled future's ``result()`` raises, too."""
+    calls: list[str] = []
+
+    def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    monitor.subscribe(cancelled)
+    monitor.subscribe(lambda: calls.append("second"))
+    monitor.watch("one")
+    monitor.terminated("one", None)
+    assert calls == ["second"]
+    assert caplog.messages == ["prefactor: what was subscribed to terminations has failed"]
