@@ -362,7 +362,7 @@ class ApiDelivery:
         if instance_id in self._terminations:
             return _superseded(delivery, reply)
         if waited >= _PATIENCE:
-            return _over(operation, reply, rejected=True)
+            return _over(operation, reply, spans=False, rejected=True)  # the next one tells, if it comes
         return Retry(str(reply), weight=0.0, attempt=True)
 
     async def _read(self, operation: Operation) -> Reply | None:

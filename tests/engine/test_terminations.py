@@ -362,8 +362,8 @@ def _interleaved(lives: Sequence[Sequence[Operation]]) -> list[list[Operation]]:
     return [[life[number] for life in lives if number < len(life)] for number in range(len(lives[0]))]
 
 
-REFUSALS = [(400, "invalid"), (403, "forbidden"), (404, "not_found"), (409, "conflict"), (409, "instance_terminated")]
-REFUSALS += [(410, "gone"), (422, "validation_error")]
+REFUSALS = [(400, "invalid"), (403, "forbidden"), (404, "not_found"), (409, "conflict"), (410, "gone")]
+REFUSALS += [(409, "instance_terminated"), (422, "validation_error")]
 
 
 @pytest.mark.parametrize(("code", "words"), REFUSALS, ids=str)
