@@ -21,7 +21,7 @@ def owned(worker: Child) -> int:
 
 def settled(worker: Child) -> int:
     """Return how many operations a worker says it has disposed of."""
-    found = re.search(r"stopped: \d+ received, (\d+) settled, (\d+) dead-lettered", worker.log)
+    found = re.search(r"stopped: \d+ received, (\d+) settled .*, (\d+) dead-lettered", worker.log)
     assert found is not None, worker.log
     return int(found[1]) + int(found[2])
 
