@@ -49,3 +49,8 @@ def status_field(process: int, name: str) -> str:
 def _be_subreaper(on: int) -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, on, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
+
+
+def complaints(errors: str) -> list[str]:
+    """Return what an agent wrote to stderr, but for the notice of a ``close()`` that takes its time."""
+    return [line for line in errors.splitlines() if not line.startswith("prefactor: closing waits for ")]
