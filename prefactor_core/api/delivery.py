@@ -268,7 +268,7 @@ class ApiDelivery:
             return OVERTAKEN if operation.type.rules.stage is Stage.END else _superseded(delivery, reply)
         if verdict is Verdict.CONFLICT:
             self._breaker.answered(permit)
-            return self._judge_conflict(delivery, reply)
+            return _conflict(operation, reply)
         if verdict is Verdict.OVER:
             self._breaker.answered(permit)
             return await self._judge_over(permit, pairs, reply)

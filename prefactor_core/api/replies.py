@@ -100,7 +100,7 @@ class Verdict(Enum):
     """It meets something that is not ours. Dead-letter."""
 
 
-INVALID_ACTION: Final = "invalid_action"
+_INVALID_ACTION: Final = "invalid_action"
 """The API's code for what the state of an instance or a span does not allow."""
 CONFLICT_CODES: Final = frozenset(kind.rules.repeated_as for kind in OperationType) - {None}
 """The codes with 409 that say what is in the way; any other may mean that it is in flight elsewhere."""
@@ -143,7 +143,7 @@ def _conflict(code: str, operation_type: OperationType, *, maybe_sent: bool) -> 
         return Verdict.OVERTAKEN
     if rules.stage is Stage.END:
         return Verdict.OVER  # whatever the code: published clients take it for finished
-    if code == INVALID_ACTION and rules.stage is not Stage.REGISTRATION:
+    if code == _INVALID_ACTION and rules.stage is not Stage.REGISTRATION:
         # Termination closes the spans in flight; published clients take that for success, too.
         return Verdict.OVERTAKEN if rules.closes == SPAN else Verdict.OVER
     return Verdict.CONFLICT if code in CONFLICT_CODES else Verdict.AGAIN

@@ -18,15 +18,15 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum, auto
 from itertools import islice
-from typing import Final, Generic, Literal, TypeVar
+from typing import Final, Generic, TypeVar
 
 from prefactor_core.execution.credit import Credit
 from prefactor_core.execution.dependents import Dependents
 from prefactor_core.execution.handler import BatchLimits
 from prefactor_core.execution.outcome import (
     FOLLOWS,
+    SUPERSEDED,
     Apart,
     Dead,
     Later,
@@ -50,12 +50,6 @@ _COMPANIONS: Final = 16
 """Operations that travel with one that was answered by itself."""
 _MOMENT: Final = 0.02
 """Seconds until what could not be handled is looked at again."""
-
-
-class _Doom(Enum):
-    """Why something must not be sent, where that is no dead letter."""
-
-    SUPERSEDED = auto()
 
 
 @dataclass(slots=True, eq=False)
@@ -97,7 +91,7 @@ class Resolution(Generic[T]):
     @property
     def ended(self) -> list[Delivery[T]]:
         """What is not to be handled again, here or anywhere."""
-        return [*self.settled, *self.superseded, *(delivery for delivery, _ in self.dead)]
+        return [*self.finished, *(delivery for delivery, _ in self.dead)]
 
 
 class Lanes(Generic[T]):
@@ -262,7 +256,7 @@ class Lanes(Generic[T]):
             doom = self._doom_of(lane, delivery)
             if doom is None:
                 return True
-            if doom is _Doom.SUPERSEDED:
+            if isinstance(doom, Superseded):
                 self._supersede(lane, resolution)
                 continue
             dead_letter, rejected_at = doom
@@ -476,7 +470,7 @@ class Lanes(Generic[T]):
 
     def _doom_of(
         self, lane: _Lane[T], delivery: Delivery[T]
-    ) -> tuple[DeadLetter[T], int | None] | Literal[_Doom.SUPERSEDED] | None:
+    ) -> tuple[DeadLetter[T], int | None] | Superseded | None:
         """Return the dead letter of what must not be sent: its queue says so, or something it needs was lost.
 
         Beside it stands after how many successes a rejection began that, if one did. What is superseded has
@@ -488,7 +482,7 @@ class Lanes(Generic[T]):
         if loss is None:
             return None
         if loss.superseded:
-            return None if delivery.replayed else _Doom.SUPERSEDED
+            return None if delivery.replayed else SUPERSEDED
         reason = loss.reason if loss.reason.startswith(FOLLOWS) else FOLLOWS + loss.reason
         tried = _attempts(lane) if delivery is lane.line[0] else 0
         return DeadLetter(delivery.item, reason, attempts=tried), loss.rejected_at

@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -33,6 +34,16 @@ def spans(instance: str, numbers: range) -> list[Operation]:
     creates = [create(instance, f"{instance}-{n}", f"{instance}-{n - 1}") for n in numbers]
     finishes = [finish_span(instance, f"{instance}-{n}") for n in reversed(numbers)]
     return [*creates, *finishes, finish_span(instance, f"{instance}-0"), finish(instance)]
+
+
+@asynccontextmanager
+async def asked_to_stop(api: FakeApi) -> AsyncIterator[Bench]:
+    """Run a sender that has heard, in the reply to a span that is open, that its agent is to stop."""
+    api.instances["a"] = "active"
+    async with running(make_bench(api)) as bench:
+        await bench.put(create("a", "a-0"))
+        await bench.settle()
+        yield bench
 
 
 def counts(bench: Bench) -> tuple[Counter[str], Counter[str]]:
@@ -68,12 +79,7 @@ async def test_nothing_of_it_is_a_dead_letter_and_the_others_are_untouched(
 @virtual
 async def test_a_control_signal_in_bulk_says_so_without_a_read() -> None:
     api = FakeApi(controls={"a"})
-    api.instances["a"] = "active"
-
-    bench = make_bench(api)
-    async with running(bench):
-        await bench.put(create("a", "a-0"))
-        await bench.settle()
+    async with asked_to_stop(api) as bench:
         api.terminate("a")
         await bench.put(*spans("a", range(1, 7)))
         await bench.settle()
@@ -370,11 +376,7 @@ REFUSALS += [(409, "instance_terminated"), (422, "validation_error")]
 @virtual
 async def test_whatever_is_refused_of_an_instance_known_to_be_terminated(code: int, words: str) -> None:
     api = FakeApi(controls={"a"})
-    api.instances["a"] = "active"
-    bench = make_bench(api)
-    async with running(bench):
-        await bench.put(create("a", "a-0"))
-        await bench.settle()
+    async with asked_to_stop(api) as bench:
         api.reject = lambda one: (code, words) if one.instance == "a" else None
         await bench.put(*spans("a", range(1, 4)), *life("b"))
         await bench.settle()
