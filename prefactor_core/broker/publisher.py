@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from itertools import islice
 from typing import Final
 
-from prefactor_core.broker.buffer import Buffer, BufferBounds, Line
+from prefactor_core.broker.buffer import Buffer, Line
 from prefactor_core.broker.driver import PublishingEnd
 from prefactor_core.broker.envelope import encode
 from prefactor_core.exceptions import BrokerError, QueueClosedError
@@ -22,6 +22,7 @@ from prefactor_core.execution.retry import Retrying, RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage
 from prefactor_core.queue.base import Published
+from prefactor_core.queue.intake import BufferBounds
 
 logger = logging.getLogger("prefactor_core.broker")
 
@@ -54,6 +55,8 @@ class Publisher:
         # A server that hangs, one of many perhaps, must not take the slots of lines that get through.
         self._doubtful = asyncio.Semaphore(_DOUBTFUL_IN_FLIGHT)
         self._start: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sorting: asyncio.TimerHandle | None = None
         self._outage = Outage(
             logger,
             name,
@@ -67,34 +70,53 @@ class Publisher:
         self.sdk_header: Callable[[], str] = str
         """Returns the SDK header of the moment, for the envelopes."""
 
+    def open(self) -> None:
+        """Begin to publish in this event loop what is offered. Opening again does nothing."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._buffer.intake.listen(self._sort_soon)
+
     @property
     def published(self) -> Published:
-        """Where everything is now."""
-        buffer = self._buffer
-        unconfirmed = buffer.unconfirmed
-        buffered = buffer.items - unconfirmed
-        return Published(buffer.put_count, buffer.confirmed, unconfirmed, buffered, dict(buffer.dropped))
+        """Where everything is now. Can be asked for in any thread."""
+        return self._buffer.published
 
     @property
     def waiting(self) -> int:
-        """How many operations the broker has not confirmed."""
-        return self._buffer.items
+        """How many operations the broker has not confirmed. Can be asked for in any thread."""
+        return self._buffer.intake.held
 
     async def put(self, operation: Operation) -> None:
         """As ``BrokerQueue.put``; also refused if the queue is closed while the caller waits for room."""
-        while self._blocks and not self._closed and not self._buffer.has_room(operation.size):
-            await self._buffer.changes.wait()
+        self.open()
+        intake = self._buffer.intake
+        if self._blocks:
+            await intake.until(lambda: self._closed or intake.fits(operation.size))
+        self.offer(operation)
+
+    def offer(self, operation: Operation) -> None:
+        """As ``BrokerQueue.offer``."""
         if self._closed:
             raise QueueClosedError("put() on a closed queue: nothing more is taken")
-        line = self._buffer.add(operation, self.sdk_header())
-        if self._start is None:
-            self._start = self._spawn(self._learn_partitions())
-        elif line is not None and line.partition is not None:
-            self._start_publishing(line)
+        self._buffer.intake.add(operation, operation.size)
+
+    @property
+    def overfull(self) -> bool:
+        """As ``BrokerQueue.overfull``."""
+        return self._buffer.intake.overfull
+
+    async def room(self) -> None:
+        """As ``BrokerQueue.room``."""
+        await self._buffer.intake.until(self._is_within_bounds)
+
+    def block_for_room(self) -> None:
+        """As ``BrokerQueue.block_for_room``."""
+        self._buffer.intake.block_until(self._is_within_bounds)
 
     async def flush(self, timeout: float) -> bool:
         """Wait until the broker has confirmed everything put so far; return whether it did in time."""
-        number = self._buffer.put_count
+        self._sort()
+        number = self._buffer.last_number
         try:
             async with asyncio.timeout(timeout):
                 while self._buffer.holds_any_up_to(number):
@@ -106,12 +128,14 @@ class Publisher:
     def close(self) -> None:
         """Take nothing more. What was taken is still published, until ``disconnect``."""
         self._closed = True
-        self._buffer.changes.wake_all()
+        self._buffer.intake.wake_blocked()
 
     async def disconnect(self) -> None:
         """Stop publishing and disconnect. What is not confirmed stays counted as such."""
         self.close()
         self._disconnecting = True
+        if self._sorting is not None:
+            self._sorting.cancel()
         tasks = [*self._publishing.values(), *([self._start] if self._start is not None else [])]
         for task in tasks:
             task.cancel()
@@ -122,6 +146,28 @@ class Publisher:
         self._outage.close()
 
     # -- inside
+
+    def _is_within_bounds(self) -> bool:
+        return self._closed or not self._buffer.intake.overfull
+
+    def _sort_soon(self) -> None:
+        """Have what came in sorted once there is enough for a batch, maybe."""
+        if self._loop is not None and not self._disconnecting:
+            self._sorting = self._loop.call_later(_LINGER, self._sort, context=contextvars.Context())
+
+    def _sort(self) -> None:
+        """Sort what came in and have it published; then listen for more."""
+        if self._sorting is not None:
+            self._sorting.cancel()
+            self._sorting = None
+        lines = self._buffer.sort(self.sdk_header)
+        if self._start is None and lines:
+            self._start = self._spawn(self._learn_partitions())
+        for line in lines:
+            if line.partition is not None:
+                self._start_publishing(line)
+        if self._loop is not None:
+            self._buffer.intake.listen(self._sort_soon)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         # A context of its own: that of the caller would keep what it holds alive for as long as this runs.
@@ -152,8 +198,6 @@ class Publisher:
 
     async def _publish_line(self, line: Line) -> None:
         """Publish a line until nothing is left in it."""
-        if not self._closed:
-            await asyncio.sleep(_LINGER)
         retrying = Retrying(line, self._retry, self._outage)
         while line.entries:
             try:

@@ -1,4 +1,4 @@
-"""``BrokerQueue``: a ``Queue`` whose other end is in another process, by way of a broker.
+"""``BrokerQueue``: a queue whose other end is in another process, by way of a broker.
 
 An agent puts, a worker receives; neither half connects before it is used.
 """
@@ -7,7 +7,6 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Self
 
-from prefactor_core.broker.buffer import BufferBounds
 from prefactor_core.broker.consumer import Consumer
 from prefactor_core.broker.dead_letters import DeadLetters
 from prefactor_core.broker.driver import Broker
@@ -16,10 +15,11 @@ from prefactor_core.broker.publisher import Publisher
 from prefactor_core.config import PrefactorCoreConfig
 from prefactor_core.exceptions import InvalidInputError
 from prefactor_core.operations import Operation
-from prefactor_core.queue.base import DeadLetter, Delivery, Published, Queue
+from prefactor_core.queue.base import DeadLetter, Delivery, DirectQueue, Published
+from prefactor_core.queue.intake import BufferBounds
 
 
-class BrokerQueue(Queue[Operation]):
+class BrokerQueue(DirectQueue[Operation]):
     """Operations on a broker.
 
     Args:
@@ -34,7 +34,6 @@ class BrokerQueue(Queue[Operation]):
         self.broker = broker
         self.dead_letters = DeadLetters(broker)
         """The broker's dead letters."""
-        self.immediate = bounds.policy == "drop"
         self.publisher = Publisher(broker.publishing(), broker.name, bounds)
         self.consumer = Consumer(broker.consuming(), broker.name, rng or random.Random())  # noqa: S311 -- spreads
         self._closed = False
@@ -47,8 +46,9 @@ class BrokerQueue(Queue[Operation]):
     # -- an agent's half
 
     def introduce(self, sdk_header: Callable[[], str]) -> None:
-        """Name the agent in the envelopes from now on."""
+        """Name the agent in the envelopes from now on, and publish what is offered from this event loop."""
         self.publisher.sdk_header = sdk_header
+        self.publisher.open()
 
     async def put(self, item: Operation) -> None:
         """Take an operation, to be published in the background.
@@ -64,6 +64,23 @@ class BrokerQueue(Queue[Operation]):
             raise InvalidInputError("item", f"a broker holds operations only, got {type(item).__name__}")
         check(item, self.publisher.sdk_header())
         await self.publisher.put(item)
+
+    def offer(self, item: Operation) -> None:
+        """Take an operation of a client's own, which is sound; otherwise as ``put``, but never wait."""
+        self.publisher.offer(item)
+
+    @property
+    def overfull(self) -> bool:
+        """Whether a caller of ``offer`` is to wait for room now."""
+        return self.publisher.overfull
+
+    async def room(self) -> None:
+        """Wait, in any event loop, until the queue is not ``overfull``, or closed."""
+        await self.publisher.room()
+
+    def block_for_room(self) -> None:
+        """Block this thread until the queue is not ``overfull``, or closed."""
+        self.publisher.block_for_room()
 
     @property
     def destination(self) -> str:

@@ -37,6 +37,11 @@ class Admission:
         self.dropped: Counter[str] = Counter()
         """How many items were dropped, by operation type (``item`` for what is no operation)."""
 
+    @property
+    def reserved(self) -> int:
+        """Items that room is kept for."""
+        return min(self._reserved, self._max_items // 2)
+
     def admit(self, item: object, size: int, held_items: int, held_bytes: int) -> bool:
         """Return whether ``item`` of ``size`` bytes is taken, beside the items and bytes held already.
 
@@ -66,9 +71,8 @@ class Admission:
     def _fits(self, rules: Rules, size: int, held_items: int, held_bytes: int) -> bool:
         if rules.closes is not None:
             return held_items < self._max_items and held_bytes + size <= self._max_bytes
-        kept = min(self._reserved, self._max_items // 2)
         return (
-            held_items + kept + 1 + len(rules.opens) <= self._max_items
+            held_items + self.reserved + 1 + len(rules.opens) <= self._max_items
             and held_bytes + size <= self._max_bytes - self._max_bytes // 8
         )
 

@@ -12,12 +12,27 @@ from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
 from prefactor_core.exceptions import QueueClosedError
 
-__all__ = ["Attempt", "DeadLetter", "Delivery", "Owner", "Published", "Queue", "QueueClosedError"]
+__all__ = [
+    "Attempt",
+    "DeadLetter",
+    "Delivery",
+    "DirectQueue",
+    "Owner",
+    "Published",
+    "Queue",
+    "QueueClosedError",
+]
 
 T = TypeVar("T")
 
 _USUAL_SIZE: Final = 256
 """Bytes that an item counts for that does not say."""
+
+
+def size_of(item: object) -> int:
+    """Return how many bytes an item counts for: its ``size``, where it says a sensible one."""
+    size = getattr(item, "size", None)  # any item can be queued, and what it calls its size may be anything
+    return size if type(size) is int and size > 0 else _USUAL_SIZE
 
 
 class Owner(Protocol):
@@ -71,9 +86,7 @@ class Delivery(Generic[T]):
 
     def __init__(self, item: T, *, redelivered: bool = False) -> None:
         self.item = item
-        size = getattr(item, "size", None)
-        # Any item can be queued, and what it calls its size may be anything.
-        self.size: int = size if type(size) is int and size > 0 else _USUAL_SIZE
+        self.size = size_of(item)
         self.maybe_sent = redelivered
         self.replayed = False
         self.crashes = 0
@@ -124,15 +137,15 @@ class Published:
 
 
 class Queue(ABC, Generic[T]):
-    """Where operations wait between the agent and the executor. All calls belong to one event loop."""
+    """Where operations wait between the agent and the executor. All calls belong to one event loop.
+
+    A client of one that is no ``DirectQueue`` puts one operation after the other in that loop, in the order
+    of its own calls, which wait for their operations to be put.
+    """
 
     local: ClassVar[bool] = True
     """Whether this process empties the queue. A client starts its own executor on a local queue; a
     queue that ends in a broker is emptied by workers elsewhere."""
-
-    immediate: bool = False
-    """Whether ``put`` never suspends. The client puts to such a queue without further ado, and keeps the
-    order of calls itself for all others."""
 
     in_memory: ClassVar[bool] = False
     """Whether what waits is in this process's memory already, so that receiving all of it costs none."""
@@ -259,3 +272,31 @@ class Queue(ABC, Generic[T]):
     async def depth(self) -> int:
         """Return how many items are unsettled, waiting or handed out, wherever the queue ends."""
         return self.size()
+
+
+class DirectQueue(Queue[T]):
+    """A queue that takes items from any thread, at once and in order."""
+
+    @abstractmethod
+    def offer(self, item: T) -> None:
+        """Take an item, as ``put`` does, but never wait: with the policy ``block`` the caller does that next.
+
+        It may be called in any thread, and amid any other call, by a finaliser or a signal handler. Before
+        that ``introduce`` was called in the queue's event loop.
+
+        Raises:
+            QueueClosedError: The queue is closed.
+        """
+
+    @property
+    @abstractmethod
+    def overfull(self) -> bool:
+        """Whether a caller of ``offer`` is to wait for room now."""
+
+    @abstractmethod
+    async def room(self) -> None:
+        """Wait, in any event loop, until the queue is not ``overfull``, or closed."""
+
+    @abstractmethod
+    def block_for_room(self) -> None:
+        """Block this thread until the queue is not ``overfull``, or closed."""

@@ -1,27 +1,24 @@
 """The queue in memory, and the plugin that makes it the transport for ``memory://``."""
 
-import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final, Literal, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 from urllib.parse import urlsplit
 
 from prefactor_core.config import PrefactorCoreConfig
 from prefactor_core.exceptions import QueueClosedError, TransportError
 from prefactor_core.hookspecs import hookimpl
-from prefactor_core.queue.admission import Admission
-from prefactor_core.queue.base import DeadLetter, Delivery, Queue
+from prefactor_core.queue.base import DeadLetter, Delivery, DirectQueue, size_of
+from prefactor_core.queue.intake import UNBOUNDED, BufferBounds, BufferPolicy, Intake
 from prefactor_core.waiters import Waiters, in_time
 
 T = TypeVar("T")
-
-_UNBOUNDED: Final = 1 << 62
 
 DEAD_LETTERS_KEPT: Final = 1_000
 """Dead letters that are kept to look at; the oldest make room."""
 
 
-class InMemoryQueue(Queue[T]):
+class InMemoryQueue(DirectQueue[T]):
     """A queue in this process: what it holds is gone when the process dies.
 
     It is unbounded unless it is given bounds, of items and bytes that wait or are handed out. With the policy
@@ -32,28 +29,19 @@ class InMemoryQueue(Queue[T]):
     in_memory: ClassVar[bool] = True
 
     def __init__(
-        self,
-        max_items: int | None = None,
-        max_bytes: int | None = None,
-        *,
-        policy: Literal["drop", "block"] = "drop",
+        self, max_items: int | None = None, max_bytes: int | None = None, *, policy: BufferPolicy = "drop"
     ) -> None:
-        self._waiting: deque[Delivery[T]] = deque()
+        bounds = BufferBounds(
+            UNBOUNDED if max_items is None else max_items, UNBOUNDED if max_bytes is None else max_bytes, policy
+        )
+        self._blocks = policy == "block"
+        self._intake: Intake[T] = Intake(bounds)
+        self._returned: deque[Delivery[T]] = deque()  # goes before what was never handed out
         self._getters = Waiters()
-        self._putters = Waiters()
         self._flushers = Waiters()
         self._closed = False
         self._handed_out = 0
-        self._bytes = 0
-        self._max_items = max_items if max_items is not None else _UNBOUNDED
-        self._max_bytes = max_bytes if max_bytes is not None else _UNBOUNDED
-        self._admission: Admission | None = None
-        self.immediate = policy == "drop"
-        if self.immediate and (max_items is not None or max_bytes is not None):
-            self._admission = Admission(self._max_items, self._max_bytes, time.monotonic)
         self._dead_letters: deque[DeadLetter[T]] = deque(maxlen=DEAD_LETTERS_KEPT)
-        self.accepted = 0
-        """Items whose ``put`` returned, dropped ones included."""
         self.settled = 0
         """Items that were settled (or handed out for good by ``get``)."""
         self.dead_lettered = 0
@@ -65,24 +53,39 @@ class InMemoryQueue(Queue[T]):
 
     async def put(self, item: T) -> None:
         """Take an item, or drop and count it if it does not fit. Waits only with the policy ``block``."""
-        if not self.immediate:
-            await self._wait_for_room(Delivery(item).size)
+        if self._blocks:
+            size = size_of(item)
+            await self._intake.until(lambda: self._closed or self._intake.fits(size))
+        self.offer(item)
+
+    def offer(self, item: T) -> None:
+        """Take an item, or drop and count it; never waits."""
         if self._closed:
             raise QueueClosedError("put() on a closed queue: nothing more is taken")
-        delivery = Delivery(item)
-        self.accepted += 1
-        if self._admission is not None and not self._admission.admit(
-            item, delivery.size, len(self._waiting) + self._handed_out, self._bytes
-        ):
-            return
-        self._bytes += delivery.size
-        self._waiting.append(delivery)
-        self._getters.wake_one()
+        self._intake.add(item, size_of(item))
+
+    @property
+    def overfull(self) -> bool:
+        """Whether a caller of ``offer`` is to wait for room now."""
+        return self._intake.overfull
+
+    async def room(self) -> None:
+        """Wait until the queue is not ``overfull``, or closed."""
+        await self._intake.until(self._is_within_bounds)
+
+    def block_for_room(self) -> None:
+        """Block this thread until the queue is not ``overfull``, or closed."""
+        self._intake.block_until(self._is_within_bounds)
+
+    @property
+    def accepted(self) -> int:
+        """How many items' ``put`` returned, dropped ones included."""
+        return self._intake.put_count
 
     @property
     def dropped(self) -> Counter[str]:
         """How many items were dropped for want of room, by operation type."""
-        return Counter() if self._admission is None else self._admission.dropped
+        return self._intake.dropped
 
     # -- receiving
 
@@ -94,21 +97,18 @@ class InMemoryQueue(Queue[T]):
 
     async def receive(self, max_items: int, max_bytes: int) -> list[Delivery[T]]:
         """Return the deliveries at the head, waiting for the first."""
-        while not self._waiting:
+        while not (taken := self._take(max_items, max_bytes)):
             if self._closed:
                 raise QueueClosedError("the queue is closed, and everything in it was handed out")
+            self._intake.listen(self._getters.wake_one)
             await self._getters.wait()
-        taken: list[Delivery[T]] = []
-        size = 0
-        while self._waiting and len(taken) < max_items and size < max_bytes:
-            delivery = self._waiting.popleft()
-            size += delivery.size
-            taken.append(delivery)
         for delivery in taken:
             delivery.receipt = self
         self._handed_out += len(taken)
-        if self._waiting:
+        if self.size():
             self._getters.wake_one()
+        elif self._getters:
+            self._intake.listen(self._getters.wake_one)
         return taken
 
     async def settle(self, deliveries: Sequence[Delivery[T]]) -> Sequence[Delivery[T]]:
@@ -132,13 +132,12 @@ class InMemoryQueue(Queue[T]):
         for delivery in held:
             delivery.receipt = None
         self._handed_out -= len(held)
-        self._waiting.extendleft(reversed(held))
+        self._returned.extendleft(reversed(held))
         self._getters.wake_one()
 
     async def discard(self) -> int:
         """Drop everything that waits, count it in ``discarded``, and return how many items that was."""
-        gone = list(self._waiting)
-        self._waiting.clear()
+        gone = self._take(UNBOUNDED, UNBOUNDED)
         for delivery in gone:
             delivery.receipt = self
         self._handed_out += len(gone)
@@ -154,7 +153,7 @@ class InMemoryQueue(Queue[T]):
 
     def size(self) -> int:
         """Return how many items wait to be handed out."""
-        return len(self._waiting)
+        return len(self._returned) + len(self._intake)
 
     async def depth(self) -> int:
         """Return how many items are unsettled: waiting or handed out."""
@@ -163,7 +162,7 @@ class InMemoryQueue(Queue[T]):
     @property
     def unsettled(self) -> int:
         """How many items wait or are handed out."""
-        return len(self._waiting) + self._handed_out
+        return self.size() + self._handed_out
 
     async def flush(self, timeout: float) -> bool:
         """Wait until everything put is settled or dead-lettered, for ``timeout`` seconds at most."""
@@ -174,7 +173,7 @@ class InMemoryQueue(Queue[T]):
         del num_waiters  # this queue knows who waits
         self._closed = True
         self._getters.wake_all()
-        self._putters.wake_all()
+        self._intake.wake_blocked()
 
     @property
     def closed(self) -> bool:
@@ -183,27 +182,34 @@ class InMemoryQueue(Queue[T]):
 
     # -- inside
 
+    def _take(self, max_items: int, max_bytes: int) -> list[Delivery[T]]:
+        """Return the first that wait, up to so many, or as many as reach so many bytes."""
+        taken: list[Delivery[T]] = []
+        size = 0
+        while self._returned and len(taken) < max_items and size < max_bytes:
+            delivery = self._returned.popleft()
+            size += delivery.size
+            taken.append(delivery)
+        if len(taken) < max_items and size < max_bytes:
+            taken += map(Delivery, self._intake.take(max_items - len(taken), max_bytes - size))
+        return taken
+
     def _dispose(self, deliveries: Sequence[Delivery[T]]) -> int:
         """Let go of deliveries, and return how many that were: repeating a disposal does nothing."""
-        count = 0
+        count = size = 0
         for delivery in deliveries:
             if delivery.receipt is self:
                 delivery.receipt = None
-                self._bytes -= delivery.size
+                size += delivery.size
                 count += 1
         self._handed_out -= count
-        self._putters.wake_all()
+        self._intake.free(count, size)
         if self.unsettled == 0:
             self._flushers.wake_all()
         return count
 
-    async def _wait_for_room(self, size: int) -> None:
-        while (
-            not self._closed
-            and self.unsettled > 0
-            and (self.unsettled >= self._max_items or self._bytes + size > self._max_bytes)
-        ):
-            await self._putters.wait()
+    def _is_within_bounds(self) -> bool:
+        return self._closed or not self._intake.overfull
 
 
 @hookimpl

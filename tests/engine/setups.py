@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from prefactor_core.broker.buffer import BufferBounds, BufferPolicy
 from prefactor_core.broker.consumer import Consumer
 from prefactor_core.broker.envelope import Envelope, encode
 from prefactor_core.broker.queue import BrokerQueue
@@ -16,6 +15,7 @@ from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Delivery, Queue
 from prefactor_core.queue.executor import TaskExecutor
+from prefactor_core.queue.intake import BufferBounds, BufferPolicy
 from prefactor_core.queue.memory import InMemoryQueue
 from tests.support.bench import Bench, make_bench, now, running
 from tests.support.fake_api import FakeApi

@@ -188,7 +188,7 @@ async def test_a_create_that_was_sent_before_and_is_refused_since_all_is_over_wa
 
     bench = make_bench(api)
     await bench.put(create("a", "a-1"), *life("b"))
-    bench.queue._waiting[0].maybe_sent = True  # as a replayed dead letter, or one of a crashed worker
+    (await bench.waiting())[0].maybe_sent = True  # as a replayed dead letter, or one of a crashed worker
     async with running(bench):
         await bench.settle()
     assert bench.dead["a-1:create"].reason == "the instance is over: HTTP 409 invalid_action"

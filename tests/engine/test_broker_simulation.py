@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 
 from prefactor_core.broker import publisher, reader
-from prefactor_core.broker.buffer import BufferBounds
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.exceptions import BrokerError
 from prefactor_core.execution.dependents import Dependents
@@ -17,6 +16,7 @@ from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Delivery
 from prefactor_core.queue.executor import TaskExecutor
+from prefactor_core.queue.intake import BufferBounds
 from tests.engine.setups import check_account
 from tests.support.fake_broker import FakeBroker, FakeConsumingEnd, Fault, PublishFault, now
 from tests.support.operations import dice, key_of, life, quality

@@ -354,7 +354,7 @@ async def test_what_was_done_before_ends_a_pause_too() -> None:
     api.spans.update({f"a-{number}": "active" for number in range(60)})
     bench = make_bench(api, num_workers=1)
     await bench.put(*(create("a", f"a-{number}") for number in range(60)))
-    for delivery in bench.queue._waiting:
+    for delivery in await bench.waiting():
         delivery.maybe_sent = True
     breaker = bench.breaker
     for lane in "wxyz":

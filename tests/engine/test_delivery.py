@@ -243,7 +243,7 @@ async def test_an_instance_of_conflicts_does_not_hold_up_the_others(*, repeated:
         api.spans.update({f"a-{number}": "active" for number in range(200)})
     bench = make_bench(api, num_workers=1)
     await bench.put(*(create("a", f"a-{number}") for number in range(200)))
-    for delivery in bench.queue._waiting:
+    for delivery in await bench.waiting():
         delivery.maybe_sent = repeated  # as a broker says of what it delivers again
     await bench.put(*life("b"), *life("c"))
     async with running(bench):

@@ -185,7 +185,7 @@ def test_the_books_are_right_at_every_moment(seeds: Seeds) -> None:
             assert queue.unsettled == queue.size() + len(out)
         await queue.discard()
         await queue.settle(out)
-        assert queue._bytes == queue.unsettled == 0
+        assert queue._intake.bytes == queue.unsettled == 0
         assert balanced(queue)
 
     seeds.run(100, lambda seed: run_virtual(program(seed)))
@@ -207,8 +207,6 @@ async def test_what_was_delivered_before_keeps_that_it_may_have_been_sent() -> N
 @virtual
 async def test_block_waits_for_room_in_the_order_of_the_calls() -> None:
     queue: InMemoryQueue[int] = InMemoryQueue(2, policy="block")
-    assert not queue.immediate
-    assert InMemoryQueue[int](2).immediate
     waiting = [asyncio.create_task(queue.put(number)) for number in range(6)]
     await asyncio.sleep(100)
     assert [task.done() for task in waiting] == [True, True, False, False, False, False]
@@ -229,7 +227,7 @@ async def test_block_waits_for_room_in_the_order_of_the_calls() -> None:
     assert queue.dropped == {}
     assert queue.accepted == 6
     assert balanced(queue)  # type: ignore[arg-type]
-    assert not queue._putters
+    assert not queue._intake._blocked
 
 
 @virtual
@@ -249,7 +247,7 @@ async def test_block_is_bounded_by_bytes_and_one_item_always_fits() -> None:
     await again
     assert queue.size() == 1
     await queue.discard()
-    assert queue._bytes == 0
+    assert queue._intake.bytes == 0
 
 
 @virtual

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from prefactor_core.broker.answers import Answer, decode_answer
-from prefactor_core.broker.buffer import BufferBounds
 from prefactor_core.broker.dead_letters import Replay, Selection
 from prefactor_core.broker.envelope import Envelope, encode
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DeadLetter, Delivery
+from prefactor_core.queue.intake import BufferBounds
 from tests.engine.setups import receive
 from tests.engine.virtual import virtual
 from tests.support.fake_broker import FakeBroker, FakeConsumingEnd, FakeDeadLetterEnd, Fault, now

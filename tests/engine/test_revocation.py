@@ -185,7 +185,9 @@ class Revocable(InMemoryQueue[Any]):
 
     async def put(self, item: Any) -> None:
         await super().put(item)
-        self._waiting[-1].owner = self.owner
+        waiting = self._take(1 << 62, 1 << 62)
+        waiting[-1].owner = self.owner
+        self._returned.extend(waiting)
 
     async def receive(self, max_items: int, max_bytes: int) -> list[Delivery[Any]]:
         # As on a broker: what was lost before it was handed out is never handed out.

@@ -257,7 +257,7 @@ async def test_what_an_operator_replays_stays_a_dead_letter() -> None:
     bench = make_bench(ended())
     operations = [create("a", "a-1"), create("a", "a-2")]
     await bench.put(*operations)
-    for delivery in bench.queue._waiting:
+    for delivery in await bench.waiting():
         delivery.maybe_sent = delivery.replayed = True
     async with running(bench):
         await bench.settle()
@@ -403,7 +403,7 @@ async def test_many_replayed_instances_that_are_terminated_hold_up_nobody() -> N
     api.instances.update(dict.fromkeys(names, "terminated"))
     bench = make_bench(api)
     await bench.put(*(create(name, f"{name}-1") for name in names))
-    for delivery in bench.queue._waiting:
+    for delivery in await bench.waiting():
         delivery.maybe_sent = delivery.replayed = True
     async with running(bench):
         await bench.settle(60)

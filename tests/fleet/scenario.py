@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterable
 
 from prefactor_core import Operation, OperationType, PrefactorCoreClient, PrefactorCoreConfig, SchemaRegistry
-from prefactor_core.broker.buffer import BufferBounds
 from prefactor_core.broker.dead_letters import StoredDeadLetter
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.queue.base import Queue
+from prefactor_core.queue.intake import BufferBounds
 from prefactor_emulator.verify import compare as verify
 from prefactor_emulator.verify.files import read_effects, read_terminated
 from tests.support.brokers.rabbitmq_server import RabbitServer

@@ -19,9 +19,9 @@ from prefactor_core import (
     PrefactorCoreConfig,
     SchemaRegistry,
 )
-from prefactor_core.broker.buffer import BufferBounds
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.plugins import create_queue
+from prefactor_core.queue.intake import BufferBounds
 
 _DEPTH = 4
 _VERSION = {"name": "agent-program", "external_identifier": "1"}

@@ -12,7 +12,7 @@ from prefactor_core.exceptions import PrefactorTelemetryFailureError
 from prefactor_core.execution.dependents import Dependents
 from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.operations import Operation
-from prefactor_core.queue.base import DeadLetter
+from prefactor_core.queue.base import DeadLetter, Delivery
 from prefactor_core.queue.executor import TaskExecutor
 from prefactor_core.queue.memory import InMemoryQueue
 from tests.support.fake_api import FakeApi
@@ -33,6 +33,12 @@ class Bench:
         for operation in operations:
             self.put_so_far.append(operation)
             await self.queue.put(operation)
+
+    async def waiting(self) -> list[Delivery[Operation]]:
+        """What waits in the queue, to be marked as a queue would that hands it out again."""
+        waiting = await self.queue.receive(1 << 30, 1 << 40)
+        await self.queue.release(waiting)
+        return waiting
 
     async def put_all(self, *lives: Sequence[Operation]) -> None:
         for life in lives:
