@@ -33,7 +33,6 @@ from prefactor_core.exceptions import (
     SpanNotFoundError,
     TransportError,
     UnknownTransportError,
-    WrongEventLoopError,
 )
 from prefactor_core.instance_handle import AgentInstanceHandle
 from prefactor_core.managers.agent_instance import AgentInstanceManager
@@ -90,7 +89,6 @@ __all__ = [
     "TaskExecutor",
     "TransportError",
     "UnknownTransportError",
-    "WrongEventLoopError",
     "__version__",
     "build_runtime_environment",
     "generate_idempotency_key",

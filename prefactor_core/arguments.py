@@ -5,6 +5,8 @@ from typing import Final, get_args
 
 from prefactor_core.exceptions import InvalidInputError
 from prefactor_core.models import FinishStatus
+from prefactor_core.payloads import NOT_UNICODE
+from prefactor_core.texts import is_unicode
 
 _LONGEST_NAME: Final = 1_024
 """Characters in a name at most."""
@@ -21,6 +23,8 @@ def require_name(value: object, field: str) -> None:
     """Check a name of the caller's. Raises ``InvalidInputError``."""
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
         raise InvalidInputError(field, f"expected 1 to {_LONGEST_NAME:,} characters")
+    if not is_unicode(value):
+        raise InvalidInputError(field, NOT_UNICODE)
 
 
 def as_time(value: object, field: str) -> datetime | None:

@@ -26,6 +26,7 @@ from prefactor_core.operations import Operation
 from prefactor_core.payloads import as_object, encode_object
 from prefactor_core.plugins import create_queue
 from prefactor_core.queue.base import Queue
+from prefactor_core.recording.faces import awaited
 from prefactor_core.runtime import build_runtime_environment
 from prefactor_core.session import Session
 from prefactor_core.span_context import SpanContext, SpanScope
@@ -60,16 +61,17 @@ class PrefactorCoreClient:
     """Records what agents do.
 
     Calls queue operations and return at once; the network is somebody else's task. Use it with
-    ``async with``, or call ``initialize`` and ``close``. Everything of a client belongs to the event loop
-    that initialised it; once that is closed, the client can be initialised again in another.
+    ``async with``, or call ``initialize`` and ``close``. Operations are delivered in the event loop that
+    initialised it; once that is closed, the client can be initialised again in another. Calls may come from
+    any event loop, in any thread.
 
     A client that nobody holds any more, nor any handle or span of it, is closed in the background, with a
     warning.
 
     All calls that record something raise, when they are awaited or entered, ``InvalidInputError`` (nothing is
     queued then) if an argument is malformed or missing, ``ClientNotInitializedError`` if the client is not
-    running, ``WrongEventLoopError`` outside its event loop, and ``PrefactorTelemetryFailureError`` once
-    delivery has failed for good (the API refuses the token).
+    running, and ``PrefactorTelemetryFailureError`` once delivery has failed for good (the API refuses the
+    token).
 
     Args:
         config: What the client needs to know.
@@ -142,7 +144,6 @@ class PrefactorCoreClient:
         Raises:
             PrefactorTelemetryFailureError: The API has refused the token; what was queued is lost. Raised
                 once: closing again returns the summary.
-            WrongEventLoopError: The client belongs to another event loop, which is not closed.
         """
         if self._session is not None:
             lifetime = self._session.lifetime
@@ -165,7 +166,6 @@ class PrefactorCoreClient:
 
         Raises:
             ClientNotInitializedError: The client is not running.
-            WrongEventLoopError: The client belongs to another event loop.
             PrefactorTelemetryFailureError: Delivery has failed for good.
         """
         if self._session is None:
@@ -202,7 +202,7 @@ class PrefactorCoreClient:
     @property
     def instance_manager(self) -> AgentInstanceManager:
         """The manager of agent instances."""
-        return self._running().instances
+        return AgentInstanceManager(self._running().instances)
 
     # -- instances
 
@@ -236,8 +236,7 @@ class PrefactorCoreClient:
         """
 
         async def register() -> AgentInstanceHandle:
-            instances = self._running().instances
-            registered = await instances.register(
+            registered = await awaited(self._running().instances.register)(
                 self._version(agent_version),
                 self._schemas(agent_schema_version, external_schema_version_id),
                 agent_id,
@@ -285,7 +284,7 @@ class PrefactorCoreClient:
             name: Name of the quality, as registered with ``SchemaRegistry.register_quality_schema``.
             payload: Its value; ``None`` removes what was recorded.
         """
-        await self._running().instances.record_quality(instance_id, name, payload)
+        await awaited(self._running().instances.record_quality)(instance_id, name, payload)
 
     # -- spans
 
@@ -313,8 +312,7 @@ class PrefactorCoreClient:
 
         def open_span() -> SpanContext:
             spans = self._running().spans
-            span_id = spans.prepare(instance_id, schema_name, parent_span_id, payload)
-            return SpanContext(span_id, spans, spans.get_span(span_id).payload)
+            return SpanContext(spans.open(instance_id, schema_name, parent_span_id, payload), spans)
 
         return SpanScope(open_span, self._running)
 
@@ -331,8 +329,8 @@ class PrefactorCoreClient:
         The arguments are as for ``span``; ``started_at`` is when it began, by default now. A time
         without a zone is UTC.
         """
-        spans = self._running().spans
-        return await spans.create(instance_id, schema_name, parent_span_id, payload, started_at=started_at)
+        create = awaited(self._running().spans.create)
+        return await create(instance_id, schema_name, parent_span_id, payload, started_at=started_at)
 
     async def finish_span(
         self, span_id: str, result_payload: dict[str, Any] | None = None, timestamp: datetime | None = None
@@ -350,8 +348,8 @@ class PrefactorCoreClient:
             SpanNotFoundError: The span is not open in this client.
         """
         spans = self._running().spans
-        require_pfid(span_id, "span_id")
-        await spans.finish(span_id, result_payload, timestamp=timestamp)
+        span = spans.find(require_pfid(span_id, "span_id"))
+        await awaited(spans.finish)(span, result_payload, timestamp=timestamp)
 
     # -- inside, and what integrations reach for
 
@@ -370,7 +368,7 @@ class PrefactorCoreClient:
         session = self._session
         if session is None:
             raise self._not_running()
-        session.lifetime.check()
+        session.check()
         return session
 
     def _not_running(self) -> ClientNotInitializedError:

@@ -8,33 +8,18 @@ Every call but those that return or search the whole stack costs the same howeve
 
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Final, Self, TypeAlias
-from weakref import WeakMethod
+from typing import Final, Protocol
 
 _SHORT: Final = 64
 """Up to this depth a stack is not swept."""
 
-TellsOpen: TypeAlias = WeakMethod[Callable[[str], bool]]
-"""Tells of a span's id whether it is open, without keeping alive who knows."""
 
-
-class StackedSpan(str):
-    """A span's id that knows whether the span is still open. A span that was finished stays so."""
-
-    __slots__ = ("_is_open",)
-    _is_open: TellsOpen
-
-    def __new__(cls, span_id: str, is_open: TellsOpen) -> Self:
-        """Make the id; its string is the plain one."""
-        stacked = super().__new__(cls, span_id)
-        stacked._is_open = is_open
-        return stacked
+class Stacked(Protocol):
+    """A span that tells whether it is over; once it is, it stays so."""
 
     @property
-    def is_open(self) -> bool:
-        """Whether the span is open, as far as its client still exists."""
-        is_open = self._is_open()
-        return is_open is not None and is_open(self)
+    def over(self) -> bool:
+        """Whether it is."""
 
 
 class _Node:
@@ -43,20 +28,17 @@ class _Node:
     Only finished spans are cut out in place: they are finished for everybody.
     """
 
-    __slots__ = ("below", "depth", "span_id", "swept")
+    __slots__ = ("below", "depth", "span", "span_id", "swept")
 
-    def __init__(self, span_id: str, below: "_Node | None") -> None:
+    def __init__(self, span_id: str, span: Stacked | None, below: "_Node | None") -> None:
         self.span_id = span_id
+        self.span = span
+        """``None`` for a plain id, which stays until it is popped."""
         self.below = below
         self.depth: int = 1 if below is None else below.depth + 1
         """Nodes from here on down, with those that were finished since the last sweep."""
         self.swept: int = _SHORT if below is None else below.swept
         """How many there were after the last sweep."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether the span was finished. A plain id stays until it is popped."""
-        return isinstance(self.span_id, StackedSpan) and not self.span_id.is_open
 
 
 # A context variable is the one place that follows a task.
@@ -65,12 +47,17 @@ _stack: Final[ContextVar[_Node | None]] = ContextVar("prefactor_span_stack", def
 
 def _open_from(node: _Node | None) -> _Node | None:
     """Return the first node from ``node`` on down whose span is not finished."""
-    found = node
-    while found is not None and found.finished:
+    if node is None or node.span is None or not node.span.over:
+        return node
+    passed = [node]
+    found = node.below
+    while found is not None and found.span is not None and found.span.over:
+        passed.append(found)
         found = found.below
-    # What was passed over leads there directly from now on: other tasks may begin at any of it.
-    while node is not found and node is not None:
-        node.below, node = found, node.below
+    # What was passed over leads there directly from now on: other tasks may begin at any of it. Threads that
+    # do so at once only ever lead further down.
+    for one in passed:
+        one.below = found
     return found
 
 
@@ -103,9 +90,9 @@ class SpanContextStack:
         return [node.span_id for node in _down_from(_top())][::-1]
 
     @classmethod
-    def push(cls, span_id: str) -> None:
-        """Make a span the innermost one."""
-        node = _Node(span_id, _top())
+    def push(cls, span_id: str, span: Stacked | None = None) -> None:
+        """Make a span the innermost one; without ``span`` it stays so until it is popped."""
+        node = _Node(span_id, span, _top())
         if node.depth > 2 * node.swept:
             _sweep(node)
         _stack.set(node)
@@ -136,7 +123,11 @@ class SpanContextStack:
     @classmethod
     def innermost(cls, accept: Callable[[str], bool]) -> str | None:
         """Return the innermost span that ``accept`` takes, ``None`` if it takes none."""
-        return next((node.span_id for node in _down_from(_top()) if accept(node.span_id)), None)
+        node = _top()
+        while node is not None and not accept(node.span_id):
+            node.below = _open_from(node.below)
+            node = node.below
+        return None if node is None else node.span_id
 
     @classmethod
     def uncover(cls) -> None:

@@ -9,7 +9,6 @@
     ├── ClientAlreadyInitializedError              initialize() on a client that is running
     ├── ClientNotInitializedError                  a call before initialize()
     │   └── ClientClosedError                      a call after close()
-    ├── WrongEventLoopError (also RuntimeError)    a call from a thread or loop that is not the client's
     ├── InstanceNotFoundError                      an agent instance that this client does not know
     ├── SpanNotFoundError (also KeyError)          a span that is not open in this client
     ├── PrefactorTerminatedError                   the service asks this instance's agent to stop
@@ -66,13 +65,6 @@ class ClientNotInitializedError(PrefactorCoreError):
 
 class ClientClosedError(ClientNotInitializedError):
     """The client was used after ``close()``. It can be initialised again."""
-
-
-class WrongEventLoopError(PrefactorCoreError, RuntimeError):
-    """The client was called from a thread or an event loop that is not its own.
-
-    Hand the call over instead: ``asyncio.run_coroutine_threadsafe(coroutine, loop)``.
-    """
 
 
 class InstanceNotFoundError(PrefactorCoreError):

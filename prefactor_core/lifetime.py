@@ -5,55 +5,56 @@ import atexit
 import contextvars
 import logging
 import os
-from typing import TYPE_CHECKING, Final
+import threading
+from contextlib import suppress
+from typing import Final
 from weakref import ReferenceType
 
 from prefactor_core.accounts import ClientStats, CloseSummary
-from prefactor_core.exceptions import ClientClosedError, WrongEventLoopError
+from prefactor_core.exceptions import ClientClosedError
 from prefactor_core.monitoring.termination_monitor import TerminationMonitor
 from prefactor_core.operations import Operation
-from prefactor_core.outbox import Outbox
 from prefactor_core.queue.base import Queue
-from prefactor_core.waiters import in_time
-
-if TYPE_CHECKING:
-    from prefactor_core.sender import LocalSender
+from prefactor_core.recording.gate import Gate
+from prefactor_core.recording.handover import handover_to
+from prefactor_core.senders.base import Sender
+from prefactor_core.waiters import in_loop, in_time
 
 logger = logging.getLogger("prefactor_core")
 
 _PATIENCE: Final = 1.0
 """Seconds after which the end says what it waits for: somebody may be waiting for the process to exit."""
+_GRACE: Final = 5.0
+"""Seconds beyond its own bound after which a wait for another event loop ends: that one does not run."""
 
 
 class Lifetime:
-    """Delivers what is put into a queue, from now until the end.
+    """Delivers what is put into a queue, from now until the end, in the event loop that runs now.
 
     One task waits for the end and carries it out, however it comes: ``end`` (the client is closed),
     ``drop`` (nobody is left to close it), or a cancellation of that task (the event loop ends). Neither this
-    object nor anything that it starts holds the client. ``sender`` empties the queue, if that happens here.
+    object nor anything that it starts holds the client.
     """
 
     def __init__(
-        self,
-        queue: Queue[Operation],
-        sender: "LocalSender | None",
-        monitor: TerminationMonitor,
-        close_timeout: float,
+        self, queue: Queue[Operation], sender: Sender, monitor: TerminationMonitor, close_timeout: float
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._process = os.getpid()
-        self._queue = queue
         self._sender = sender
         self._monitor = monitor
         self._close_timeout = close_timeout
-        self.outbox = Outbox(queue)
-        # A queue of the user's may have been used before.
-        self.outbox.put_count = queue.size() + sum(queue.dropped.values())
-        self._closed = False
+        self.gate = Gate(self._refuse, self._is_left_behind)
+        """Lets calls through until the end, or until delivery has failed for good."""
+        self.handover = handover_to(queue)
+        """The way into the queue."""
+        self._ending_began = False
         self._dropped = False
         self._reported = False
         self._failure_told = False
         self._closers = 0
+        self._bound = close_timeout
         self._wanted_end: asyncio.Future[float] = self._loop.create_future()
         # A context of its own: the caller's may hold the client, and tasks hold their context.
         self._context = contextvars.Context()
@@ -64,99 +65,79 @@ class Lifetime:
     async def begin(self) -> None:
         """Begin to send; from now on the event loop cannot end without this object's knowledge."""
         await asyncio.sleep(0)  # the task that waits for the end begins, so that a cancellation reaches it
-        if self._sender is not None and not self._closed:
-            self._context.run(self._sender.start)
+        if not self._ending_began:
+            self._context.run(self._sender.start, self.gate.shut)
 
     @property
     def loop_closed(self) -> bool:
         """Whether the event loop that all of this belongs to is closed."""
         return self._loop.is_closed()
 
-    def check(self, *, puts: bool = True) -> None:
-        """Raise if a call cannot be taken: in another event loop, or after the end or a final failure.
-
-        A call that ``puts`` operations and meets the failure counts as dropped.
-        """
-        self.check_loop()
-        if self._sender is not None:
-            self._sender.raise_failure(refused_call=puts)
-        if self._closed:
-            raise ClientClosedError("the client is closed: initialize() it again to go on")
-
-    def check_loop(self) -> None:
-        """Raise ``WrongEventLoopError`` unless the caller runs in the event loop of all this."""
-        try:
-            running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is self._loop:
-            return
-        if self.loop_closed:
-            raise WrongEventLoopError(
-                "the client belongs to an event loop that is closed: initialize() it again to go on"
-            )
-        raise WrongEventLoopError(
-            "the client belongs to the event loop that initialised it; from another thread or loop, use "
-            "asyncio.run_coroutine_threadsafe(coroutine, that_loop)"
-        )
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that all of this belongs to."""
+        return self._loop
 
     async def flush(self, timeout: float) -> bool:
-        """Wait until everything put so far is delivered, for ``timeout`` seconds at most.
+        """Wait until everything put so far is delivered, for ``timeout`` seconds at most, in any event loop.
 
-        Raises as ``check`` does, before and after.
+        Raises as the gate does, before and after.
         """
-        self.check(puts=False)
-        deadline = self._loop.time() + timeout
-        done = await in_time(self.outbox.drain(), timeout)
-        if done:
-            left = max(0.0, deadline - self._loop.time())
-            done = await (self._sender or self._queue).flush(left)
-        self.check(puts=False)
+        self.gate.check(puts=False)
+        async with asyncio.timeout(timeout + _GRACE):
+            done = await in_loop(self._loop, lambda: self._flush(timeout))
+        self.gate.check(puts=False)
         return done
+
+    async def _flush(self, timeout: float) -> bool:
+        deadline = self._loop.time() + timeout
+        if not await in_time(self.handover.drain(), timeout):
+            return False
+        return await self._sender.flush(max(0.0, deadline - self._loop.time()))
+
+    def _refuse(self, *, puts: bool) -> None:
+        """Raise why no call is taken."""
+        self._sender.raise_failure(refused_call=puts)
+        if self._is_a_fork():
+            raise ClientClosedError("the client belongs to the process that this one was forked from")
+        if self.loop_closed:
+            raise ClientClosedError("the client's event loop is closed: initialize() it again to go on")
+        raise ClientClosedError("the client is closed: initialize() it again to go on")
+
+    def _is_left_behind(self) -> bool:
+        return self._loop.is_closed() or os.getpid() != self._process
 
     # -- accounts
 
     def stats(self, open_spans: int = 0) -> ClientStats:
-        """Return what has become of everything so far."""
-        put, dropped = self.outbox.put_count, dict(self._queue.dropped)
-        buffered, sending, dead, retried = self._queue.size(), 0, 0, 0
-        overtaken, superseded = 0, dict[str, int]()
-        if self._sender is not None:
-            account, sending = self._sender.executor.account, self._sender.executor.prefetched
-            delivered, dead, retried = account.settled, account.dead_lettered, account.retried
-            overtaken, superseded = account.overtaken, dict(account.superseded_by_type)
-            if self._sender.discarded:
-                dropped["discarded"] = self._sender.discarded
-        else:
-            published = self._queue.published
-            if published is not None:  # else the queue counts nothing but what waits
-                buffered, sending = published.buffered, published.unconfirmed
-            delivered = put - buffered - sending - sum(dropped.values())
+        """Return what has become of everything so far. Can be asked for in any thread."""
+        now = self._sender.progress(lambda: self.handover.put_count)
+        rest = now.put - now.delivered - now.dead_lettered - sum(now.superseded.values())
+        rest -= sum(now.dropped.values())
+        sending = min(now.sending, rest)
         return ClientStats(
-            put=put,
-            delivered=delivered,
-            dead_lettered=dead,
-            dropped=dropped,
-            buffered=buffered,
+            put=now.put,
+            delivered=now.delivered,
+            dead_lettered=now.dead_lettered,
+            dropped=now.dropped,
+            buffered=rest - sending,
             sending=sending,
-            retried=retried,
+            retried=now.retried,
             open_spans=open_spans,
-            overtaken=overtaken,
-            superseded=superseded,
+            overtaken=now.overtaken,
+            superseded=now.superseded,
         )
 
     def summary(self) -> CloseSummary:
         """Return what has been delivered, and call everything else left."""
         stats = self.stats()
-        # Whatever is not known to be elsewhere was left, also what a queue could not take back.
-        known = stats.delivered + sum(stats.superseded.values()) + stats.dead_lettered
         return CloseSummary(
             put=stats.put,
             delivered=stats.delivered,
             dead_lettered=stats.dead_lettered,
             dropped=stats.dropped,
-            left=stats.put - known - sum(stats.dropped.values()),
-            unconfirmed=stats.sending if self._sender is None else 0,
+            left=stats.buffered + stats.sending,
+            unconfirmed=stats.sending if self._sender.unconfirmed else 0,
             overtaken=stats.overtaken,
             superseded=stats.superseded,
         )
@@ -164,10 +145,18 @@ class Lifetime:
     # -- the end
 
     def end(self, timeout: float) -> None:
-        """Begin to end: take nothing more, and deliver what is queued for ``timeout`` seconds at most."""
-        if not self.loop_closed:
-            self.check_loop()
+        """Begin to end: take nothing more, and deliver what is queued for ``timeout`` seconds at most.
+
+        Can be called in any thread.
+        """
+        self.gate.shut()
+        if self.loop_closed:
+            return
+        if threading.get_ident() == self._thread:
             self._want_end(timeout)
+        else:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._want_end, timeout)
 
     def drop(self, entrance: ReferenceType[object]) -> None:
         """Begin to end as ``end`` does, in the background, since nobody is left who could call it.
@@ -196,11 +185,15 @@ class Lifetime:
         if self.loop_closed:
             await self.leave()
         elif not self._ending.done():
-            await self._wait_for_end()
+            try:
+                async with asyncio.timeout(self._bound + _GRACE):
+                    await in_loop(self._loop, self._wait_for_end)
+            except TimeoutError:  # that event loop does not run
+                return self.summary()
         if self._ending.done() and not self._ending.cancelled():
             self._ending.result()  # a queue of the user's may have failed
         told, self._failure_told = self._failure_told, True
-        if self._sender is not None and not told:
+        if not told:
             self._sender.raise_failure()
         return self.summary()
 
@@ -208,13 +201,11 @@ class Lifetime:
         """Let go of what is left: the event loop is closed. In most cases that was done as it ended."""
         if self._ending.done():
             return
-        self._closed = True
-        if self._sender is not None:
-            await self._sender.executor.release()
+        self.gate.shut()
+        await self._sender.leave()
         self._report_left()
 
     async def _wait_for_end(self) -> None:
-        self.check_loop()
         self._closers += 1
         try:
             await asyncio.wait([self._ending])
@@ -233,7 +224,9 @@ class Lifetime:
 
     def _want_end(self, timeout: float) -> None:
         if not self._wanted_end.done():
-            self._closed = True
+            self._ending_began = True
+            self._bound = timeout
+            self.gate.shut()
             self._wanted_end.set_result(timeout)
 
     def _end_dropped(self) -> None:
@@ -247,9 +240,9 @@ class Lifetime:
             if self._is_a_fork():
                 raise
             # The event loop is ending, and all tasks with it: this is the last moment for the connections.
-            await self._let_go()
-            self._closed = True
-            self._monitor.all_finished()
+            self.gate.shut()
+            await self._sender.abort()
+            self._gone()
             if self._closers:  # called as late as that
                 self._report()
             else:
@@ -259,24 +252,18 @@ class Lifetime:
             # After a drop nobody but the event loop holds this task: by the timers that bound its waits.
             await self._deliver_the_rest(self._loop.time() + timeout)
         except BaseException:  # also a mistake of the queue's: nobody is left to let go later
-            await self._let_go()
+            await self._sender.abort()
             raise
         finally:
-            self._monitor.all_finished()
+            self._gone()
             self._report()
 
     async def _deliver_the_rest(self, deadline: float) -> None:
         notice = self._loop.call_later(_PATIENCE, self._say_what_is_left, deadline)
         try:
             # What the queue would not take in time is counted as left.
-            await in_time(self.outbox.drain(), deadline - self._loop.time())
-            left = max(0.0, deadline - self._loop.time())
-            if self._sender is not None:
-                await self._sender.stop(left)
-            else:
-                await self._queue.close(0)
-                await self._queue.flush(left)
-                await self._queue.disconnect()
+            await in_time(self.handover.drain(), deadline - self._loop.time())
+            await self._sender.stop(max(0.0, deadline - self._loop.time()))
         finally:
             notice.cancel()
 
@@ -285,11 +272,13 @@ class Lifetime:
         if left > 0 and seconds >= 1:
             logger.warning(
                 "prefactor: closing waits for %d operations to reach %s, for %.0f s at most (close_timeout)",
-                *(left, (self._sender or self._queue).destination, seconds),
+                *(left, self._sender.destination, seconds),
             )
 
-    async def _let_go(self) -> None:
-        await (self._queue.disconnect() if self._sender is None else self._sender.abort())
+    def _gone(self) -> None:
+        """Let go of what agents hold: nothing can be done with it any more."""
+        self._monitor.all_finished()
+        self.gate.let_go()
 
     def _report(self) -> None:
         self._reported = True

@@ -5,27 +5,26 @@ The client, and what agents hold of it, lead to the ``Entrance``; what is behind
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-from weakref import WeakMethod, finalize, ref
+from weakref import finalize, ref
 
 from prefactor_core.config import PrefactorCoreConfig
 from prefactor_core.exceptions import InvalidInputError
 from prefactor_core.identifiers import PfidFactory
 from prefactor_core.lifetime import Lifetime
-from prefactor_core.managers.agent_instance import AgentInstanceManager
-from prefactor_core.managers.span import SpanManager
 from prefactor_core.models import utc_now
 from prefactor_core.monitoring.termination_monitor import TerminationMonitor
 from prefactor_core.operations import Operation
-from prefactor_core.outbox import Entrance
 from prefactor_core.queue.base import Queue
-
-if TYPE_CHECKING:
-    from prefactor_core.sender import LocalSender
+from prefactor_core.recording.entrance import Entrance
+from prefactor_core.recording.instances import InstanceRecorder
+from prefactor_core.recording.records import InstanceRecord
+from prefactor_core.recording.spans import SpanRecorder
+from prefactor_core.senders.base import Sender
+from prefactor_core.senders.remote import RemoteSender
 
 
 class Session:
-    """One life of a client. When nobody holds it any more, nor its managers, its lifetime ends by itself.
+    """One life of a client. When nobody holds it any more, nor its recorders, its lifetime ends by itself.
 
     ``sdk_header`` must not lead to the client.
 
@@ -43,25 +42,20 @@ class Session:
     ) -> None:
         if queue.closed:
             raise InvalidInputError("queue", "it is closed: give the client a new one")
+        sender = _local_sender(config, queue, sdk_header, monitor) if queue.local else RemoteSender(queue)
         queue.introduce(sdk_header)
-        sender = _local_sender(config, queue, sdk_header, monitor) if queue.local else None
         self.lifetime = Lifetime(queue, sender, monitor, config.close_timeout)
-        entrance = Entrance(self.lifetime.outbox, self.lifetime.check)
+        entrance = Entrance(self.lifetime.gate, self.lifetime.handover)
+        self.check = entrance.check
+        """Raises if no call is taken."""
+        spans = SpanRecorder(entrance, ids, utc_now, self.lifetime.loop.call_soon_threadsafe)
 
-        def finished(instance_id: str) -> None:
-            tell_spans = spans_finished()
-            if tell_spans is not None:
-                tell_spans(instance_id)
-            monitor.finished(instance_id)
+        def finished(record: InstanceRecord) -> None:
+            spans.instance_finished(record)
+            monitor.finished(record.id)
 
-        self.instances = AgentInstanceManager(
-            entrance, ids, utc_now, on_register=monitor.watch, on_finish=finished
-        )
-        self.spans = SpanManager(
-            entrance, ids, utc_now, self.instances.start_if_pending, self.instances.schema_names
-        )
-        # Weak, since spans lead to instances: a cycle would wait for the garbage collector.
-        spans_finished = WeakMethod(self.spans.instance_finished)
+        self.spans = spans
+        self.instances = InstanceRecorder(entrance, ids, utc_now, monitor.watch, finished)
         finalize(entrance, self.lifetime.drop, ref(entrance))
 
 
@@ -70,7 +64,7 @@ def _local_sender(
     queue: Queue[Operation],
     sdk_header: Callable[[], str],
     monitor: TerminationMonitor,
-) -> "LocalSender":
+) -> Sender:
     if config.http_config is None:
         raise InvalidInputError(
             "http_config",
@@ -78,6 +72,6 @@ def _local_sender(
         )
     # Imported here since it brings httpx, which imports its own command line's libraries (click, rich) where
     # they are installed: importing prefactor_core costs no agent that, nor one that publishes to a broker.
-    from prefactor_core.sender import LocalSender  # noqa: PLC0415
+    from prefactor_core.senders.local import LocalSender  # noqa: PLC0415
 
     return LocalSender(queue, config.http_config, config, sdk_header, monitor)

@@ -2,7 +2,10 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Waiters:
@@ -55,6 +58,13 @@ async def in_time(awaitable: Awaitable[object], timeout: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+async def in_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine function in an event loop, which may be another thread's, and return its result."""
+    if asyncio.get_running_loop() is loop:
+        return await work()
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
 
 
 def _wake(waiter: asyncio.Future[bool], *, alone: bool = False) -> bool:

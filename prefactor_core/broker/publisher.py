@@ -56,7 +56,7 @@ class Publisher:
         self._doubtful = asyncio.Semaphore(_DOUBTFUL_IN_FLIGHT)
         self._start: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._sorting: asyncio.TimerHandle | None = None
+        self._sorting: asyncio.Task[None] | None = None
         self._outage = Outage(
             logger,
             name,
@@ -72,8 +72,9 @@ class Publisher:
 
     def open(self) -> None:
         """Begin to publish in this event loop what is offered. Opening again does nothing."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop = loop
             self._buffer.intake.listen(self._sort_soon)
 
     @property
@@ -134,9 +135,8 @@ class Publisher:
         """Stop publishing and disconnect. What is not confirmed stays counted as such."""
         self.close()
         self._disconnecting = True
-        if self._sorting is not None:
-            self._sorting.cancel()
-        tasks = [*self._publishing.values(), *([self._start] if self._start is not None else [])]
+        others = (self._start, self._sorting)
+        tasks = [*self._publishing.values(), *(task for task in others if task is not None)]
         for task in tasks:
             task.cancel()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
@@ -152,14 +152,15 @@ class Publisher:
 
     def _sort_soon(self) -> None:
         """Have what came in sorted once there is enough for a batch, maybe."""
-        if self._loop is not None and not self._disconnecting:
-            self._sorting = self._loop.call_later(_LINGER, self._sort, context=contextvars.Context())
+        if not self._disconnecting:
+            self._sorting = self._spawn(self._sort_later())
+
+    async def _sort_later(self) -> None:
+        await asyncio.sleep(_LINGER)
+        self._sort()
 
     def _sort(self) -> None:
         """Sort what came in and have it published; then listen for more."""
-        if self._sorting is not None:
-            self._sorting.cancel()
-            self._sorting = None
         lines = self._buffer.sort(self.sdk_header)
         if self._start is None and lines:
             self._start = self._spawn(self._learn_partitions())
@@ -171,7 +172,8 @@ class Publisher:
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         # A context of its own: that of the caller would keep what it holds alive for as long as this runs.
-        task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+        loop = self._loop or asyncio.get_running_loop()
+        task = loop.create_task(work, context=contextvars.Context())
         task.add_done_callback(self._report_unconfirmed)
         return task
 

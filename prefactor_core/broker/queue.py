@@ -34,6 +34,7 @@ class BrokerQueue(DirectQueue[Operation]):
         self.broker = broker
         self.dead_letters = DeadLetters(broker)
         """The broker's dead letters."""
+        self.blocks = bounds.policy == "block"
         self.publisher = Publisher(broker.publishing(), broker.name, bounds)
         self.consumer = Consumer(broker.consuming(), broker.name, rng or random.Random())  # noqa: S311 -- spreads
         self._closed = False
@@ -68,6 +69,11 @@ class BrokerQueue(DirectQueue[Operation]):
     def offer(self, item: Operation) -> None:
         """Take an operation of a client's own, which is sound; otherwise as ``put``, but never wait."""
         self.publisher.offer(item)
+
+    @property
+    def put_count(self) -> int:
+        """How many operations were put, dropped ones included."""
+        return self.publisher.published.put
 
     @property
     def overfull(self) -> bool:

@@ -275,7 +275,13 @@ class Queue(ABC, Generic[T]):
 
 
 class DirectQueue(Queue[T]):
-    """A queue that takes items from any thread, at once and in order."""
+    """A queue that takes items from any thread, at once and in order.
+
+    A client offers to it; to one of a subclass that overrides ``put`` alone, it puts.
+    """
+
+    blocks: bool = False
+    """Whether the queue is ever ``overfull``."""
 
     @abstractmethod
     def offer(self, item: T) -> None:
@@ -287,6 +293,11 @@ class DirectQueue(Queue[T]):
         Raises:
             QueueClosedError: The queue is closed.
         """
+
+    @property
+    @abstractmethod
+    def put_count(self) -> int:
+        """How many items were put or offered, dropped ones included. Can be asked for in any thread."""
 
     @property
     @abstractmethod

@@ -218,12 +218,12 @@ class Intake(Generic[T]):
     def _wake(self) -> None:
         self._asleep = False
         rouse, loop = self._rouse, self._loop
-        if rouse is None or loop is None:
-            return
+        if rouse is None or loop is None or loop.is_closed():
+            return  # what waits is counted as left
         if threading.get_ident() == self._thread:
             rouse()
         else:
-            with suppress(RuntimeError):  # the loop is closed: what waits is counted as left
+            with suppress(RuntimeError):  # it was closed just now
                 loop.call_soon_threadsafe(rouse)
 
     def _new_waiter(self) -> Future[None]:

@@ -31,10 +31,9 @@ class InMemoryQueue(DirectQueue[T]):
     def __init__(
         self, max_items: int | None = None, max_bytes: int | None = None, *, policy: BufferPolicy = "drop"
     ) -> None:
-        bounds = BufferBounds(
-            UNBOUNDED if max_items is None else max_items, UNBOUNDED if max_bytes is None else max_bytes, policy
-        )
-        self._blocks = policy == "block"
+        items, size = (UNBOUNDED if bound is None else bound for bound in (max_items, max_bytes))
+        bounds = BufferBounds(items, size, policy)
+        self.blocks = policy == "block"
         self._intake: Intake[T] = Intake(bounds)
         self._returned: deque[Delivery[T]] = deque()  # goes before what was never handed out
         self._getters = Waiters()
@@ -53,7 +52,7 @@ class InMemoryQueue(DirectQueue[T]):
 
     async def put(self, item: T) -> None:
         """Take an item, or drop and count it if it does not fit. Waits only with the policy ``block``."""
-        if self._blocks:
+        if self.blocks:
             size = size_of(item)
             await self._intake.until(lambda: self._closed or self._intake.fits(size))
         self.offer(item)
@@ -78,7 +77,7 @@ class InMemoryQueue(DirectQueue[T]):
         self._intake.block_until(self._is_within_bounds)
 
     @property
-    def accepted(self) -> int:
+    def put_count(self) -> int:
         """How many items' ``put`` returned, dropped ones included."""
         return self._intake.put_count
 

@@ -18,7 +18,6 @@ class BufferContract(Contract):
     async def test_putting_never_suspends(self, transport: Transport) -> None:
         """Given a queue that goes nowhere, when more is put than fits, then no put waits for anything."""
         async with transport.opened(url=transport.stuck_url, buffer_operations=50) as queue:
-            assert queue.immediate
             for operation in notes("instance", 200):
                 assert returns_at_once(queue.put(operation))
             assert sum(queue.dropped.values()) == 150
@@ -51,7 +50,6 @@ class BufferContract(Contract):
         """Given room for four, when sixty are put while they are received, then all come, in order."""
         put = notes("instance", 60)
         async with transport.opened(buffer_operations=4, buffer_policy="block") as queue:
-            assert not queue.immediate
 
             async def agent() -> None:
                 for operation in put:

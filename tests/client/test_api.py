@@ -9,10 +9,10 @@ import pytest
 
 from prefactor_core import (
     AgentInstanceHandle,
+    ClientClosedError,
     OperationError,
     PrefactorTelemetryFailureError,
     SpanContextStack,
-    WrongEventLoopError,
 )
 from prefactor_core.operations import Operation
 from tests.client.load import VERSION, client_for, close_and_compare, delivering, new_instance
@@ -63,7 +63,7 @@ async def test_a_forked_child_is_refused_and_its_parent_goes_on(tmp_path: Path) 
         if child == 0:
             try:
                 asyncio.run(call())
-            except WrongEventLoopError:
+            except ClientClosedError:
                 os._exit(0)
             finally:
                 os._exit(1)

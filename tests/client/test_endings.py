@@ -11,13 +11,13 @@ import pytest
 from prefactor_core import (
     ClientAlreadyInitializedError,
     ClientClosedError,
+    CloseSummary,
     InMemoryQueue,
     Operation,
     PrefactorCoreClient,
     PrefactorCoreConfig,
     PrefactorTelemetryFailureError,
     TaskExecutor,
-    WrongEventLoopError,
 )
 from prefactor_core.plugins import create_queue
 from tests.client.load import client_for, close_and_compare, new_instance, nowhere, registry
@@ -35,6 +35,7 @@ ENDED = "ended without close(): 2 operations are undelivered"
 CLOSED = "closed with 0 of 2 operations delivered"
 _AT_ONCE = 2
 _CHILD_SECONDS = 60.0
+_DEADLINE = 60.0
 
 
 # -- the end of a process
@@ -217,7 +218,7 @@ def test_in_the_next_event_loop_calls_are_refused_and_closing_tells_what_was_lef
     async def call() -> None:
         await new_instance(client)
 
-    with pytest.raises(WrongEventLoopError, match="initialize"):
+    with pytest.raises(ClientClosedError, match="initialize"):
         asyncio.run(call())
     for _ in range(2):
         summary = asyncio.run(client.close())
@@ -287,18 +288,20 @@ async def test_nor_does_it_matter_that_the_loop_was_closed_on_running_tasks(
     gc.collect()
 
 
-async def test_a_loop_that_is_alive_is_still_the_only_one() -> None:
-    client = client_for(nowhere())
-    await client.initialize()
+async def test_a_client_is_flushed_and_closed_from_another_loop(tmp_path: Path) -> None:
+    async with running_emulator(tmp_path) as emulator:
+        client = client_for(emulator.url)
+        await used(client)
 
-    def elsewhere() -> None:
-        with pytest.raises(WrongEventLoopError):
-            asyncio.run(client.close())
-        with pytest.raises(ClientAlreadyInitializedError):
-            asyncio.run(client.initialize())
+        def elsewhere() -> CloseSummary:
+            with pytest.raises(ClientAlreadyInitializedError):
+                asyncio.run(client.initialize())
+            assert asyncio.run(client.flush(_DEADLINE))
+            return asyncio.run(client.close())
 
-    await asyncio.to_thread(elsewhere)
-    assert (await client.close()).complete
+        summary = await asyncio.to_thread(elsewhere)
+        assert (summary.delivered, summary.complete) == (3, True)
+        assert await client.close() == summary
 
 
 async def test_a_refused_token_is_raised_by_a_close_in_the_next_loop_too(tmp_path: Path) -> None:

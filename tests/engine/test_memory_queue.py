@@ -16,7 +16,7 @@ from tests.support.virtual_time import run_virtual
 
 
 def balanced(queue: InMemoryQueue[object]) -> bool:
-    return queue.accepted == (
+    return queue.put_count == (
         queue.settled + queue.dead_lettered + queue.dropped.total() + queue.discarded + queue.unsettled
     )
 
@@ -53,7 +53,7 @@ async def test_close_hands_out_what_is_left_then_raises() -> None:
     with pytest.raises(QueueClosedError):
         await queue.put(3)
     assert queue.size() == 2
-    assert queue.accepted == 2
+    assert queue.put_count == 2
     assert [await queue.get(), await queue.get()] == [1, 2]
     for _ in range(3):
         with pytest.raises(QueueClosedError):
@@ -210,7 +210,7 @@ async def test_block_waits_for_room_in_the_order_of_the_calls() -> None:
     waiting = [asyncio.create_task(queue.put(number)) for number in range(6)]
     await asyncio.sleep(100)
     assert [task.done() for task in waiting] == [True, True, False, False, False, False]
-    assert queue.accepted == 2, "a caller that waits has not put yet"
+    assert queue.put_count == 2, "a caller that waits has not put yet"
     assert balanced(queue)  # type: ignore[arg-type]
     deliveries = await queue.receive(2, 1 << 30)
     await asyncio.sleep(1)
@@ -225,7 +225,7 @@ async def test_block_waits_for_room_in_the_order_of_the_calls() -> None:
     await asyncio.gather(*waiting)
     assert [await queue.get(), await queue.get()] == [4, 5]
     assert queue.dropped == {}
-    assert queue.accepted == 6
+    assert queue.put_count == 6
     assert balanced(queue)  # type: ignore[arg-type]
     assert not queue._intake._blocked
 
@@ -275,7 +275,7 @@ async def test_a_putter_that_is_cancelled_takes_nobodys_room() -> None:
     await second
     assert first.cancelled()
     assert await queue.get() == 3
-    assert queue.accepted == 2
+    assert queue.put_count == 2
 
 
 def test_block_with_many_putters_and_getters_leaves_nobody_asleep(seeds: Seeds) -> None:

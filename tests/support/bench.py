@@ -62,7 +62,7 @@ class Bench:
             + self.executor.prefetched
         )
         queue = self.queue
-        assert queue.accepted == (
+        assert queue.put_count == (
             queue.settled + queue.dead_lettered + queue.dropped.total() + queue.discarded + queue.unsettled
         )
 

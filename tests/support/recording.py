@@ -16,9 +16,9 @@ class RecordingQueue(InMemoryQueue[Operation]):
         super().__init__(max_items, max_bytes)
         self.puts: list[Operation] = []
 
-    async def put(self, item: Operation) -> None:
+    def offer(self, item: Operation) -> None:
         dropped = self.dropped.total()
-        await super().put(item)
+        super().offer(item)
         if self.dropped.total() == dropped:
             self.puts.append(item)
 

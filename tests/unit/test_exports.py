@@ -17,7 +17,7 @@ PUBLISHED = """
 OURS = """
     AgentInstanceManager ClientClosedError ClientStats CloseSummary DeadLetter Delivery
     InvalidIdentifierError InvalidInputError InvalidPayloadError MissingDriverError SpanManager
-    TransportError UnknownTransportError WrongEventLoopError
+    TransportError UnknownTransportError
 """
 TRANSPORT = """
     BrokerError BrokerOptions BrokerQueue ConsumingEnd DEFAULT_PARTITIONS DeadLetterEnd

@@ -1,7 +1,8 @@
-"""The in-process sender: the pipeline for a queue that nobody else empties."""
+"""The sender in this process: the pipeline for a queue that nobody else empties."""
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from copy import copy
 from typing import Any, Final
@@ -15,6 +16,7 @@ from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.monitoring.termination_monitor import TerminationMonitor
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Queue
+from prefactor_core.senders.base import Progress, Sender
 from prefactor_core.texts import plain_url
 from prefactor_core.waiters import in_time
 
@@ -24,7 +26,7 @@ _SHORTEST_GAP: Final = 0.1
 """Seconds between two polls at least: with very many instances a round takes longer instead."""
 
 
-class LocalSender:
+class LocalSender(Sender):
     """Sends what is queued in this process, until it is stopped or the API refuses the token.
 
     Once in ``termination_poll_interval`` it asks for the status of each instance that the monitor watches:
@@ -58,46 +60,69 @@ class LocalSender:
             on_terminated=monitor.terminated,
             on_failure=self._fail,
         )
-        self.executor = self._pipeline.executor
-        """Knows what is prefetched, and where the deliveries went."""
+        self._executor = self._pipeline.executor
+        self._on_failed: Callable[[], None] | None = None
         self._monitor = monitor
         self._poll_interval = config.termination_poll_interval
         self._polling: asyncio.Task[None] | None = None
         self._check: asyncio.Task[None] | None = None
         self._failing = False
         self._failure: PrefactorTelemetryFailureError | None = None
-        self.discarded = 0
-        """Operations that were dropped when the API refused the token."""
+        self._discarded = 0  # dropped when the API refused the token
         self._refused_calls = 0
+        self._refusing = threading.Lock()
 
     def raise_failure(self, *, refused_call: bool = False) -> None:
         """Raise the failure that has ended delivery, if one has; ``refused_call`` counts as dropped then."""
         if self._failure is None:
             return
-        self._refused_calls += refused_call
+        with self._refusing:
+            self._refused_calls += refused_call
         # A fresh one each time: an exception that is raised again grows its traceback.
         failure = copy(self._failure)
-        failure.dropped_operations = self.discarded + self._refused_calls
+        failure.dropped_operations = self._discarded + self._refused_calls
         raise failure from failure.cause
 
-    def start(self) -> None:
+    def start(self, on_failed: Callable[[], None]) -> None:
         """Start sending, and check the token in the background."""
-        self.executor.start()
+        self._on_failed = on_failed
+        self._executor.start()
         loop = asyncio.get_running_loop()
         self._check = loop.create_task(self._check_token(), name="prefactor-check-token")
         if self._poll_interval > 0:
             self._polling = loop.create_task(self._poll(), name="prefactor-termination-poll")
 
+    def progress(self, put_count: Callable[[], int]) -> Progress:
+        """Ask the executor and the queue."""
+        account = self._executor.account
+        # In this order, since operations only move on: none is counted twice.
+        delivered, dead = account.settled, account.dead_lettered
+        superseded = dict(account.superseded_by_type)
+        sending = self._executor.prefetched
+        dropped = dict(self._queue.dropped)
+        if self._discarded:
+            dropped["discarded"] = self._discarded
+        return Progress(
+            put=put_count(),
+            delivered=delivered,
+            dropped=dropped,
+            sending=sending,
+            dead_lettered=dead,
+            retried=account.retried,
+            overtaken=account.overtaken,
+            superseded=superseded,
+        )
+
     async def flush(self, timeout: float) -> bool:
         """Wait until everything queued so far is settled or dead-lettered; return whether that came true."""
-        return await in_time(self.executor.idle(), timeout) and not self._failing
+        return await in_time(self._executor.idle(), timeout) and not self._failing
 
     async def stop(self, timeout: float) -> None:
         """Send what is left, for ``timeout`` seconds at most, and let go of the connections."""
         if self._polling is not None:
             self._polling.cancel()
             await asyncio.wait([self._polling])
-        await self.executor.stop(timeout)
+        await self._executor.stop(timeout)
         if self._check is not None:
             if not self._failing:
                 self._check.cancel()
@@ -106,12 +131,16 @@ class LocalSender:
 
     async def abort(self) -> None:
         """End at once, and let go of the connections."""
-        await self.executor.abandon()
+        await self._executor.abandon()
         own = [task for task in (self._polling, self._check) if task is not None]
         for task in own:
             task.cancel()
         await asyncio.gather(*own, return_exceptions=True)
         await self._pipeline.http.close()
+
+    async def leave(self) -> None:
+        """Put back what is prefetched."""
+        await self._executor.release()
 
     async def _check_token(self) -> None:
         try:
@@ -139,15 +168,17 @@ class LocalSender:
         if self._failing:
             return
         self._failing = True
-        await self.executor.abandon()  # what calls put meanwhile is dropped with the rest
+        await self._executor.abandon()  # what calls put meanwhile is dropped with the rest
         if failure.operation_type is None:
             failure.operation_type = await self._first_type()
         # All that is unsettled will be: calls that come before the end of this raise with the right number.
-        self.discarded = await self._queue.depth()
+        self._discarded = await self._queue.depth()
         self._failure = failure
+        if self._on_failed is not None:
+            self._on_failed()
         await self._queue.close()
-        self.discarded = await self._queue.discard()
-        logger.error("%s; %d operations were dropped", failure, self.discarded)
+        self._discarded = await self._queue.discard()
+        logger.error("%s; %d operations were dropped", failure, self._discarded)
 
     async def _first_type(self) -> str | None:
         """Return the type of the first operation that waits, where the queue can take it back."""

@@ -1,0 +1,26 @@
+"""The two faces of a recording call: it is made at once; then its caller awaits, or blocks for, the rest."""
+
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, ParamSpec, TypeAlias, TypeVar
+
+from prefactor_core.recording.handover import Wait
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Recorded: TypeAlias = tuple[R, Wait | None]
+"""What a recording call returns: the result, and what its caller has to wait for, if it has."""
+
+
+def awaited(record: Callable[P, Recorded[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+    """Return the coroutine function that records at once when it is awaited, and waits for what is to be."""
+
+    @wraps(record)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        result, wait = record(*args, **kwargs)
+        if wait is not None:
+            await wait
+        return result
+
+    return call

@@ -1,0 +1,155 @@
+"""What is known here of an instance, and of a span that is open."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import partial
+from typing import Any, Final, Literal, ParamSpec, TypeAlias, TypeVar
+
+from prefactor_core.models import AgentInstance, FinishStatus, Span
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SpanStatus: TypeAlias = Literal["pending", "active"] | FinishStatus
+
+_NO_NAMES: Final = frozenset[str]()
+_INSTANCES_KEPT: Final = 100_000
+"""Unfinished instances that are known at once; then the oldest are forgotten."""
+
+
+class InstanceRecord:
+    """An instance, and the lock under which its operations are made.
+
+    Attributes:
+        agent_instance: What was registered, until it is finished; ``None`` for one of another process.
+        spans: The spans of it that are open, by id.
+        finished: Whether it was finished here. Its open spans still can be.
+        forgotten: Whether another record takes its place for whatever comes next.
+    """
+
+    __slots__ = ("_busy", "_later", "agent_instance", "finished", "forgotten", "id", "lock", "spans")
+
+    def __init__(self, instance_id: str) -> None:
+        self.id = instance_id
+        self.lock = threading.RLock()
+        self.agent_instance: AgentInstance | None = None
+        self.spans: dict[str, OpenSpan] = {}
+        self.finished = False
+        self.forgotten = False
+        self._busy = False
+        self._later: deque[Callable[[], object]] = deque()
+
+    @property
+    def schema_names(self) -> frozenset[str]:
+        """The span types of its schema version; none where that is not known."""
+        return _NO_NAMES if self.agent_instance is None else self.agent_instance.schema_names
+
+    def alone(self, act: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
+        """Call ``act`` while nobody else acts on this instance, and return what it returns.
+
+        Called amid such a call, by a finaliser or a signal handler of the same thread, it returns ``None``,
+        and that call is followed by this one.
+        """
+        with self.lock:
+            if self._busy:
+                self._later.append(partial(act, *args, **kwargs))
+                return None
+            self._busy = True
+            try:
+                return act(*args, **kwargs)
+            finally:
+                self._busy = False
+                if self._later:
+                    self._catch_up()
+
+    def _catch_up(self) -> None:
+        while self._later:
+            self.alone(self._later.popleft())
+
+
+class OpenSpan:
+    """A span from its opening to its end, and the end itself: what holds it can see that it is over.
+
+    It leads to its instance and to nothing that records or delivers: contexts of tasks hold it.
+
+    Attributes:
+        payload: What it is started with, until it is put.
+        status: ``pending`` until it is put.
+        opened_at: When it was opened, and so began, unless it is started by hand.
+        over: Whether it ended, or is forgotten.
+    """
+
+    __slots__ = (
+        *("__weakref__", "id", "instance", "opened_at", "over", "parent_id", "payload", "schema_name"),
+        *("started_at", "status"),
+    )
+
+    def __init__(
+        self,
+        span_id: str,
+        instance: InstanceRecord,
+        schema_name: str,
+        parent_id: str | None,
+        payload: Mapping[str, Any],
+        opened_at: datetime,
+    ) -> None:
+        self.id = span_id
+        self.instance = instance
+        self.schema_name = schema_name
+        self.parent_id = parent_id
+        self.payload = payload
+        self.opened_at = opened_at
+        self.status: SpanStatus = "pending"
+        self.started_at: datetime | None = None
+        self.over = False
+
+    def as_model(self) -> Span:
+        """Return what is known of it now."""
+        return Span(
+            id=self.id,
+            instance_id=self.instance.id,
+            schema_name=self.schema_name,
+            parent_span_id=self.parent_id,
+            status=self.status,
+            payload=self.payload,
+            created_at=self.opened_at,
+            started_at=self.started_at,
+        )
+
+
+class Records:
+    """The instances that are recorded here: those that were registered, and those that have open spans."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, InstanceRecord] = {}
+        self._lock = threading.RLock()
+
+    def get(self, instance_id: str) -> InstanceRecord | None:
+        """Return what is known of an instance, if anything is."""
+        return self._records.get(instance_id)
+
+    def of(self, instance_id: str) -> InstanceRecord:
+        """Return the record of an instance, a new one if there is none."""
+        record = self._records.setdefault(instance_id, InstanceRecord(instance_id))
+        if len(self._records) > _INSTANCES_KEPT:
+            self._forget_oldest()
+        return record
+
+    def all(self) -> list[InstanceRecord]:
+        """Return all of them."""
+        return list(self._records.values())
+
+    def forget(self, record: InstanceRecord) -> None:
+        """Let go of a record whose lock is held; whoever has it sees that."""
+        record.forgotten = True
+        if self._records.get(record.id) is record:
+            del self._records[record.id]
+
+    def _forget_oldest(self) -> None:
+        with self._lock:
+            oldest = next(iter(self.all()), None)
+        if oldest is not None:
+            with oldest.lock:
+                self.forget(oldest)
