@@ -11,7 +11,6 @@ import statistics
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -19,21 +18,17 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import aio_pika
-import redis
-
+from benchmarks.brokers import fresh_prefix
 from benchmarks.load import SCHEMAS
 from prefactor_core import Operation, OperationType, PrefactorCoreClient, PrefactorCoreConfig
 from prefactor_core.broker.queue import BrokerQueue
 from prefactor_core.plugins import create_queue
-from prefactor_rabbitmq.names import Names
 from tests.support.brokers.rabbitmq_server import RabbitServer
 from tests.support.brokers.redis_server import RedisServer
 
 _ROUNDS = 5
 _INSTANCES = 50
 _TASKS = 10
-_PARTITIONS = 16
 _TEXT = {"text": "what was said before " * 38}  # with its ids and key an operation of 1 KB
 _NUMBERS = {"redis": (50_000, 20_000), "amqp": (15_000, 5_000)}
 """Operations a round, and how many a second are asked for."""
@@ -113,22 +108,6 @@ async def _spans(url: str, number: int) -> Speed:
     return Speed(number / taken, used / taken)
 
 
-async def _forget(url: str, prefix: str) -> None:
-    """Delete everything under a prefix."""
-    if urlsplit(url).scheme == "redis":
-        with redis.Redis.from_url(url) as client:
-            for key in list(client.scan_iter(match=f"{{{prefix}*", count=1_000)):
-                client.delete(key)
-        return
-    names = Names(prefix)
-    queues = [names.record, names.dead, names.workers, *map(names.partition, range(_PARTITIONS))]
-    async with await aio_pika.connect(url) as connection:
-        channel = await connection.channel()
-        for queue in queues:
-            await channel.queue_delete(queue)
-        await channel.exchange_delete(names.exchange)
-
-
 @contextmanager
 def _own_brokers() -> Iterator[list[str]]:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:
@@ -149,9 +128,8 @@ async def _main(urls: list[str]) -> None:
     for _ in range(_ROUNDS):
         for (url, way), found in speeds.items():
             number, _asked = _NUMBERS[urlsplit(url).scheme]
-            prefix = f"bench-{uuid.uuid4().hex[:8]}"
-            found.append(await ways[way](f"{url}?prefix={prefix}&partitions={_PARTITIONS}", number))
-            await _forget(url, prefix)
+            async with fresh_prefix(url) as place:
+                found.append(await ways[way](place, number))
     print(f"an operation takes {_operation(0).size} bytes")
     for (url, way), found in speeds.items():
         scheme = urlsplit(url).scheme
