@@ -107,7 +107,7 @@ def _run(*command: str) -> None:
         pytest.fail(f"not done within {_SECONDS:.0f} s: {' '.join(command)}", pytrace=False)
     if done.returncode:
         pytest.fail(
-            f"published clients could not be installed, which takes the network once: {' '.join(command)}\n"
+            f"published packages could not be installed, which takes the network once: {' '.join(command)}\n"
             f"{(done.stdout + done.stderr)[-2000:]}",
             pytrace=False,
         )
