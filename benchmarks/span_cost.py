@@ -1,48 +1,169 @@
-"""What a span costs the agent, in microseconds, whatever the API's latency.
+"""What a span costs the agent that records it: processor time and time by the clock inside the SDK's calls.
 
-``python -m benchmarks.span_cost [SPANS]``: 10 agents pace their spans; the API answers at once, after 20 ms,
-or is unavailable. The three are alternated, five rounds; the figure is the time inside the SDK's calls.
+``python -m benchmarks.span_cost [--peers] [--threads] [--spans N]``: a span has a payload of 800 bytes and a
+result of 400. Spans come in bursts of 20; what happens in the event loop between those, delivery above all,
+is not measured. "memory" sends to a stand-in for the API in another process, "unavailable" to no API, and
+"redis" and "amqp" publish to a broker, each under a prefix that is deleted afterwards. ``--threads`` also
+records from 1 and from 8 threads at once, each in an event loop of its own, through one client. ``--peers``
+compares with OpenTelemetry's SDK, which is installed once into an environment of its own below `.peers`.
+
+Every run is a process of its own; alternated, five rounds, medians. "CPU" is the processor time of the
+threads that record: the median of the bursts, and the mean of all spans.
 """
 
+import argparse
 import asyncio
+import json
+import math
+import os
+import socket
 import statistics
 import sys
+from contextlib import nullcontext
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
-from benchmarks.load import client_for, new_instance, one_span
+from benchmarks.brokers import fresh_prefix
+from benchmarks.bursts import BURST, PAYLOAD, RESULT, Cost, measure
+from benchmarks.load import client_for, new_instance
 from benchmarks.stand_in import stand_in
+from tests.peers.installing import python_with
+from tests.support.brokers.sources import RABBITMQ, REDIS
 
-_ROUNDS = 5
-_UNAVAILABLE = "http://127.0.0.1:9"
+_ROUNDS: Final = 5
+_THREADS: Final = 8
+_UNAVAILABLE: Final = "http://127.0.0.1:9"
+_PEER: Final = "OpenTelemetry"
+_PEER_VERSION: Final = "1.45.2"
+_BROKERS: Final = (
+    (REDIS, "redis://127.0.0.1:6379/0"),
+    (RABBITMQ, "amqp://guest:guest@127.0.0.1:5672/"),
+)
 
 
-async def _agent(url: str, spans: int) -> list[float]:
-    client = client_for(url)
+class Subject(NamedTuple):
+    """What is measured: where spans go, and how many threads record them; 0 for the client's own alone."""
+
+    target: str
+    threads: int
+
+    def __str__(self) -> str:
+        return self.target + (f", {self.threads} thread{'s' * (self.threads > 1)}" if self.threads else "")
+
+
+# -- one run, in a process of its own
+
+
+async def _cost(url: str, spans: int, threads: int) -> Cost:
+    """Return what a span costs with a client of the API or the broker at ``url``."""
+    client = client_for(url, buffer_operations=4 * spans, buffer_bytes=2**30)
     await client.initialize()
-    costs: list[float] = []
+    instance = await new_instance(client)
+    away = url == _UNAVAILABLE
+    assert await client.flush(0.5 if away else 60) is not away
 
-    async def run() -> None:
-        instance = await new_instance(client)
-        for _ in range(spans // 10):
-            costs.append(await one_span(instance))
-            await asyncio.sleep(0.002)
-        await instance.finish()
+    async def record() -> None:
+        async with instance.span("bench:step", payload=PAYLOAD) as span:
+            await span.start()
+            await span.complete(RESULT)
 
-    await asyncio.gather(*(run() for _ in range(10)))
-    await client.close(timeout=0.2 if url == _UNAVAILABLE else 30)
-    return costs
+    cost = await measure(record, spans, threads)
+    await instance.finish()
+    summary = await client.close(0.2 if away else 120)
+    assert (summary.put, summary.dropped) == (2 * spans + 3, {}), summary
+    assert summary.complete is not away, summary
+    return cost
 
 
-async def _main(spans: int) -> None:
-    costs: dict[str, list[float]] = {"at once": [], "20 ms": [], "unavailable": []}
-    async with stand_in(0) as fast, stand_in(20) as slow:
+# -- all of them
+
+
+async def _run(subject: Subject, python: str, *arguments: str) -> Cost:
+    """Run a process that measures a subject, and return what it found."""
+    process = await asyncio.create_subprocess_exec(
+        python, "-m", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    if process.returncode:
+        sys.exit(f"{errors.decode()}\n{subject} could not be measured: see above")
+    return Cost(**json.loads(output))
+
+
+async def _measure(subject: Subject, url: str, spans: int) -> Cost:
+    if subject.target == _PEER:
+        return await _run(subject, url, "benchmarks.opentelemetry_spans", str(spans), str(subject.threads))
+    async with nullcontext(url) if url.startswith("http") else fresh_prefix(url) as place:
+        run = ("--run", place, str(subject.threads), "--spans", str(spans))
+        return await _run(subject, sys.executable, "benchmarks.span_cost", *run)
+
+
+def _brokers() -> dict[str, str]:
+    """Return the URLs of the brokers that are there, and say which are not."""
+    found: dict[str, str] = {}
+    for broker, usual in _BROKERS:
+        url = os.environ.get(broker.variable, usual)
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or urlsplit(usual).port
+        try:
+            socket.create_connection((host, port), 5).close()
+        except OSError as error:
+            print(
+                f"no {broker.name} at {host}:{port} ({error}), so it is left out: "
+                f"start one, or put the address of one into {broker.variable}"
+            )
+        else:
+            found[parts.scheme] = url
+    return found
+
+
+def _print(costs: dict[Subject, list[Cost]]) -> None:
+    def line(name: str, *columns: str) -> None:
+        print(f"{name:<26}" + "".join(f"{column:>12}" for column in columns))
+
+    compared = any(subject.target == _PEER for subject in costs)
+    names = ("CPU us", "CPU mean us", "p50 us", "p99 us")
+    line("", *names, *(("CPU", "CPU mean", "p50", "p99") if compared else ()))
+    medians = {
+        subject: Cost(*map(statistics.median, zip(*found, strict=True))) for subject, found in costs.items()
+    }
+    for subject, cost in medians.items():
+        columns = [f"{value:.1f}" for value in cost]
+        if compared:
+            peer = medians[Subject(_PEER, subject.threads)]
+            columns += [f"{own / other:.2f}x" for own, other in zip(cost, peer, strict=True)]
+        line(str(subject), *columns)
+
+
+async def _main(spans: int, *, threads: bool, peers: bool) -> None:
+    async with stand_in(0) as api:
+        urls = {"memory": api, "unavailable": _UNAVAILABLE, **_brokers()}
+        if peers:
+            name = f"opentelemetry-{_PEER_VERSION}"
+            urls[_PEER] = str(python_with(name, f"opentelemetry-sdk=={_PEER_VERSION}"))
+        counts = (0, 1, _THREADS) if threads else (0,)
+        costs: dict[Subject, list[Cost]] = {Subject(name, count): [] for count in counts for name in urls}
         for _ in range(_ROUNDS):
-            for name, url in (("at once", fast), ("20 ms", slow), ("unavailable", _UNAVAILABLE)):
-                costs[name] += await _agent(url, spans)
-    print(f"{'API':>8}  {'spans':>7}  {'median us':>9}  {'p99 us':>8}")
-    for name, values in costs.items():
-        cuts = statistics.quantiles(values, n=100)
-        print(f"{name:>8}  {len(values):>7}  {cuts[49] * 1e6:9.1f}  {cuts[98] * 1e6:8.1f}")
+            for subject, found in costs.items():
+                found.append(await _measure(subject, urls[subject.target], spans))
+    print(f"{spans:,} spans a run" + (f"; on the right, in multiples of {_PEER}'s" if peers else ""))
+    _print(costs)
+
+
+def main() -> None:
+    """Read the command line and measure."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--spans", type=int, default=4_800, metavar="N", help="of each run, at least")
+    parser.add_argument("--threads", action="store_true", help="record from several threads, too")
+    parser.add_argument("--peers", action="store_true", help="compare with OpenTelemetry's SDK")
+    parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    spans = max(1, math.ceil(options.spans / BURST / _THREADS)) * BURST * _THREADS
+    if options.run:
+        url, threads = options.run
+        print(json.dumps(asyncio.run(_cost(url, spans, int(threads)))._asdict()))
+        return
+    asyncio.run(_main(spans, threads=options.threads, peers=options.peers))
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(int(sys.argv[1]) if len(sys.argv) > 1 else 5_000))
+    main()
