@@ -311,7 +311,9 @@ class PrefactorCoreClient:
         """
 
         def open_span() -> SpanContext:
-            spans = self._running().spans
+            if self._session is None:
+                raise self._not_running()
+            spans = self._session.spans
             return SpanContext(spans.open(instance_id, schema_name, parent_span_id, payload), spans)
 
         return SpanScope(open_span, self._running)

@@ -4,7 +4,6 @@ import asyncio
 import atexit
 import contextvars
 import logging
-import os
 import threading
 from contextlib import suppress
 from typing import Final
@@ -12,6 +11,7 @@ from weakref import ReferenceType
 
 from prefactor_core.accounts import ClientStats, CloseSummary
 from prefactor_core.exceptions import ClientClosedError
+from prefactor_core.forks import FORKS
 from prefactor_core.monitoring.termination_monitor import TerminationMonitor
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Queue
@@ -41,11 +41,11 @@ class Lifetime:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._process = os.getpid()
+        self._forks = FORKS.count
         self._sender = sender
         self._monitor = monitor
         self._close_timeout = close_timeout
-        self.gate = Gate(self._refuse, self._is_left_behind)
+        self.gate = Gate(self._refuse, self._loop.is_closed)
         """Lets calls through until the end, or until delivery has failed for good."""
         self.handover = handover_to(queue)
         """The way into the queue."""
@@ -103,9 +103,6 @@ class Lifetime:
         if self.loop_closed:
             raise ClientClosedError("the client's event loop is closed: initialize() it again to go on")
         raise ClientClosedError("the client is closed: initialize() it again to go on")
-
-    def _is_left_behind(self) -> bool:
-        return self._loop.is_closed() or os.getpid() != self._process
 
     # -- accounts
 
@@ -220,7 +217,7 @@ class Lifetime:
 
     def _is_a_fork(self) -> bool:
         """Whether all of this was inherited: it, and its connections, are the parent's to end."""
-        return os.getpid() != self._process
+        return FORKS.count != self._forks
 
     def _want_end(self, timeout: float) -> None:
         if not self._wanted_end.done():

@@ -52,7 +52,7 @@ class Admission:
         reason = self._dependents.reason(item) if self._dependents else None
         if reason is None and self._fits(rules, size, held_items, held_bytes):
             if operation is not None:
-                self._note(operation)
+                self._note(operation, rules)
             return True
         self._dependents.lose(item, reason or "the buffer was full")
         if operation is not None:
@@ -76,9 +76,9 @@ class Admission:
             and held_bytes + size <= self._max_bytes - self._max_bytes // 8
         )
 
-    def _note(self, operation: Operation) -> None:
+    def _note(self, operation: Operation, rules: Rules) -> None:
         """Keep room for what will close what it opens, or free the room of what it closes."""
-        instance_id, rules = operation.instance_id, operation.type.rules
+        instance_id = operation.instance_id
         if instance_id is None:
             return
         if rules.stage is Stage.END:

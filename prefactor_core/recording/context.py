@@ -60,14 +60,19 @@ class BaseSpanContext:
         self._result = added if earlier is None else {**as_object(earlier, "result"), **added.decode()}
 
     @property
+    def ended(self) -> bool:
+        """Whether the span was ended by this context."""
+        return self._ended
+
+    @property
     def _is_put(self) -> bool:
         return self._ended or self._span.over or self._span.status != "pending"
 
     def _start(self, payload: Mapping[str, Any] | None, started_at: datetime | None) -> Wait | None:
         if self._ended:
             return None
-        self._recorder.check()
         if self._span.over:
+            self._recorder.check()
             return None
         if self._span.status == "pending":
             _, wait = self._recorder.start(self._span, payload, started_at)
@@ -86,13 +91,15 @@ class BaseSpanContext:
     ) -> Wait | None:
         if self._ended:
             return None
-        self._recorder.check()
-        as_time(timestamp, "timestamp")  # refused before anything is changed
+        if timestamp is not None:
+            as_time(timestamp, "timestamp")  # refused before anything is changed
         self._status = status
         if result is not None:
             self.set_result(result)
         wait = None
-        if not self._span.over:  # else finish_span() was called with its id
+        if self._span.over:  # finish_span() was called with its id
+            self._recorder.check()
+        else:
             _, wait = self._recorder.finish(self._span, self._result, status, timestamp=timestamp)
         self._ended = True
         return wait
@@ -148,7 +155,7 @@ class BaseSpanScope(Generic[C]):
         """End the span, if it has not been ended."""
         if self._context is None:
             return None
-        if exc is None and exc_type is None:
+        if exc is None and exc_type is None and self._context.ended:
             self._check()
         return self._context.leave(exc_type, exc)
 

@@ -22,5 +22,5 @@ class Entrance:
 
     def give(self, operations: tuple[Operation, ...] | list[Operation]) -> Wait | None:
         """Hand operations over, as ``Handover.give``; the lock of their instance's record is held."""
-        self._gate.check()  # again: it may have been shut since
+        self._gate.check_again()
         return self._handover.give(operations)

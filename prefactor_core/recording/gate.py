@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from prefactor_core.forks import FORKS
 from prefactor_core.recording.records import Records
 
 
@@ -26,14 +27,20 @@ class Gate:
     def __init__(self, refuse: Refuse, left_behind: Callable[[], bool]) -> None:
         self._refuse = refuse
         self._left_behind = left_behind
+        self._forks = FORKS.count
         self._is_shut = False
         self.records = Records()
         """The instances that are recorded here."""
 
     def check(self, *, puts: bool = True) -> None:
         """Raise if no call is taken."""
-        if self._is_shut or self._left_behind():
+        if self._is_shut or FORKS.count != self._forks or self._left_behind():
             self._refuse(puts=puts)
+
+    def check_again(self) -> None:
+        """Raise if no call is taken any more, amid one that was."""
+        if self._is_shut:
+            self._refuse(puts=True)
 
     def shut(self) -> None:
         """Take no call any more. What is recorded once this returns was refused."""

@@ -121,7 +121,7 @@ class SpanRecorder:
         """Open a span, put its create and return its id; it stays the innermost one until it is finished."""
         began = as_time(started_at, "started_at")
         span = self.open(instance_id, schema_name, parent_span_id, payload, span_id)
-        return span.id, span.instance.alone(self._start, span, began, None)
+        return span.id, span.instance.alone(self._start, span, began or span.opened_at, None)
 
     def start(
         self, span: OpenSpan, payload: Mapping[str, Any] | None = None, started_at: datetime | None = None
@@ -139,7 +139,7 @@ class SpanRecorder:
         if span.status != "pending":
             return False, None
         encoded = None if payload is None else encode_object(payload, "payload")
-        began = as_time(started_at, "started_at") or self._now()
+        began = None if started_at is None else as_time(started_at, "started_at")
         return True, span.instance.alone(self._start, span, began, encoded)
 
     # -- finishing
@@ -163,8 +163,8 @@ class SpanRecorder:
         require_end_status(status)
         ended = None if timestamp is None else as_time(timestamp, "timestamp")
         key = f"{span.id}:finish" if idempotency_key is None else validate_idempotency_key(idempotency_key)
-        result = None
-        if result_payload is not None:
+        result = result_payload if isinstance(result_payload, EncodedJson) else None
+        if result_payload is not None and result is None:
             result = self._encode_or_mark(result_payload, span.schema_name, "result_payload")
         return None, span.instance.alone(self._finish, span, result, status, ended, key)
 
@@ -239,7 +239,7 @@ class SpanRecorder:
     def _start(self, span: OpenSpan, began: datetime | None, payload: EncodedJson | None) -> Wait | None:
         if span.status != "pending":
             return None
-        return self._entrance.give(self._creates(span, began or span.opened_at, "active", payload))
+        return self._entrance.give(self._creates(span, began, "active", payload))
 
     def _finish(
         self,
@@ -285,13 +285,15 @@ class SpanRecorder:
         SpanContextStack.uncover()
 
     def _creates(
-        self, span: OpenSpan, began: datetime, status: SpanStatus, payload: EncodedJson | None = None
+        self, span: OpenSpan, began: datetime | None, status: SpanStatus, payload: EncodedJson | None = None
     ) -> list[Operation]:
         """Mark a span and its unstarted ancestors as put, and return their creates, outermost first.
 
-        Where nothing else is said they began when they were opened: their work may be over by now.
+        It ``began`` now by default. The others began when they were opened: their work may be over by now.
         """
         now = self._now()
+        if began is None:
+            began = now
         record = span.instance
         operations = [self._create(span, payload, began, now, status)]
         parent_id = span.parent_id
@@ -302,13 +304,20 @@ class SpanRecorder:
             operations.insert(0, self._create(parent, None, parent.opened_at, now, "active"))
             began = min(began, parent.opened_at)
             parent_id = parent.parent_id
-        return [*starts_of(record, began, now), *operations]
+        instance = record.agent_instance
+        if instance is not None and instance.status == "pending":
+            operations[:0] = starts_of(record, began, now)
+        return operations
 
     def _create(
         self, span: OpenSpan, payload: EncodedJson | None, began: datetime, now: datetime, status: SpanStatus
     ) -> Operation:
         if payload is None:  # it is put with what it was opened with
-            payload = self._encode_or_mark(span.payload, span.schema_name, "payload")
+            kept = span.payload
+            if isinstance(kept, EncodedJson):
+                payload = kept
+            else:
+                payload = self._encode_or_mark(kept, span.schema_name, "payload")
         fields: dict[str, Any] = {
             "instance_id": span.instance.id,
             "span_id": span.id,
