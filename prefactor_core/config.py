@@ -1,6 +1,5 @@
 """Configuration of the client, checked when it is made."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -11,14 +10,10 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    create_model,
     field_validator,
 )
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
-from prefactor_core.exceptions import InvalidInputError
 from prefactor_core.texts import plain_url
-from prefactor_core.variables import PREFIX, warn_of_unknown
 
 DEFAULT_API_URL: Final = "https://app.prefactorai.com"
 
@@ -173,17 +168,16 @@ class PrefactorCoreConfig(BaseModel):
         Raises:
             InvalidInputError: A value is wrong; the message names the variable.
         """
-        in_file = DotEnvSettingsSource(_Environment, env_file=env_file).env_vars
-        warn_of_unknown([*os.environ, *in_file], _FIELDS)
+        # Imported here since it brings pydantic-settings: importing prefactor_core costs nobody that.
+        from prefactor_core.environment import read_environment, variable_error  # noqa: PLC0415
+
         try:
-            # The file is an argument that the class takes beside its fields.
-            environment = _Environment(_env_file=env_file)  # type: ignore[call-arg] # known to the library alone
-            values = environment.model_dump(exclude_none=True)
+            values = read_environment(_TYPES, env_file)
             http = HttpClientConfig(**_own(values, HttpClientConfig)) if "api_token" in values else None
             queue = QueueConfig(**_own(values, QueueConfig))
             return cls(http_config=http, queue_config=queue, **_own(values, PrefactorCoreConfig))
         except ValidationError as error:
-            raise _variable_error(error) from None
+            raise variable_error(error) from None
 
 
 ENVIRONMENT: Final[dict[type[BaseModel], tuple[str, ...]]] = {
@@ -201,32 +195,10 @@ ENVIRONMENT: Final[dict[type[BaseModel], tuple[str, ...]]] = {
 """The fields of each model that ``from_env`` reads."""
 
 
-class _EnvironmentBase(BaseSettings):
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_ignore_empty=True,
-        extra="ignore",  # others have variables of their own; what nobody has is warned of
-        hide_input_in_errors=True,
-    )
-
-
-def _optional(field: Any) -> Any:
-    return field.annotation | None, None
-
-
-_FIELDS: Final[dict[str, Any]] = {
-    name: _optional(model.model_fields[name]) for model, names in ENVIRONMENT.items() for name in names
-}
-# What is not set keeps the models' defaults.
-_Environment = create_model("_Environment", __base__=_EnvironmentBase, **_FIELDS)
+_TYPES: Final = tuple(
+    (name, model.model_fields[name].annotation) for model, names in ENVIRONMENT.items() for name in names
+)
 
 
 def _own(values: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     return {name: values[name] for name in ENVIRONMENT[model] if name in values}
-
-
-def _variable_error(error: ValidationError) -> InvalidInputError:
-    """Return the error that names the variable, not the value, which the first problem is about."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    field = str(first["loc"][-1]) if first["loc"] else "settings"
-    return InvalidInputError(f"{PREFIX}{field.upper()}", first["msg"].removeprefix("Value error, "))

@@ -1,7 +1,8 @@
-"""What imports what: no driver with the package, httpx in one module, and no cycles."""
+"""What imports what: nothing before it is needed, httpx in one module, and no cycles."""
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import prefactor_core
 
 HEAVY = {"aio_pika", "aiormq", "click", "httpx", "pika", "prometheus_client", "pygments", "redis", "rich"}
 HEAVY |= {"starlette", "testcontainers", "typer", "uvicorn"}
+OF_THE_ENVIRONMENT = {"dotenv", "pydantic_settings"}
+"""What only ``from_env`` needs."""
 ABOVE = {"prefactor_emulator", "prefactor_rabbitmq", "prefactor_redis", "prefactor_worker"}
 
 ROOT = Path(prefactor_core.__file__).parent.parent
@@ -64,13 +67,28 @@ def _top_level(names: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-def test_importing_the_package_loads_no_driver_and_no_http() -> None:
-    program = "import sys, json, prefactor_core; print(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    loaded = _top_level(set(json.loads(done.stdout)))
-    assert "prefactor_core" in loaded
-    assert loaded & HEAVY == set()
+def _loaded_by(program: str) -> set[str]:
+    """Return what a fresh interpreter has imported once it has run a program, without a word."""
+    command = [sys.executable, "-c", f"{program}; import sys, json; print(json.dumps(sorted(sys.modules)))"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFACTOR_")}
+    done = subprocess.run(command, capture_output=True, check=True, env=environment)
     assert done.stderr == b""
+    return set(json.loads(done.stdout))
+
+
+def test_importing_the_package_loads_no_driver_and_no_http() -> None:
+    loaded = _top_level(_loaded_by("import prefactor_core"))
+    assert "prefactor_core" in loaded
+    assert loaded & (HEAVY | OF_THE_ENVIRONMENT | ABOVE) == set()
+
+
+def test_what_reads_the_environment_comes_with_the_first_to_ask_for_it() -> None:
+    imported = "from prefactor_core import PrefactorCoreConfig as Config"
+    in_code = _loaded_by(f"{imported}; Config(http_config={{'api_token': 'x'}})")
+    assert _top_level(in_code) & OF_THE_ENVIRONMENT == set()
+    loaded = _top_level(_loaded_by(f"{imported}; Config.from_env(None)"))
+    assert loaded >= OF_THE_ENVIRONMENT
+    assert loaded & (HEAVY | ABOVE) == set()
 
 
 def test_the_core_needs_only_what_it_declares_and_nothing_above_it(subtests: pytest.Subtests) -> None:
