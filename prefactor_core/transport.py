@@ -29,7 +29,7 @@ from prefactor_core.execution.retry import RetryPolicy
 from prefactor_core.hookspecs import hookimpl
 from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage
-from prefactor_core.queue.base import DeadLetter, Delivery, Published, Queue
+from prefactor_core.queue.base import DeadLetter, Delivery, DirectQueue, Published, Queue
 
 __all__ = [
     "DEFAULT_PARTITIONS",
@@ -44,6 +44,7 @@ __all__ = [
     "DeadLetterEnd",
     "DeadLetterMessage",
     "Delivery",
+    "DirectQueue",
     "End",
     "Fleet",
     "Lease",

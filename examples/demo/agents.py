@@ -17,6 +17,7 @@ from agent import VERSION, MeteredInstance, answer_question, schema_registry
 from library import Sentence
 from prefactor_core import CloseSummary, Operation, PrefactorCoreClient, PrefactorCoreConfig, Queue
 from prefactor_core.plugins import create_queue
+from prefactor_core.transport import DirectQueue
 
 _AGENTS_AT_ONCE: Final = 8
 _PROGRESS_SECONDS: Final = 0.2
@@ -89,13 +90,15 @@ def _tell(work: Work, put: int, delivered: int) -> None:
 def _recorded_queue(config: PrefactorCoreConfig, puts: list[Operation]) -> Queue[Any]:
     """Return the queue that the client would make, with a list of all that is put to it."""
     queue = create_queue(config.transport_url, config)
-    put = queue.put
+    if not isinstance(queue, DirectQueue):
+        raise TypeError(f"{config.transport_url} makes no queue that takes operations at once")
+    offer = queue.offer
 
-    async def put_and_record(item: Any) -> None:
-        await put(item)
+    def offer_and_record(item: Any) -> None:
+        offer(item)
         puts.append(item)
 
-    queue.put = put_and_record  # type: ignore[method-assign] # whichever transport's queue it is
+    queue.offer = offer_and_record  # type: ignore[method-assign] # whichever transport's queue it is
     return queue
 
 

@@ -89,11 +89,15 @@ class Publisher:
 
     async def put(self, operation: Operation) -> None:
         """As ``BrokerQueue.put``; also refused if the queue is closed while the caller waits for room."""
-        self.open()
-        intake = self._buffer.intake
-        if self._blocks:
-            await intake.until(lambda: self._closed or intake.fits(operation.size))
+        await self.room_for(operation)
         self.offer(operation)
+
+    async def room_for(self, operation: Operation) -> None:
+        """Wait until an operation fits, or the queue is closed, if callers wait for that at all."""
+        self.open()
+        if self._blocks:
+            intake = self._buffer.intake
+            await intake.until(lambda: self._closed or intake.fits(operation.size))
 
     def offer(self, operation: Operation) -> None:
         """As ``BrokerQueue.offer``."""

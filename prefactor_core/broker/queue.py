@@ -64,7 +64,8 @@ class BrokerQueue(DirectQueue[Operation]):
         if not isinstance(item, Operation):
             raise InvalidInputError("item", f"a broker holds operations only, got {type(item).__name__}")
         check(item, self.publisher.sdk_header())
-        await self.publisher.put(item)
+        await self.publisher.room_for(item)
+        self.offer(item)
 
     def offer(self, item: Operation) -> None:
         """Take an operation of a client's own, which is sound; otherwise as ``put``, but never wait."""

@@ -42,6 +42,15 @@ class Admission:
         """Items that room is kept for."""
         return min(self._reserved, self._max_items // 2)
 
+    @property
+    def has_lost(self) -> bool:
+        """Whether anything that was dropped is remembered, which items may depend on."""
+        return bool(self._dependents)
+
+    def loses(self, item: object) -> bool:
+        """Whether an item follows what was dropped."""
+        return self._dependents.reason(item) is not None
+
     def admit(self, item: object, size: int, held_items: int, held_bytes: int) -> bool:
         """Return whether ``item`` of ``size`` bytes is taken, beside the items and bytes held already.
 

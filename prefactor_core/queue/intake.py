@@ -65,7 +65,7 @@ class Intake(Generic[T]):
         """Items that were admitted and not freed."""
         self.bytes = 0
         """Bytes of those."""
-        self._roomy = False
+        self._roomy = self._losing = False
         self._judge_room()
         self._asleep = False
         self._rouse: Callable[[], object] | None = None
@@ -77,7 +77,12 @@ class Intake(Generic[T]):
 
     def add(self, item: T, size: int) -> None:
         """Take an item of so many bytes, or drop and count it. Never waits."""
-        if self._roomy and size <= _SMALL and len(self._new) < _UNSORTED:
+        if (
+            self._roomy
+            and size <= _SMALL
+            and len(self._new) < _UNSORTED
+            and not (self._losing and self._admission is not None and self._admission.loses(item))
+        ):
             self._new.append(item)
         else:
             with self._lock:
@@ -208,7 +213,9 @@ class Intake(Generic[T]):
 
     def _judge_room(self) -> None:
         """Say whether all that may be appended before the next look is sure to fit."""
-        reserved = 0 if self._admission is None else self._admission.reserved
+        admission = self._admission
+        reserved = 0 if admission is None else admission.reserved
+        self._losing = admission is not None and admission.has_lost
         bounds = self._bounds
         self._roomy = (
             self.items + reserved + _MOST_OPENED * _MOST_UNSORTED <= bounds.max_items

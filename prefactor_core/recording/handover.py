@@ -50,15 +50,15 @@ class Handover(ABC):
 
 def handover_to(queue: Queue[Operation]) -> Handover:
     """Return the handover to a queue, whose event loop is the running one."""
-    if isinstance(queue, DirectQueue) and not _overrides_put(type(queue)):
+    if isinstance(queue, DirectQueue) and not _overrides_put(queue):
         return _Direct(queue)
     return _InTurn(queue)
 
 
-def _overrides_put(kind: type) -> bool:
-    """Whether a class has a ``put`` of its own and inherits ``offer``: then it wants to see what is put."""
-    first = next(base for base in kind.__mro__ if "put" in vars(base) or "offer" in vars(base))
-    return "offer" not in vars(first)
+def _overrides_put(queue: DirectQueue[Operation]) -> bool:
+    """Whether a queue has a ``put`` of its own and inherits ``offer``: then it wants to see what is put."""
+    places = (vars(queue), *map(vars, type(queue).__mro__))
+    return "offer" not in next(place for place in places if "put" in place or "offer" in place)
 
 
 class _Direct(Handover):

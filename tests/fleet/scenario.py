@@ -90,10 +90,10 @@ class Notes(BrokerQueue):
         self.operations: list[Operation] = []
         self.put_at: dict[str, float] = {}
 
-    async def put(self, item: Operation) -> None:
+    def offer(self, item: Operation) -> None:
         self.put_at[item.idempotency_key or ""] = time.time()
         self.operations.append(item)
-        await super().put(item)
+        super().offer(item)
 
     def of(self, *instances: str) -> list[Operation]:
         """Return all operations of some instances."""

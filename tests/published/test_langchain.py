@@ -330,12 +330,6 @@ async def test_the_callback_handler_records_a_tree(emulator: Emulator, queue: Re
     check_tree(await traced_by_callbacks(emulator, queue, [price_of, total_async]))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="LangChain runs the callbacks of a synchronous tool in an event loop of their own, where the "
-    "client refuses calls: the span of such a tool is missing",
-)
 async def test_the_callback_handler_records_synchronous_tools(
     emulator: Emulator, queue: RecordingQueue
 ) -> None:

@@ -34,9 +34,9 @@ class RecordingBrokerQueue(BrokerQueue):
         super().__init__(queue.broker, bounds)
         self._puts = puts
 
-    async def put(self, item: Operation) -> None:
+    def offer(self, item: Operation) -> None:
         dropped = sum(self.dropped.values())
-        await super().put(item)
+        super().offer(item)
         if sum(self.dropped.values()) == dropped:
             line = {"instance_id": item.instance_id, "type": item.type.value, "key": item.idempotency_key}
             self._puts.write(json.dumps(line) + "\n")

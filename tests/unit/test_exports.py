@@ -21,8 +21,8 @@ OURS = """
 """
 TRANSPORT = """
     BrokerError BrokerOptions BrokerQueue ConsumingEnd DEFAULT_PARTITIONS DeadLetterEnd
-    DeadLetterMessage DeadLetter Broker End Fleet Lease Loss MAX_ATTEMPTS MAX_PARTITIONS Message Partition
-    PartitionState PublishingEnd process_name split_options Delivery Operation Published Queue
+    DeadLetterMessage DeadLetter DirectQueue Broker End Fleet Lease Loss MAX_ATTEMPTS MAX_PARTITIONS Message
+    Partition PartitionState PublishingEnd process_name split_options Delivery Operation Published Queue
     MissingDriverError Outage PrefactorCoreConfig QueueClosedError RetryPolicy TransportError hookimpl
 """
 

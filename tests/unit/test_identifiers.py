@@ -1,6 +1,9 @@
 """Ids against the reference implementation, PyPI's ``pfid``."""
 
+import os
+import threading
 import time
+from itertools import cycle, islice
 
 import pfid
 import pytest
@@ -24,7 +27,8 @@ def folded(random: bytes) -> int:
 
 @given(now=st.integers(0, _LATEST), random=st.binary(min_size=22, max_size=22))
 def test_a_new_id_is_laid_out_as_the_reference_reads_it(now: int, random: bytes) -> None:
-    new = PfidFactory(lambda: now, lambda count: random[:count]).new()
+    endless = cycle(random)
+    new = PfidFactory(lambda: now, lambda count: bytes(islice(endless, count))).new()
     raw = pfid.decode(new)
     assert pfid.is_pfid(new)
     assert int.from_bytes(raw[:6], "big") == now
@@ -68,6 +72,33 @@ def test_ids_carry_the_time_of_the_wall_clock_and_differ() -> None:
     assert len(set(ids)) == 1000
     assert all(before <= int.from_bytes(pfid.decode(text)[:6], "big") <= after for text in ids)
     assert len({pfid.extract_partition(text) for text in ids[:500]}) > 490, "partitions are random"
+
+
+def test_ids_of_many_threads_and_of_a_forked_child_differ() -> None:
+    factory = PfidFactory()
+    made: list[list[str]] = [[] for _ in range(8)]
+    began = threading.Barrier(len(made))
+
+    def make(ids: list[str]) -> None:
+        began.wait()
+        ids += [factory.new() for _ in range(2_000)]
+
+    threads = [threading.Thread(target=make, args=(ids,)) for ids in made]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({one for ids in made for one in ids}) == 16_000
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, factory.new().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(reading, 32).decode()
+    os.close(reading)
+    os.close(writing)
+    assert factory.new()[16:] != theirs[16:]
 
 
 def test_require_returns_the_id_or_names_the_field() -> None:
