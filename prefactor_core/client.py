@@ -1,64 +1,32 @@
-"""The client: the one object that an agent needs."""
+"""The client for asyncio: the one object that an agent needs."""
 
 import asyncio
-import json
 import logging
 from datetime import datetime
-from hashlib import sha256
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from prefactor_core._version import SDK_HEADER_ENTRY
-from prefactor_core.accounts import ClientStats, CloseSummary
+from prefactor_core.accounts import CloseSummary
+from prefactor_core.base import CORE_SDK_HEADER_ENTRY, BaseClient
 from prefactor_core.config import PrefactorCoreConfig
-from prefactor_core.exceptions import (
-    ClientAlreadyInitializedError,
-    ClientClosedError,
-    ClientNotInitializedError,
-    InvalidInputError,
-    PrefactorCoreError,
-)
-from prefactor_core.identifiers import PfidFactory, require_pfid
+from prefactor_core.exceptions import ClientAlreadyInitializedError, PrefactorCoreError
 from prefactor_core.instance_handle import AgentInstanceHandle, InstanceRequest
 from prefactor_core.managers.agent_instance import AgentInstanceManager
-from prefactor_core.monitoring.termination_monitor import TerminationMonitor
 from prefactor_core.operations import Operation
-from prefactor_core.payloads import as_object, encode_object
-from prefactor_core.plugins import create_queue
 from prefactor_core.queue.base import Queue
-from prefactor_core.recording.faces import awaited
-from prefactor_core.runtime import build_runtime_environment
-from prefactor_core.session import Session
+from prefactor_core.recording.faces import awaiting
 from prefactor_core.span_context import SpanContext, SpanScope
-from prefactor_core.texts import problem_of_sdk_header
 
 if TYPE_CHECKING:
     from prefactor_core.lifetime import Lifetime
-    from prefactor_core.schema_registry import SchemaSource
+
+__all__ = ["CORE_SDK_HEADER_ENTRY", "PrefactorCoreClient"]
 
 logger = logging.getLogger(__name__)
 
-CORE_SDK_HEADER_ENTRY: Final = SDK_HEADER_ENTRY
-"""This SDK's part of the ``X-Prefactor-SDK`` header."""
 
-
-class _SdkHeader:
-    """The SDK header of a client, apart from it: what sends the header must not keep the client alive."""
-
-    def __init__(self, entry: str | None) -> None:
-        self.set(entry)
-
-    def set(self, entry: str | None) -> None:
-        if entry is not None and (problem := problem_of_sdk_header(f"{entry} {CORE_SDK_HEADER_ENTRY}")):
-            raise InvalidInputError("sdk_header_entry", f"{problem}, as name@version")
-        self.entry = entry
-
-    def __call__(self) -> str:
-        return f"{self.entry} {CORE_SDK_HEADER_ENTRY}" if self.entry else CORE_SDK_HEADER_ENTRY
-
-
-class PrefactorCoreClient:
-    """Records what agents do.
+class PrefactorCoreClient(BaseClient):
+    """Records what agents do, for asyncio.
 
     Calls queue operations and return at once; the network is somebody else's task. Use it with
     ``async with``, or call ``initialize`` and ``close``. Operations are delivered in the event loop that
@@ -86,15 +54,8 @@ class PrefactorCoreClient:
         queue: Queue[Operation] | None = None,
         sdk_header_entry: str | None = None,
     ) -> None:
-        self._config = config
-        self._queue = queue
-        self._header = _SdkHeader(sdk_header_entry)
-        self._ids = PfidFactory()
-        self._termination_monitor = TerminationMonitor()
-        self._session: Session | None = None
+        super().__init__(config, queue, sdk_header_entry)
         self._closing: Lifetime | None = None
-        self._summary = CloseSummary()
-        self._was_closed = False
 
     # -- life
 
@@ -112,17 +73,14 @@ class PrefactorCoreClient:
         """
         if self._session is not None:
             left = self._session.lifetime
-            if not left.loop_closed:
+            if not left.left_behind:
                 raise ClientAlreadyInitializedError(
                     "initialize() on a client that is running: close it first"
                 )
             self._session = None
             await left.leave()
         self._closing = None
-        queue = self._queue
-        if queue is None:
-            queue = create_queue(self._config.transport_url, self._config)
-        self._session = Session(self._config, queue, self._ids, self._header, self._termination_monitor)
+        self._session = self._new_session()
         try:
             await self._session.lifetime.begin()
         except asyncio.CancelledError:
@@ -171,17 +129,6 @@ class PrefactorCoreClient:
         if self._session is None:
             raise self._not_running()
         return await self._session.lifetime.flush(timeout)
-
-    def stats(self) -> ClientStats:
-        """Return where everything that was queued is now. Raises ``ClientNotInitializedError``."""
-        if self._session is None:
-            raise self._not_running()
-        return self._session.lifetime.stats(self._session.spans.open_spans)
-
-    @property
-    def termination_monitor(self) -> TerminationMonitor:
-        """What knows which instances the service has asked to stop; lives as long as the client."""
-        return self._termination_monitor
 
     async def __aenter__(self) -> Self:
         """Initialise."""
@@ -236,43 +183,19 @@ class PrefactorCoreClient:
         """
 
         async def register() -> AgentInstanceHandle:
-            registered = await awaited(self._running().instances.register)(
-                self._version(agent_version),
-                self._schemas(agent_schema_version, external_schema_version_id),
+            recorded = self._register(
                 agent_id,
+                agent_version,
+                agent_schema_version,
                 instance_id,
+                external_schema_version_id,
                 environment_id,
                 purpose,
                 external_identifier,
             )
-            return AgentInstanceHandle(registered, self)
+            return AgentInstanceHandle(await awaiting(recorded), self)
 
         return InstanceRequest(register())
-
-    def _version(self, agent_version: dict[str, Any] | None) -> dict[str, Any]:
-        if agent_version is None:
-            raise InvalidInputError("agent_version", "is missing: give its name and external_identifier")
-        version = as_object(agent_version, "agent_version")
-        version.setdefault("runtime_environment", build_runtime_environment(self._header.entry))
-        return version
-
-    def _schemas(self, given: dict[str, Any] | None, external_id: str | None) -> dict[str, Any]:
-        if given is not None:
-            return given
-        registry: SchemaSource | None = self._config.schema_registry
-        if registry is None:
-            raise InvalidInputError(
-                "agent_schema_version", "is missing: give one, or set config.schema_registry"
-            )
-        if external_id is None:
-            content = json.dumps(
-                encode_object(registry.to_agent_schema_version(""), "schema_registry").decode(),
-                sort_keys=True,  # equal content has equal ids
-                separators=(",", ":"),
-                ensure_ascii=False,
-            )
-            external_id = f"sha256:{sha256(content.encode()).hexdigest()[:32]}"
-        return registry.to_agent_schema_version(external_id)
 
     async def record_quality(
         self, instance_id: str, name: str, payload: dict[str, Any] | None = None
@@ -284,7 +207,7 @@ class PrefactorCoreClient:
             name: Name of the quality, as registered with ``SchemaRegistry.register_quality_schema``.
             payload: Its value; ``None`` removes what was recorded.
         """
-        await awaited(self._running().instances.record_quality)(instance_id, name, payload)
+        await awaiting(self._record_quality(instance_id, name, payload))
 
     # -- spans
 
@@ -311,9 +234,7 @@ class PrefactorCoreClient:
         """
 
         def open_span() -> SpanContext:
-            if self._session is None:
-                raise self._not_running()
-            spans = self._session.spans
+            spans = self._recorder()
             return SpanContext(spans.open(instance_id, schema_name, parent_span_id, payload), spans)
 
         return SpanScope(open_span, self._running)
@@ -331,8 +252,8 @@ class PrefactorCoreClient:
         The arguments are as for ``span``; ``started_at`` is when it began, by default now. A time
         without a zone is UTC.
         """
-        create = awaited(self._running().spans.create)
-        return await create(instance_id, schema_name, parent_span_id, payload, started_at=started_at)
+        recorded = self._create_span(instance_id, schema_name, parent_span_id, payload, started_at)
+        return await awaiting(recorded)
 
     async def finish_span(
         self, span_id: str, result_payload: dict[str, Any] | None = None, timestamp: datetime | None = None
@@ -349,33 +270,4 @@ class PrefactorCoreClient:
         Raises:
             SpanNotFoundError: The span is not open in this client.
         """
-        spans = self._running().spans
-        span = spans.find(require_pfid(span_id, "span_id"))
-        await awaited(spans.finish)(span, result_payload, timestamp=timestamp)
-
-    # -- inside, and what integrations reach for
-
-    @property
-    def _initialized(self) -> bool:
-        return self._session is not None
-
-    @property
-    def _sdk_header_entry(self) -> str | None:
-        return self._header.entry
-
-    def _set_sdk_header_entry(self, entry: str | None) -> None:
-        self._header.set(entry)
-
-    def _running(self) -> Session:
-        session = self._session
-        if session is None:
-            raise self._not_running()
-        session.check()
-        return session
-
-    def _not_running(self) -> ClientNotInitializedError:
-        if self._was_closed:
-            return ClientClosedError("the client is closed: initialize() it again to go on")
-        return ClientNotInitializedError(
-            "the client is not initialised: use it with 'async with', or call initialize() first"
-        )
+        await awaiting(self._finish_span(span_id, result_payload, timestamp))

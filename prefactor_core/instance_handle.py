@@ -7,8 +7,10 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from prefactor_core.exceptions import PrefactorCoreError, PrefactorTerminatedError
+from prefactor_core.base import BaseHandle
+from prefactor_core.exceptions import PrefactorCoreError
 from prefactor_core.models import FinishStatus
+from prefactor_core.recording.faces import awaiting
 from prefactor_core.span_context import SpanScope
 
 if TYPE_CHECKING:
@@ -17,22 +19,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class AgentInstanceHandle:
+class AgentInstanceHandle(BaseHandle):
     """One agent instance, with everything that can be done to it.
 
     A handle may also be made by hand, for an instance that another process registered.
     """
 
     def __init__(self, instance_id: str, client: "PrefactorCoreClient") -> None:
-        self._instance_id = instance_id
+        super().__init__(instance_id, client)
         self._client = client
-        self._started = False
-        self._finished = False
-
-    @property
-    def id(self) -> str:
-        """The instance's id."""
-        return self._instance_id
 
     async def start(self, timestamp: datetime | None = None) -> None:
         """Queue the start of the instance, by default now. A second call does nothing.
@@ -40,14 +35,7 @@ class AgentInstanceHandle:
         A time without a zone is UTC. An instance whose first span comes before this call starts with that
         span.
         """
-        if self._started:
-            return
-        self._started = True  # a second call may come while this one is under way
-        try:
-            await self._client.instance_manager.start(self._instance_id, timestamp)
-        except PrefactorCoreError:
-            self._started = False
-            raise
+        await awaiting(self._start(timestamp))
 
     async def finish(self, status: FinishStatus = "complete", timestamp: datetime | None = None) -> None:
         """Queue the finish of the instance: ``complete``, ``failed`` or ``cancelled``. Once is enough.
@@ -57,14 +45,7 @@ class AgentInstanceHandle:
         Raises:
             InvalidInputError: The status is none of these.
         """
-        if self._finished:
-            return
-        self._finished = True  # a second call may come while this one is under way
-        try:
-            await self._client.instance_manager.finish(self._instance_id, status, timestamp)
-        except PrefactorCoreError:
-            self._finished = False
-            raise
+        await awaiting(self._finish(status, timestamp))
 
     def span(
         self, schema_name: str, parent_span_id: str | None = None, payload: dict[str, Any] | None = None
@@ -92,17 +73,7 @@ class AgentInstanceHandle:
 
     async def record_quality(self, name: str, payload: dict[str, Any] | None = None) -> None:
         """Queue a quality of this instance; see ``PrefactorCoreClient.record_quality``."""
-        await self._client.instance_manager.record_quality(self._instance_id, name, payload)
-
-    @property
-    def terminated(self) -> bool:
-        """Whether the service has asked this instance's agent to stop. Can be asked from any thread."""
-        return self._client.termination_monitor.get_termination_event(self._instance_id).is_set()
-
-    def raise_if_terminated(self) -> None:
-        """Raise ``PrefactorTerminatedError`` if the service has asked this agent to stop."""
-        if self.terminated:
-            raise PrefactorTerminatedError(self._client.termination_monitor.reason(self._instance_id))
+        await self._client.record_quality(self._instance_id, name, payload)
 
     async def __aenter__(self) -> Self:
         """Return the handle, without starting the instance."""

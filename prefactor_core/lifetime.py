@@ -74,6 +74,11 @@ class Lifetime:
         return self._loop.is_closed()
 
     @property
+    def left_behind(self) -> bool:
+        """Whether nothing will be delivered any more: the event loop is closed, or a parent process's."""
+        return self.loop_closed or self.is_a_fork
+
+    @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop that all of this belongs to."""
         return self._loop
@@ -98,8 +103,10 @@ class Lifetime:
     def _refuse(self, *, puts: bool) -> None:
         """Raise why no call is taken."""
         self._sender.raise_failure(refused_call=puts)
-        if self._is_a_fork():
-            raise ClientClosedError("the client belongs to the process that this one was forked from")
+        if self.is_a_fork:
+            raise ClientClosedError(
+                "the client belongs to the process that this one was forked from: initialize() it here"
+            )
         if self.loop_closed:
             raise ClientClosedError("the client's event loop is closed: initialize() it again to go on")
         raise ClientClosedError("the client is closed: initialize() it again to go on")
@@ -146,6 +153,8 @@ class Lifetime:
 
         Can be called in any thread.
         """
+        if self.is_a_fork:
+            return
         self.gate.shut()
         if self.loop_closed:
             return
@@ -160,7 +169,7 @@ class Lifetime:
 
         Called by a finalizer of the entrance: in any thread, amidst anything, or as the interpreter exits.
         """
-        if self._is_a_fork():
+        if self.is_a_fork:
             return
         if entrance() is not None:
             self._report_left()  # the interpreter exits, and nothing can be delivered any more
@@ -174,11 +183,17 @@ class Lifetime:
         except RuntimeError:  # the loop is closed
             self._report_left()
 
+    async def over(self) -> None:
+        """Wait for the end, however it comes."""
+        await asyncio.wait([self._ending])
+
     async def ended(self) -> CloseSummary:
         """Wait for the end and return what came of everything; or, once, raise what has ended delivery.
 
         Cancelled, the last caller ends it at once.
         """
+        if self.is_a_fork:
+            return CloseSummary()
         if self.loop_closed:
             await self.leave()
         elif not self._ending.done():
@@ -196,7 +211,7 @@ class Lifetime:
 
     async def leave(self) -> None:
         """Let go of what is left: the event loop is closed. In most cases that was done as it ended."""
-        if self._ending.done():
+        if self._ending.done() or self.is_a_fork:
             return
         self.gate.shut()
         await self._sender.leave()
@@ -215,7 +230,8 @@ class Lifetime:
         finally:
             self._closers -= 1
 
-    def _is_a_fork(self) -> bool:
+    @property
+    def is_a_fork(self) -> bool:
         """Whether all of this was inherited: it, and its connections, are the parent's to end."""
         return FORKS.count != self._forks
 
@@ -234,7 +250,7 @@ class Lifetime:
         try:
             timeout = await self._wanted_end
         except asyncio.CancelledError:
-            if self._is_a_fork():
+            if self.is_a_fork:
                 raise
             # The event loop is ending, and all tasks with it: this is the last moment for the connections.
             self.gate.shut()
@@ -290,7 +306,7 @@ class Lifetime:
 
     def _report_left(self) -> None:
         """Say what is lost because nothing was closed, unless that was said, or nothing is."""
-        if self._reported or self._is_a_fork():
+        if self._reported or self.is_a_fork:
             return
         self._reported = True
         atexit.unregister(self._report_left)

@@ -10,8 +10,7 @@ import pluggy
 from prefactor_core import hookspecs
 from prefactor_core.config import PrefactorCoreConfig
 from prefactor_core.exceptions import TransportError, UnknownTransportError
-from prefactor_core.execution.disposal import Observe
-from prefactor_core.queue.base import DeadLetter, Queue
+from prefactor_core.queue.base import DeadLetter, Observe, Queue
 
 
 def installed_transports() -> list[str]:

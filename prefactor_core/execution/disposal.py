@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 from prefactor_core.accounts import ExecutorAccount
 from prefactor_core.bounded import Throttle
@@ -12,16 +12,12 @@ from prefactor_core.execution.lanes import Resolution
 from prefactor_core.execution.retry import Retrying, RetryPolicy
 from prefactor_core.operations import Operation, kind_of
 from prefactor_core.outage import Outage
-from prefactor_core.queue.base import DeadLetter, Delivery, Queue
+from prefactor_core.queue.base import DeadLetter, Delivery, Observe, Queue
 from prefactor_core.texts import LONGEST_KEY, one_line
 
 logger = logging.getLogger("prefactor_core.queue")
 
 R = TypeVar("R")
-
-Observe: TypeAlias = Callable[[Sequence[Any], Sequence[Any], Sequence[DeadLetter[Any]]], None]
-"""Told the items that were settled, those that were superseded, and the dead letters."""
-
 
 _INTERVAL: Final = 30.0
 """Seconds between two lines about the same type and reason, and about messages that cannot be read."""

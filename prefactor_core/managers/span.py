@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from prefactor_core.models import FinishStatus, Span
-from prefactor_core.recording.faces import awaited
+from prefactor_core.recording.faces import awaited, awaiting
 from prefactor_core.recording.spans import SpanRecorder
 
 
@@ -33,7 +33,7 @@ class SpanManager:
         self, temp_id: str, payload: Mapping[str, Any] | None = None, started_at: datetime | None = None
     ) -> bool:
         """Start a prepared span; see ``SpanRecorder.start``."""
-        return await awaited(self._recorder.start)(self._recorder.find(temp_id), payload, started_at)
+        return await awaiting(self._recorder.start(self._recorder.find(temp_id), payload, started_at))
 
     async def finish(
         self,
@@ -45,11 +45,11 @@ class SpanManager:
     ) -> None:
         """Finish an open span; see ``SpanRecorder.finish``."""
         span = self._recorder.find(span_id)
-        await awaited(self._recorder.finish)(span, result_payload, status, idempotency_key, timestamp)
+        await awaiting(self._recorder.finish(span, result_payload, status, idempotency_key, timestamp))
 
     async def cancel_unstarted(self, temp_id: str, timestamp: datetime | None = None) -> None:
         """Cancel a prepared span; see ``SpanRecorder.cancel_unstarted``."""
-        await awaited(self._recorder.cancel_unstarted)(self._recorder.find(temp_id), timestamp)
+        await awaiting(self._recorder.cancel_unstarted(self._recorder.find(temp_id), timestamp))
 
     def get_span(self, span_id: str) -> Span:
         """Return what is known of an open span now."""

@@ -8,7 +8,7 @@ defaults: deliveries that are settled once their effect is known, dead letters, 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from prefactor_core.exceptions import QueueClosedError
 
@@ -119,6 +119,10 @@ class DeadLetter(Generic[T]):
     reason: str
     attempts: int = 0
     reply: str | None = field(default=None, repr=False)  # it may quote a payload
+
+
+Observe: TypeAlias = Callable[[Sequence[Any], Sequence[Any], Sequence[DeadLetter[Any]]], None]
+"""Told the items that were settled, those that were superseded, and the dead letters."""
 
 
 @dataclass(frozen=True, slots=True)

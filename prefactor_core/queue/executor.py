@@ -9,14 +9,14 @@ from typing import Any, Final
 from prefactor_core.accounts import ExecutorAccount
 from prefactor_core.exceptions import PrefactorTelemetryFailureError, QueueClosedError
 from prefactor_core.execution.dependents import Dependents
-from prefactor_core.execution.disposal import Disposal, Observe
+from prefactor_core.execution.disposal import Disposal
 from prefactor_core.execution.handler import BatchHandler, Circuit, EachItem, NoCircuit
 from prefactor_core.execution.lanes import Lanes, Resolution
 from prefactor_core.execution.outcome import LATER, Outcome, Retry
 from prefactor_core.execution.retry import Retrying, RetryPolicy
 from prefactor_core.operations import Operation
 from prefactor_core.outage import Outage
-from prefactor_core.queue.base import Attempt, Delivery, Queue
+from prefactor_core.queue.base import Attempt, Delivery, Observe, Queue
 from prefactor_core.waiters import Waiters, in_time
 
 logger = logging.getLogger(__name__)

@@ -20,6 +20,11 @@ class Entrance:
         self.check = gate.check
         """As ``Gate.check``: to be called before anything is changed."""
 
+    @property
+    def is_inherited(self) -> bool:
+        """Whether all of this belongs to the process that this one was forked from."""
+        return self._gate.is_inherited
+
     def give(self, operations: tuple[Operation, ...] | list[Operation]) -> Wait | None:
         """Hand operations over, as ``Handover.give``; the lock of their instance's record is held."""
         self._gate.check_again()

@@ -37,6 +37,11 @@ class Gate:
         if self._is_shut or FORKS.count != self._forks or self._left_behind():
             self._refuse(puts=puts)
 
+    @property
+    def is_inherited(self) -> bool:
+        """Whether it belongs to the process that this one was forked from."""
+        return FORKS.count != self._forks
+
     def check_again(self) -> None:
         """Raise if no call is taken any more, amid one that was."""
         if self._is_shut:

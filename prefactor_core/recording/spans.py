@@ -183,6 +183,8 @@ class SpanRecorder:
 
         Nothing is done once the client is closed.
         """
+        if self._entrance.is_inherited:
+            return  # its parent process has the same span
         self._abandoned.append((span, result))
         with suppress(RuntimeError):  # the event loop is closed
             self._call_soon(self._finish_abandoned)

@@ -1,0 +1,149 @@
+"""The daemon thread that delivers what code without an event loop has recorded."""
+
+import asyncio
+import atexit
+import socket
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+from prefactor_core.accounts import CloseSummary
+from prefactor_core.forks import FORKS, Forkable
+from prefactor_core.lifetime import Lifetime
+
+R = TypeVar("R")
+
+_GRACE: Final = 5.0
+"""Seconds beyond its own bound that the end of a thread is waited for."""
+_LONGEST_STEP: Final = 2.0
+"""Seconds that a fork waits for the thread to come to rest: importing an HTTP client can take a moment."""
+
+
+class DeliveryThread(Forkable):
+    """An event loop in a thread of its own, which lives as long as what is begun in it.
+
+    As the interpreter exits, what is left is delivered, for ``close_timeout`` seconds at most.
+
+    Args:
+        make: Called in the event loop; returns what delivers there. What it raises is raised.
+        close_timeout: Seconds.
+    """
+
+    def __init__(self, make: Callable[[], Lifetime], close_timeout: float) -> None:
+        self._close_timeout = close_timeout
+        self._forks = FORKS.count
+        self._loop = _Loop()
+        # Made here, since its module has hooks for forks, which must not come amid one.
+        self._loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="prefactor-resolve"))
+        made: Future[Lifetime] = Future()
+        self._parked, self._resume = threading.Event(), threading.Event()
+        box = [make]  # a thread holds its arguments while it runs, and this one leads to the client
+        self._thread = threading.Thread(
+            target=self._run, args=(box, made), name="prefactor-delivery", daemon=True
+        )
+        del make
+        self._thread.start()
+        self._lifetime = made.result()
+        # After the lifetime's own hooks, and so called before them.
+        atexit.register(self._at_exit)
+        FORKS.tell(self)
+
+    def end(self, timeout: float) -> None:
+        """Begin to end: take nothing more, and deliver what is queued for ``timeout`` seconds at most."""
+        self._lifetime.end(timeout)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything put so far is delivered; see ``Lifetime.flush``."""
+        return self._call(self._lifetime.flush(timeout), timeout)
+
+    def close(self, timeout: float) -> CloseSummary:
+        """Deliver what is queued, and end the thread; see ``Lifetime.ended``."""
+        self.end(timeout)
+        try:
+            return self._call(self._lifetime.ended(), timeout)
+        finally:
+            self._thread.join(timeout + _GRACE)
+            atexit.unregister(self._at_exit)
+
+    def _call(self, work: Coroutine[Any, Any, R], timeout: float) -> R:
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("called in the thread that delivers, which it would wait for")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout + 2 * _GRACE)
+
+    def _at_exit(self) -> None:
+        if self._forks == FORKS.count:
+            self._lifetime.end(self._close_timeout)
+            self._thread.join(self._close_timeout + _GRACE)
+
+    # -- forks
+
+    def before_fork(self) -> None:
+        """Park the thread between two steps: a child must not find a lock held, or a module half imported.
+
+        If that takes long, the fork does not wait for it.
+        """
+        if threading.current_thread() is self._thread or self._forks != FORKS.count:
+            return
+        self._parked.clear()
+        self._resume.clear()
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._park)
+            self._parked.wait(_LONGEST_STEP)
+
+    def after_fork_in_parent(self) -> None:
+        """Let the thread go on."""
+        self._resume.set()
+
+    def _park(self) -> None:
+        self._parked.set()
+        self._resume.wait()
+
+    # -- in the thread
+
+    def _run(self, box: list[Callable[[], Lifetime]], made: "Future[Lifetime]") -> None:
+        lifetime = self._loop.run_until_complete(_begin(box.pop(), made))
+        try:
+            if lifetime is not None:
+                self._loop.run_until_complete(lifetime.over())
+        finally:
+            self._wind_up()
+
+    def _wind_up(self) -> None:
+        """End as ``asyncio.run`` does."""
+        loop = self._loop
+        loop.run_until_complete(_cancel_others())
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        with suppress(RuntimeError):  # as the interpreter exits, no thread can be started that would do so
+            loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+async def _begin(make: Callable[[], Lifetime], made: "Future[Lifetime]") -> Lifetime | None:
+    try:
+        lifetime = make()
+        await lifetime.begin()
+    except BaseException as error:  # noqa: BLE001 -- raised where the thread was started
+        made.set_exception(error)
+        return None
+    made.set_result(lifetime)
+    return lifetime
+
+
+async def _cancel_others() -> None:
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Resolves names even as the interpreter exits, when asyncio has no thread any more to do it in."""
+
+    async def getaddrinfo(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().getaddrinfo(*args, **kwargs)
+        except RuntimeError:
+            return socket.getaddrinfo(*args, **kwargs)
