@@ -102,12 +102,19 @@ class BaseClient:
 
     # -- what the faces call
 
-    def _new_session(self) -> Session:
+    def _new_session(self, *, ends_by_itself: bool = False) -> Session:
         """Return the beginning of a life in this event loop."""
         queue = self._queue
         if queue is None:
             queue = create_queue(self._config.transport_url, self._config)
-        return Session(self._config, queue, self._ids, self._header, self._termination_monitor)
+        return Session(
+            self._config,
+            queue,
+            self._ids,
+            self._header,
+            self._termination_monitor,
+            ends_by_itself=ends_by_itself,
+        )
 
     def _register(
         self,

@@ -4,16 +4,14 @@ import asyncio
 import atexit
 import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from prefactor_core.accounts import CloseSummary
 from prefactor_core.forks import FORKS, Forkable
 from prefactor_core.lifetime import Lifetime
-
-R = TypeVar("R")
 
 _GRACE: Final = 5.0
 """Seconds beyond its own bound that the end of a thread is waited for."""
@@ -56,22 +54,16 @@ class DeliveryThread(Forkable):
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything put so far is delivered; see ``Lifetime.flush``."""
-        return self._call(self._lifetime.flush(timeout), timeout)
+        flushing = asyncio.run_coroutine_threadsafe(self._lifetime.flush(timeout), self._loop)
+        return flushing.result(timeout + 2 * _GRACE)
 
     def close(self, timeout: float) -> CloseSummary:
-        """Deliver what is queued, and end the thread; see ``Lifetime.ended``."""
+        """Deliver what is queued, end the thread, and return or raise as ``Lifetime.result``."""
         self.end(timeout)
-        try:
-            return self._call(self._lifetime.ended(), timeout)
-        finally:
+        if threading.current_thread() is not self._thread:  # else it would wait for itself
             self._thread.join(timeout + _GRACE)
-            atexit.unregister(self._at_exit)
-
-    def _call(self, work: Coroutine[Any, Any, R], timeout: float) -> R:
-        if threading.current_thread() is self._thread:
-            work.close()
-            raise RuntimeError("called in the thread that delivers, which it would wait for")
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout + 2 * _GRACE)
+        atexit.unregister(self._at_exit)
+        return self._lifetime.result()
 
     def _at_exit(self) -> None:
         if self._forks == FORKS.count:

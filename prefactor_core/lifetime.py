@@ -34,10 +34,18 @@ class Lifetime:
     One task waits for the end and carries it out, however it comes: ``end`` (the client is closed),
     ``drop`` (nobody is left to close it), or a cancellation of that task (the event loop ends). Neither this
     object nor anything that it starts holds the client.
+
+    ``ends_by_itself`` if somebody sees to the end as the interpreter exits, so that nobody has to close it.
     """
 
     def __init__(
-        self, queue: Queue[Operation], sender: Sender, monitor: TerminationMonitor, close_timeout: float
+        self,
+        queue: Queue[Operation],
+        sender: Sender,
+        monitor: TerminationMonitor,
+        close_timeout: float,
+        *,
+        ends_by_itself: bool = False,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -45,6 +53,7 @@ class Lifetime:
         self._sender = sender
         self._monitor = monitor
         self._close_timeout = close_timeout
+        self._ends_by_itself = ends_by_itself
         self.gate = Gate(self._refuse, self._loop.is_closed)
         """Lets calls through until the end, or until delivery has failed for good."""
         self.handover = handover_to(queue)
@@ -176,8 +185,9 @@ class Lifetime:
             return
         if self._reported:
             return
-        # The loop may never run again; then the exit of the interpreter is the last moment to say so.
-        atexit.register(self._report_left)
+        if not self._ends_by_itself:
+            # The loop may never run again; then the exit of the interpreter is the last moment to say so.
+            atexit.register(self._report_left)
         try:
             self._loop.call_soon_threadsafe(self._end_dropped)
         except RuntimeError:  # the loop is closed
@@ -202,6 +212,10 @@ class Lifetime:
                     await in_loop(self._loop, self._wait_for_end)
             except TimeoutError:  # that event loop does not run
                 return self.summary()
+        return self.result()
+
+    def result(self) -> CloseSummary:
+        """Return what came of everything by now; or, once, raise what has ended delivery."""
         if self._ending.done() and not self._ending.cancelled():
             self._ending.result()  # a queue of the user's may have failed
         told, self._failure_told = self._failure_told, True
@@ -297,7 +311,7 @@ class Lifetime:
         self._reported = True
         atexit.unregister(self._report_left)
         summary = self.summary()
-        if self._dropped:
+        if self._dropped and not self._ends_by_itself:
             logger.warning(
                 "a client was dropped without close(), so it was closed with %s", summary.in_words()
             )

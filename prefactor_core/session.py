@@ -26,7 +26,7 @@ from prefactor_core.senders.remote import RemoteSender
 class Session:
     """One life of a client. When nobody holds it any more, nor its recorders, its lifetime ends by itself.
 
-    ``sdk_header`` must not lead to the client.
+    ``sdk_header`` must not lead to the client; ``ends_by_itself`` is as for ``Lifetime``.
 
     Raises:
         InvalidInputError: The queue is closed, or it is emptied here and nothing says how to reach the API.
@@ -39,12 +39,14 @@ class Session:
         ids: PfidFactory,
         sdk_header: Callable[[], str],
         monitor: TerminationMonitor,
+        *,
+        ends_by_itself: bool = False,
     ) -> None:
         if queue.closed:
             raise InvalidInputError("queue", "it is closed: give the client a new one")
         sender = _local_sender(config, queue, sdk_header, monitor) if queue.local else RemoteSender(queue)
         queue.introduce(sdk_header)
-        self.lifetime = Lifetime(queue, sender, monitor, config.close_timeout)
+        self.lifetime = Lifetime(queue, sender, monitor, config.close_timeout, ends_by_itself=ends_by_itself)
         entrance = Entrance(self.lifetime.gate, self.lifetime.handover)
         self.check = entrance.check
         """Raises if no call is taken."""

@@ -193,7 +193,7 @@ class PrefactorCoreClient(BaseClient, Forkable):
             made: list[Session] = []  # the thread must not hold it
 
             def make() -> Lifetime:
-                made.append(self._new_session())
+                made.append(self._new_session(ends_by_itself=True))
                 return made[0].lifetime
 
             self._delivery = DeliveryThread(make, self._config.close_timeout)

@@ -71,14 +71,12 @@ class BaseSpanContext:
     def _start(self, payload: Mapping[str, Any] | None, started_at: datetime | None) -> Wait | None:
         if self._ended:
             return None
-        if self._span.over:
-            self._recorder.check()
-            return None
-        if self._span.status == "pending":
+        if self._span.status == "pending" and not self._span.over:
             _, wait = self._recorder.start(self._span, payload, started_at)
             self._started_by_hand = True
             return wait
-        if payload is not None and not self._started_by_hand:
+        self._recorder.check()
+        if payload is not None and not self._started_by_hand and not self._span.over:
             self._recorder.warn_once(
                 self._span, "started when its first child was: the payload of start() came too late"
             )
