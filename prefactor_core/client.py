@@ -106,8 +106,8 @@ class PrefactorCoreClient(BaseClient):
         if self._session is not None:
             lifetime = self._session.lifetime
             lifetime.end(self._config.close_timeout if timeout is None else timeout)
+            self._was_closed = True  # before other threads find no session
             self._closing, self._session = lifetime, None
-            self._was_closed = True
         closing = self._closing
         if closing is None:
             return self._summary

@@ -209,8 +209,8 @@ class PrefactorCoreClient(BaseClient, Forkable):
             if delivery is not None:
                 timeout = self._config.close_timeout if timeout is None else timeout
                 delivery.end(timeout)  # before the session is let go
+                self._was_closed = True  # before other threads find no session
                 self._delivery = self._session = None
-                self._was_closed = True
                 self._summary = delivery.close(timeout)
             return self._summary
 

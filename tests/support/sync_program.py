@@ -49,7 +49,7 @@ def forking(client: PrefactorCoreClient, children: int) -> None:
     over = threading.Event()
 
     def record() -> None:
-        while not over.wait(0.005):
+        while not over.wait(0.02):
             life(client)
 
     threads = [threading.Thread(target=record) for _ in range(3)]
