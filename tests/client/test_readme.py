@@ -1,19 +1,25 @@
-"""The README's agent works as pasted."""
+"""The README's agents work as pasted."""
 
 import asyncio
 import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.emulator import running_emulator
 
 README = Path(__file__).parents[2] / "README.md"
 
 
-async def test_the_first_agent_works_as_pasted(tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 1
-    agent = blocks[0]
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("face", ["asyncio", "sync"])
+async def test_the_first_agent_of_either_face_works_as_pasted(tmp_path: Path, face: str) -> None:
+    first, second = BLOCKS
+    configuration, _, _ = first.partition("async def main()")
+    agent = first if face == "asyncio" else configuration + second
     async with running_emulator(tmp_path) as emulator:
         assert "http://127.0.0.1:8700" in agent
         script = tmp_path / "agent.py"

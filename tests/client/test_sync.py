@@ -280,7 +280,8 @@ class End:
 async def run_program(url: str, how: str, python: str = sys.executable, **options: object) -> End:
     async with asyncio.timeout(DEADLINE):
         child = await asyncio.create_subprocess_exec(
-            *(python, "-W", "default", "-m", "tests.support.sync_program", url, how, json.dumps(options)),
+            *(python, "-W", "default", "-W", "ignore:This process:DeprecationWarning", "-m"),  # it forks
+            *("tests.support.sync_program", url, how, json.dumps(options)),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
