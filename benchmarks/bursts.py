@@ -10,6 +10,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 BURST: Final = 20
 """Spans of a burst: what is measured in one piece."""
+THREAD_BURST: Final = 400
+"""The same in a thread: long enough for threads to meet, which take turns every 5 ms."""
 _PAUSE: Final = 0.01
 Fields: TypeAlias = dict[str, str | int | float]
 
@@ -45,33 +47,11 @@ class _Recorded(NamedTuple):
     walls: list[int]
 
 
-async def measure(record: Callable[[], Awaitable[None]], spans: int, threads: int = 0) -> Cost:
-    """Measure what ``record`` costs, which records one span.
+async def measure(record: Callable[[], Awaitable[None]], spans: int) -> Cost:
+    """Measure what ``record`` costs, which records one of so many spans.
 
-    Args:
-        record: Called in bursts; whatever its SDK does in the event loop happens between them.
-        spans: How many are recorded in all.
-        threads: How many threads record at once, each in an event loop of its own; 0 for this thread alone.
+    It is called in bursts; whatever its SDK does in the event loop happens between them.
     """
-    if threads:
-        loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(threads) as executor:
-            share = spans // threads
-            recorded = await asyncio.gather(
-                *(loop.run_in_executor(executor, _record_in_thread, record, share) for _ in range(threads))
-            )
-    else:
-        recorded = [await _record(record, spans)]
-    bursts = [burst / BURST / 1000 for each in recorded for burst in each.bursts]
-    walls = statistics.quantiles((wall / 1000 for each in recorded for wall in each.walls), n=100)
-    return Cost(statistics.median(bursts), statistics.mean(bursts), walls[49], walls[98])
-
-
-def _record_in_thread(record: Callable[[], Awaitable[None]], spans: int) -> _Recorded:
-    return asyncio.run(_record(record, spans))
-
-
-async def _record(record: Callable[[], Awaitable[None]], spans: int) -> _Recorded:
     recorded = _Recorded([], [])
     for _ in range(spans // BURST):
         begin = time.thread_time_ns()
@@ -81,4 +61,30 @@ async def _record(record: Callable[[], Awaitable[None]], spans: int) -> _Recorde
             recorded.walls.append(time.perf_counter_ns() - entered)
         recorded.bursts.append(time.thread_time_ns() - begin)
         await asyncio.sleep(_PAUSE)
+    return _cost([recorded], BURST)
+
+
+def measure_threads(record: Callable[[], None], spans: int, threads: int) -> Cost:
+    """Measure the same in so many threads at once, with their share of the spans each."""
+    with ThreadPoolExecutor(threads) as executor:
+        recorded = executor.map(_record, [record] * threads, [spans // threads] * threads)
+        return _cost(list(recorded), THREAD_BURST)
+
+
+def _record(record: Callable[[], None], spans: int) -> _Recorded:
+    recorded = _Recorded([], [])
+    for _ in range(spans // THREAD_BURST):
+        begin = time.thread_time_ns()
+        for _ in range(THREAD_BURST):
+            entered = time.perf_counter_ns()
+            record()
+            recorded.walls.append(time.perf_counter_ns() - entered)
+        recorded.bursts.append(time.thread_time_ns() - begin)
+        time.sleep(_PAUSE)
     return recorded
+
+
+def _cost(recorded: list[_Recorded], size: int) -> Cost:
+    bursts = [burst / size / 1000 for each in recorded for burst in each.bursts]
+    walls = statistics.quantiles((wall / 1000 for each in recorded for wall in each.walls), n=100)
+    return Cost(statistics.median(bursts), statistics.mean(bursts), walls[49], walls[98])

@@ -17,20 +17,26 @@ PAYLOAD = {"model": "a-model", "prompt": "what was said before " * 8, "temperatu
 RESULT = {"response": "what was answered to it " * 8, "tokens": {"input": 120, "output": 42}}
 
 
-def client_for(url: str, **options: Any) -> PrefactorCoreClient:
-    """Return a client that sends to the API at ``url``, or publishes to the broker there."""
+VERSION = {"name": "bench", "external_identifier": "1"}
+
+
+def config_for(url: str, **options: Any) -> PrefactorCoreConfig:
+    """Return what a client needs that sends to the API at ``url``, or publishes to the broker there."""
     if url.startswith("http"):
         options["http_config"] = HttpClientConfig(api_url=url, api_token="benchmark")
     else:
         options["transport_url"] = url
-    return PrefactorCoreClient(PrefactorCoreConfig(**options))
+    return PrefactorCoreConfig(**options)
+
+
+def client_for(url: str, **options: Any) -> PrefactorCoreClient:
+    """Return a client with the configuration of ``config_for``."""
+    return PrefactorCoreClient(config_for(url, **options))
 
 
 async def new_instance(client: PrefactorCoreClient) -> AgentInstanceHandle:
     """Register and start an instance."""
-    instance = await client.create_agent_instance(
-        agent_version={"name": "bench", "external_identifier": "1"}, agent_schema_version=SCHEMAS
-    )
+    instance = await client.create_agent_instance(agent_version=VERSION, agent_schema_version=SCHEMAS)
     await instance.start()
     return instance
 

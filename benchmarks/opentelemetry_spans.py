@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from benchmarks.bursts import PAYLOAD, RESULT, Cost, measure
+from benchmarks.bursts import PAYLOAD, RESULT, Cost, measure, measure_threads
 
 
 class _Dropping(SpanExporter):
@@ -29,11 +29,15 @@ async def _cost(spans: int, threads: int) -> Cost:
     provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=max(2_048, spans)))
     tracer = provider.get_tracer("benchmark")
 
-    async def record() -> None:
+    def record() -> None:
         with tracer.start_as_current_span("bench:step", attributes=PAYLOAD) as span:
             span.set_attributes(RESULT)
 
-    cost = await measure(record, spans, threads)
+    async def record_in_loop() -> None:
+        with tracer.start_as_current_span("bench:step", attributes=PAYLOAD) as span:
+            span.set_attributes(RESULT)
+
+    cost = measure_threads(record, spans, threads) if threads else await measure(record_in_loop, spans)
     provider.shutdown()
     assert exporter.dropped == spans, exporter.dropped
     return cost

@@ -4,8 +4,8 @@
 result of 400. Spans come in bursts of 20; what happens in the event loop between those, delivery above all,
 is not measured. "memory" sends to a stand-in for the API in another process, "unavailable" to no API, and
 "redis" and "amqp" publish to a broker, each under a prefix that is deleted afterwards. ``--threads`` also
-records from 1 and from 8 threads at once, each in an event loop of its own, through one client. ``--peers``
-compares with OpenTelemetry's SDK, which is installed once into an environment of its own below `.peers`.
+records with the sync client, from 1 and from 8 threads at once, in bursts of 400. ``--peers`` compares with
+OpenTelemetry's SDK, which is installed once into an environment of its own below `.peers`.
 
 Every run is a process of its own; alternated, five rounds, medians. "CPU" is the processor time of the
 threads that record: the median of the bursts, and the mean of all spans.
@@ -24,9 +24,11 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from benchmarks.brokers import fresh_prefix
-from benchmarks.bursts import BURST, PAYLOAD, RESULT, Cost, measure
-from benchmarks.load import client_for, new_instance
+from benchmarks.bursts import PAYLOAD, RESULT, THREAD_BURST, Cost, measure, measure_threads
+from benchmarks.load import SCHEMAS, VERSION, client_for, config_for, new_instance
 from benchmarks.stand_in import stand_in
+from prefactor_core import CloseSummary
+from prefactor_core.sync import PrefactorCoreClient as SyncClient
 from tests.peers.installing import python_with
 from tests.support.brokers.sources import RABBITMQ, REDIS
 
@@ -42,7 +44,7 @@ _BROKERS: Final = (
 
 
 class Subject(NamedTuple):
-    """What is measured: where spans go, and how many threads record them; 0 for the client's own alone."""
+    """What is measured: where spans go, and how many threads record them; 0 for an event loop."""
 
     target: str
     threads: int
@@ -54,9 +56,9 @@ class Subject(NamedTuple):
 # -- one run, in a process of its own
 
 
-async def _cost(url: str, spans: int, threads: int) -> Cost:
+async def _cost(url: str, spans: int) -> Cost:
     """Return what a span costs with a client of the API or the broker at ``url``."""
-    client = client_for(url, buffer_operations=4 * spans, buffer_bytes=2**30)
+    client = client_for(url, **_room_for(spans))
     await client.initialize()
     instance = await new_instance(client)
     away = url == _UNAVAILABLE
@@ -67,12 +69,39 @@ async def _cost(url: str, spans: int, threads: int) -> Cost:
             await span.start()
             await span.complete(RESULT)
 
-    cost = await measure(record, spans, threads)
+    cost = await measure(record, spans)
     await instance.finish()
-    summary = await client.close(0.2 if away else 120)
+    _check(await client.close(0.2 if away else 120), spans, away=away)
+    return cost
+
+
+def _cost_in_threads(url: str, spans: int, threads: int) -> Cost:
+    """Return the same for threads and the sync client."""
+    client = SyncClient(config_for(url, **_room_for(spans)))
+    client.initialize()
+    instance = client.create_agent_instance(agent_version=VERSION, agent_schema_version=SCHEMAS)
+    instance.start()
+    away = url == _UNAVAILABLE
+    assert client.flush(0.5 if away else 60) is not away
+
+    def record() -> None:
+        with instance.span("bench:step", payload=PAYLOAD) as span:
+            span.start()
+            span.complete(RESULT)
+
+    cost = measure_threads(record, spans, threads)
+    instance.finish()
+    _check(client.close(0.2 if away else 120), spans, away=away)
+    return cost
+
+
+def _room_for(spans: int) -> dict[str, int]:
+    return {"buffer_operations": 4 * spans + 10_000, "buffer_bytes": 2**30}
+
+
+def _check(summary: CloseSummary, spans: int, *, away: bool) -> None:
     assert (summary.put, summary.dropped) == (2 * spans + 3, {}), summary
     assert summary.complete is not away, summary
-    return cost
 
 
 # -- all of them
@@ -152,15 +181,17 @@ async def _main(spans: int, *, threads: bool, peers: bool) -> None:
 def main() -> None:
     """Read the command line and measure."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--spans", type=int, default=4_800, metavar="N", help="of each run, at least")
+    parser.add_argument("--spans", type=int, default=6_400, metavar="N", help="of each run, at least")
     parser.add_argument("--threads", action="store_true", help="record from several threads, too")
     parser.add_argument("--peers", action="store_true", help="compare with OpenTelemetry's SDK")
     parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    spans = max(1, math.ceil(options.spans / BURST / _THREADS)) * BURST * _THREADS
+    share = THREAD_BURST * _THREADS
+    spans = max(1, math.ceil(options.spans / share)) * share
     if options.run:
-        url, threads = options.run
-        print(json.dumps(asyncio.run(_cost(url, spans, int(threads)))._asdict()))
+        url, threads = options.run[0], int(options.run[1])
+        cost = _cost_in_threads(url, spans, threads) if threads else asyncio.run(_cost(url, spans))
+        print(json.dumps(cost._asdict()))
         return
     asyncio.run(_main(spans, threads=options.threads, peers=options.peers))
 

@@ -23,7 +23,7 @@ def require_name(value: object, field: str) -> None:
     """Check a name of the caller's. Raises ``InvalidInputError``."""
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
         raise InvalidInputError(field, f"expected 1 to {_LONGEST_NAME:,} characters")
-    if not is_unicode(value):
+    if not value.isascii() and not is_unicode(value):
         raise InvalidInputError(field, NOT_UNICODE)
 
 

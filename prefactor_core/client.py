@@ -15,7 +15,7 @@ from prefactor_core.managers.agent_instance import AgentInstanceManager
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Queue
 from prefactor_core.recording.faces import awaiting
-from prefactor_core.span_context import SpanContext, SpanScope
+from prefactor_core.span_context import SpanScope
 
 if TYPE_CHECKING:
     from prefactor_core.lifetime import Lifetime
@@ -232,12 +232,7 @@ class PrefactorCoreClient(BaseClient):
             parent_span_id: PFID of the parent; by default the innermost open span of the same instance.
             payload: Inputs of the span, sent when it starts; anything that pydantic serialises to an object.
         """
-
-        def open_span() -> SpanContext:
-            spans = self._recorder()
-            return SpanContext(spans.open(instance_id, schema_name, parent_span_id, payload), spans)
-
-        return SpanScope(open_span, self._running)
+        return SpanScope(self._recorder, instance_id, schema_name, parent_span_id, payload)
 
     async def create_span(
         self,

@@ -81,6 +81,28 @@ def _sweep(top: _Node) -> None:
         node.depth, node.swept = number, max(len(kept), _SHORT)
 
 
+def push(span_id: str, span: Stacked | None = None) -> None:
+    """Make a span the innermost one; without ``span`` it stays so until it is popped."""
+    node = _Node(span_id, span, _top())
+    if node.depth > 2 * node.swept:
+        _sweep(node)
+    _stack.set(node)
+
+
+def innermost(accept: Callable[[str], bool]) -> str | None:
+    """Return the innermost span that ``accept`` takes, ``None`` if it takes none."""
+    node = _top()
+    while node is not None and not accept(node.span_id):
+        node.below = _open_from(node.below)
+        node = node.below
+    return None if node is None else node.span_id
+
+
+def uncover() -> None:
+    """Let go of finished spans on top of the innermost one that is open."""
+    _stack.set(_top())
+
+
 class SpanContextStack:
     """The ids of the spans that are open here. What was finished, here or elsewhere, is not among them."""
 
@@ -90,12 +112,9 @@ class SpanContextStack:
         return [node.span_id for node in _down_from(_top())][::-1]
 
     @classmethod
-    def push(cls, span_id: str, span: Stacked | None = None) -> None:
-        """Make a span the innermost one; without ``span`` it stays so until it is popped."""
-        node = _Node(span_id, span, _top())
-        if node.depth > 2 * node.swept:
-            _sweep(node)
-        _stack.set(node)
+    def push(cls, span_id: str) -> None:
+        """Make a span the innermost one, until it is popped."""
+        push(span_id)
 
     @classmethod
     def pop(cls) -> str | None:
@@ -119,17 +138,3 @@ class SpanContextStack:
     def is_empty(cls) -> bool:
         """Whether no span is on the stack."""
         return _top() is None
-
-    @classmethod
-    def innermost(cls, accept: Callable[[str], bool]) -> str | None:
-        """Return the innermost span that ``accept`` takes, ``None`` if it takes none."""
-        node = _top()
-        while node is not None and not accept(node.span_id):
-            node.below = _open_from(node.below)
-            node = node.below
-        return None if node is None else node.span_id
-
-    @classmethod
-    def uncover(cls) -> None:
-        """Let go of finished spans on top of the innermost one that is open."""
-        _stack.set(_top())

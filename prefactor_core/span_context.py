@@ -5,6 +5,8 @@ from types import TracebackType
 from typing import Any
 
 from prefactor_core.recording.context import ERROR_KEY, BaseSpanContext, BaseSpanScope
+from prefactor_core.recording.records import OpenSpan
+from prefactor_core.recording.spans import SpanRecorder
 
 __all__ = ["ERROR_KEY", "SpanContext", "SpanScope"]
 
@@ -55,6 +57,9 @@ class SpanScope(BaseSpanScope[SpanContext]):
     An exception in the body ends the span as failed, with the exception's type and message in its result;
     a cancellation ends it as cancelled. Either goes on to the caller, whatever happens here.
     """
+
+    def _new_context(self, span: OpenSpan, recorder: SpanRecorder) -> SpanContext:
+        return SpanContext(span, recorder)
 
     async def __aenter__(self) -> SpanContext:
         """Open the span; nothing is sent yet."""

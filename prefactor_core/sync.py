@@ -33,6 +33,7 @@ from prefactor_core.operations import Operation
 from prefactor_core.queue.base import Queue
 from prefactor_core.recording.context import BaseSpanContext, BaseSpanScope
 from prefactor_core.recording.faces import blocking
+from prefactor_core.recording.records import OpenSpan
 from prefactor_core.recording.spans import SpanRecorder
 from prefactor_core.session import Session
 
@@ -77,6 +78,9 @@ class SpanContext(BaseSpanContext):
 
 class SpanScope(BaseSpanScope[SpanContext]):
     """What ``span()`` returns; as ``prefactor_core.span_context.SpanScope``."""
+
+    def _new_context(self, span: OpenSpan, recorder: SpanRecorder) -> SpanContext:
+        return SpanContext(span, recorder)
 
     def __enter__(self) -> SpanContext:
         """Open the span; nothing is sent yet."""
@@ -289,12 +293,7 @@ class PrefactorCoreClient(BaseClient, Forkable):
         payload: dict[str, Any] | None = None,
     ) -> SpanScope:
         """Open a span for the length of a ``with``, which yields its ``SpanContext``."""
-
-        def open_span() -> SpanContext:
-            spans = self._recorder()
-            return SpanContext(spans.open(instance_id, schema_name, parent_span_id, payload), spans)
-
-        return SpanScope(open_span, self._running)
+        return SpanScope(self._recorder, instance_id, schema_name, parent_span_id, payload)
 
     def create_span(
         self,

@@ -5,6 +5,7 @@ The faces add how a caller waits.
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
@@ -53,7 +54,7 @@ class BaseSpanContext:
             return
         self._span.payload = {**as_object(self._span.payload, "payload"), **snapshot(data, "payload")}
 
-    def set_result(self, data: dict[str, Any]) -> None:
+    def set_result(self, data: Mapping[str, Any]) -> None:
         """Add to what is sent when the span ends. Does not end it."""
         added = self._recorder.encode_result(self._span, data)
         earlier = self._result
@@ -85,20 +86,23 @@ class BaseSpanContext:
     _started_by_hand = False
 
     def _end(
-        self, status: FinishStatus, result: dict[str, Any] | None, timestamp: datetime | None
+        self, status: FinishStatus, result: Mapping[str, Any] | None, timestamp: datetime | None
     ) -> Wait | None:
         if self._ended:
             return None
         if timestamp is not None:
             as_time(timestamp, "timestamp")  # refused before anything is changed
         self._status = status
-        if result is not None:
+        if result is None:
+            result = self._result
+        elif self._result is not None:
             self.set_result(result)
+            result = self._result
         wait = None
         if self._span.over:  # finish_span() was called with its id
             self._recorder.check()
         else:
-            _, wait = self._recorder.finish(self._span, self._result, status, timestamp=timestamp)
+            _, wait = self._recorder.finish(self._span, result, status, timestamp=timestamp)
         self._ended = True
         return wait
 
@@ -132,29 +136,40 @@ class BaseSpanContext:
 C = TypeVar("C", bound=BaseSpanContext)
 
 
-class BaseSpanScope(Generic[C]):
+class BaseSpanScope(ABC, Generic[C]):
     """What ``span()`` returns: a block to enter and to leave, by hand too, even in different tasks.
 
     An exception in the body ends the span as failed, with the exception's type and message in its result;
     a cancellation ends it as cancelled. Either goes on to the caller, whatever happens here.
     """
 
-    def __init__(self, open_span: Callable[[], C], check: Callable[[], object]) -> None:
-        self._open_span = open_span
-        self._check = check
+    def __init__(
+        self,
+        recorder: Callable[[], SpanRecorder],
+        instance_id: str,
+        schema_name: str,
+        parent_span_id: str | None,
+        payload: dict[str, Any] | None,
+    ) -> None:
+        self._recorder = recorder
+        self._arguments = instance_id, schema_name, parent_span_id, payload
         self._context: C | None = None
+
+    @abstractmethod
+    def _new_context(self, span: OpenSpan, recorder: SpanRecorder) -> C: ...
 
     def _enter(self) -> C:
         """Open the span; nothing is sent yet."""
-        self._context = self._open_span()
-        return self._context
+        recorder = self._recorder()
+        self._context = context = self._new_context(recorder.open(*self._arguments), recorder)
+        return context
 
     def _leave(self, exc_type: type[BaseException] | None, exc: BaseException | None) -> Wait | None:
         """End the span, if it has not been ended."""
         if self._context is None:
             return None
         if exc is None and exc_type is None and self._context.ended:
-            self._check()
+            self._recorder().check()
         return self._context.leave(exc_type, exc)
 
     def _report(self, failure: Exception) -> None:

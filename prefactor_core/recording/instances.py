@@ -192,6 +192,7 @@ class InstanceRecorder:
 
     def _register(self, record: InstanceRecord, instance: AgentInstance, operation: Operation) -> Wait | None:
         record.agent_instance = instance
+        record.schema_names = instance.schema_names
         return self._entrance.give((operation,))
 
     def _start(self, record: InstanceRecord, key: str, began: datetime | None) -> Wait | None:
@@ -208,6 +209,7 @@ class InstanceRecorder:
         finish = Operation(OperationType.FINISH_AGENT_INSTANCE, payload, now, key)
         operations = (*starts_of(record, ended, now), finish)
         record.agent_instance = None
+        record.schema_names = frozenset()
         record.finished = True
         if not record.spans:
             self._entrance.records.forget(record)

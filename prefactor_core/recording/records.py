@@ -24,27 +24,27 @@ class InstanceRecord:
 
     Attributes:
         agent_instance: What was registered, until it is finished; ``None`` for one of another process.
+        schema_names: The span types of its schema version; none where that is not known.
         spans: The spans of it that are open, by id.
         finished: Whether it was finished here. Its open spans still can be.
         forgotten: Whether another record takes its place for whatever comes next.
     """
 
-    __slots__ = ("_busy", "_later", "agent_instance", "finished", "forgotten", "id", "lock", "spans")
+    __slots__ = (
+        *("_busy", "_later", "agent_instance", "finished", "forgotten", "id", "lock"),
+        *("schema_names", "spans"),
+    )
 
     def __init__(self, instance_id: str) -> None:
         self.id = instance_id
         self.lock = threading.RLock()
         self.agent_instance: AgentInstance | None = None
+        self.schema_names = _NO_NAMES
         self.spans: dict[str, OpenSpan] = {}
         self.finished = False
         self.forgotten = False
         self._busy = False
         self._later: deque[Callable[[], object]] = deque()
-
-    @property
-    def schema_names(self) -> frozenset[str]:
-        """The span types of its schema version; none where that is not known."""
-        return _NO_NAMES if self.agent_instance is None else self.agent_instance.schema_names
 
     def alone(self, act: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Call ``act`` while nobody else acts on this instance, and return what it returns.

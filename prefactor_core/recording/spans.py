@@ -7,8 +7,8 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
+from prefactor_core import context_stack
 from prefactor_core.arguments import as_time, require_end_status, require_name
-from prefactor_core.context_stack import SpanContextStack
 from prefactor_core.exceptions import (
     InvalidIdentifierError,
     InvalidPayloadError,
@@ -106,7 +106,7 @@ class SpanRecorder:
         )
         while not self._keep(span):
             span.instance = self._entrance.records.of(instance_id)
-        SpanContextStack.push(span.id, span)
+        context_stack.push(span.id, span)
         return span
 
     def create(
@@ -284,7 +284,7 @@ class SpanRecorder:
                 self._orphans.pop(span.id, None)
         if record.agent_instance is None and not record.spans:
             self._entrance.records.forget(record)
-        SpanContextStack.uncover()
+        context_stack.uncover()
 
     def _creates(
         self, span: OpenSpan, began: datetime | None, status: SpanStatus, payload: EncodedJson | None = None
@@ -342,7 +342,7 @@ class SpanRecorder:
 
     def _parent(self, record: InstanceRecord, explicit: str | None) -> str | None:
         if explicit is None:
-            return SpanContextStack.innermost(record.spans.__contains__) if record.spans else None
+            return context_stack.innermost(record.spans.__contains__) if record.spans else None
         require_pfid(explicit, "parent_span_id")
         known = self._open.get(explicit)
         if known is not None and known.instance.id != record.id:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from prefactor_core import SpanContextStack as Stack
+from prefactor_core import context_stack
 
 
 @pytest.fixture(autouse=True)
@@ -48,11 +49,11 @@ class Counting:
 
     def enter(self, name: str) -> None:
         self.open.add(name)
-        Stack.push(name, Counted(name, self))
+        context_stack.push(name, Counted(name, self))
 
     def leave(self, name: str) -> None:
         self.open.remove(name)
-        Stack.uncover()
+        context_stack.uncover()
 
 
 def test_it_is_a_stack_whose_list_is_a_copy() -> None:
@@ -65,8 +66,8 @@ def test_it_is_a_stack_whose_list_is_a_copy() -> None:
 
 def test_innermost_asks() -> None:
     push("a1", "b1", "a2", "b2")
-    assert Stack.innermost(lambda span: span.startswith("a")) == "a2"
-    assert Stack.innermost(lambda span: span == "c") is None
+    assert context_stack.innermost(lambda span: span.startswith("a")) == "a2"
+    assert context_stack.innermost(lambda span: span == "c") is None
 
 
 def test_each_span_is_asked_and_plain_ids_stay() -> None:
