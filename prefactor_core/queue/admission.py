@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from prefactor_core.bounded import Throttle
+from prefactor_core.exclusive import afterwards
 from prefactor_core.execution.dependents import Dependents
 from prefactor_core.operations import NO_RULES, SPAN, Operation, Rules, Stage, kind_of
 
@@ -68,7 +69,8 @@ class Admission:
             self._forget(operation)
         self.dropped[kind_of(item)] += 1
         if self._throttle.allows(self._monotonic()):
-            logger.warning(
+            afterwards(
+                logger.warning,
                 "the buffer is full (%d operations, %d bytes): %d operations dropped so far, "
                 "dependents included",
                 self._max_items,

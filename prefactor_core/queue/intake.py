@@ -1,7 +1,6 @@
 """The intake of a bounded queue: any thread adds, without waiting; one event loop takes."""
 
 import asyncio
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
+from prefactor_core.exclusive import Exclusive
 from prefactor_core.queue.admission import Admission
 from prefactor_core.queue.base import size_of
 
@@ -58,7 +58,7 @@ class Intake(Generic[T]):
             self._admission = Admission(bounds.max_items, bounds.max_bytes, monotonic)
         self._new: deque[T] = deque()  # not admitted yet
         self._admitted: deque[T] = deque()
-        self._lock = threading.RLock()
+        self._turn = Exclusive()
         self._admitting = False
         self._number = 0  # of what was admitted or dropped
         self.items = 0
@@ -70,7 +70,6 @@ class Intake(Generic[T]):
         self._asleep = False
         self._rouse: Callable[[], object] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = 0
         self._blocked: deque[Future[None]] = deque()
 
     # -- adding, in any thread
@@ -85,29 +84,20 @@ class Intake(Generic[T]):
         ):
             self._new.append(item)
         else:
-            with self._lock:
-                self._new.append(item)
-                self._admit_new()
+            self._turn.hold(self._admit, item)
         if self._asleep:
             self._wake()
 
     def fits(self, size: int) -> bool:
         """Whether so many bytes more would be within the bounds; anything is, if nothing is there."""
-        with self._lock:
-            self._admit_new()
-            bounds = self._bounds
-            room = self.items < bounds.max_items and self.bytes + size <= bounds.max_bytes
-            return room or self.items == 0
+        return self._turn.hold(self._fits, size)
 
     @property
     def overfull(self) -> bool:
         """Whether more is there than the bounds allow: only with the policy ``block``, whose callers wait."""
         if self._roomy or not self._blocks:
             return False
-        with self._lock:
-            self._admit_new()
-            beyond = self.items > self._bounds.max_items or self.bytes > self._bounds.max_bytes
-            return beyond and self.items > 1
+        return self._turn.hold(self._is_overfull)
 
     async def until(self, ready: Callable[[], bool]) -> None:
         """Wait, in any event loop, until what was freed, or ``wake_blocked``, makes ``ready`` true."""
@@ -137,14 +127,12 @@ class Intake(Generic[T]):
     @property
     def put_count(self) -> int:
         """How many items were added, dropped ones included."""
-        with self._lock:
-            return self._number + len(self._new)
+        return self._turn.hold(self._count_put)
 
     @property
     def held(self) -> int:
         """How many items were added and neither dropped nor freed."""
-        with self._lock:
-            return self.items + len(self._new)
+        return self._turn.hold(self._count_held)
 
     @property
     def dropped(self) -> Counter[str]:
@@ -154,33 +142,20 @@ class Intake(Generic[T]):
     # -- taking, in the event loop
 
     def listen(self, rouse: Callable[[], object]) -> None:
-        """Have ``rouse`` called once in this event loop as soon as something is there: now, if it is."""
+        """Have ``rouse`` called once, in a later turn of this event loop, as soon as something is there."""
         self._rouse = rouse
-        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self._loop = asyncio.get_running_loop()
         self._asleep = True
         if len(self):  # it may have come before that was seen
             self._wake()
 
     def take(self, max_items: int = UNBOUNDED, max_bytes: int = UNBOUNDED) -> list[T]:
         """Return the first items, up to so many, or as many as reach so many bytes."""
-        taken: list[T] = []
-        size = 0
-        with self._lock:
-            self._admit_new()
-            admitted = self._admitted
-            while admitted and len(taken) < max_items and size < max_bytes:
-                item = admitted.popleft()
-                size += size_of(item)
-                taken.append(item)
-        return taken
+        return self._turn.hold(self._take, max_items, max_bytes)
 
     def free(self, items: int, size: int) -> None:
         """Make room: so many items of so many bytes together are disposed of."""
-        with self._lock:
-            self.items -= items
-            self.bytes -= size
-            if not self._roomy:
-                self._judge_room()
+        self._turn.hold(self._free, items, size)
         self.wake_blocked()
 
     def wake_blocked(self) -> None:
@@ -189,10 +164,48 @@ class Intake(Generic[T]):
             with suppress(InvalidStateError):  # it was woken, or its caller cancelled, just now
                 waiter.set_result(None)
 
-    # -- inside
+    # -- in turn
+
+    def _admit(self, item: T) -> None:
+        self._new.append(item)
+        self._admit_new()
+
+    def _fits(self, size: int) -> bool:
+        self._admit_new()
+        bounds = self._bounds
+        room = self.items < bounds.max_items and self.bytes + size <= bounds.max_bytes
+        return room or self.items == 0
+
+    def _is_overfull(self) -> bool:
+        self._admit_new()
+        beyond = self.items > self._bounds.max_items or self.bytes > self._bounds.max_bytes
+        return beyond and self.items > 1
+
+    def _count_put(self) -> int:
+        return self._number + len(self._new)
+
+    def _count_held(self) -> int:
+        return self.items + len(self._new)
+
+    def _take(self, max_items: int, max_bytes: int) -> list[T]:
+        self._admit_new()
+        taken: list[T] = []
+        size = 0
+        admitted = self._admitted
+        while admitted and len(taken) < max_items and size < max_bytes:
+            item = admitted.popleft()
+            size += size_of(item)
+            taken.append(item)
+        return taken
+
+    def _free(self, items: int, size: int) -> None:
+        self.items -= items
+        self.bytes -= size
+        if not self._roomy:
+            self._judge_room()
 
     def _admit_new(self) -> None:
-        """Admit or drop what was appended. The lock is held."""
+        """Admit or drop what was appended."""
         if self._admitting:
             return  # amid that, by a finaliser say: the one that admits goes on to it
         self._admitting = True
@@ -227,11 +240,10 @@ class Intake(Generic[T]):
         rouse, loop = self._rouse, self._loop
         if rouse is None or loop is None or loop.is_closed():
             return  # what waits is counted as left
-        if threading.get_ident() == self._thread:
-            rouse()
-        else:
-            with suppress(RuntimeError):  # it was closed just now
-                loop.call_soon_threadsafe(rouse)
+        # In the loop's own thread too: this may be a signal handler, which comes while the loop sleeps, or
+        # before whoever takes can hear.
+        with suppress(RuntimeError):  # it was closed just now
+            loop.call_soon_threadsafe(rouse)
 
     def _new_waiter(self) -> Future[None]:
         waiter: Future[None] = Future()

@@ -2,7 +2,6 @@
 
 import itertools
 import secrets
-import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -10,6 +9,7 @@ from typing import Any, Final
 from prefactor_core.arguments import as_time, require_end_status, require_name
 from prefactor_core.bounded import remember
 from prefactor_core.exceptions import InstanceNotFoundError, InvalidInputError, InvalidPayloadError
+from prefactor_core.exclusive import Exclusive
 from prefactor_core.identifiers import PfidFactory, is_pfid, require_pfid
 from prefactor_core.models import AgentInstance, FinishStatus
 from prefactor_core.operations import Operation, OperationType
@@ -52,7 +52,7 @@ class InstanceRecorder:
         # Qualities may be repeated on purpose, by several processes too: each has a key of its own.
         self._quality_key = secrets.token_hex(4)
         self._quality_number = itertools.count()
-        self._lock = threading.RLock()
+        self._finishes = Exclusive()
         self._finish_keys: dict[str, None] = {}
         self._schema_names = frozenset[str]()
 
@@ -129,7 +129,8 @@ class InstanceRecorder:
         require_pfid(instance_id, "instance_id")
         began = as_time(timestamp, "timestamp")
         validate_idempotency_key(idempotency_key)
-        record = self._entrance.records.get(instance_id) or InstanceRecord(instance_id)
+        records = self._entrance.records
+        record = records.get(instance_id) or records.apart(instance_id)
         return None, record.alone(self._start, record, idempotency_key, began)
 
     def finish(
@@ -154,10 +155,8 @@ class InstanceRecorder:
         require_end_status(status)
         ended = as_time(timestamp, "timestamp")
         validate_idempotency_key(idempotency_key)
-        with self._lock:
-            if idempotency_key in self._finish_keys:
-                return None, None  # by another handle; a second one would be refused for its other time
-            remember(self._finish_keys, idempotency_key, None, _FINISHED_KEPT)
+        if not self._finishes.hold(self._is_first_finish, idempotency_key):
+            return None, None  # by another handle; a second one would be refused for its other time
         record = self._entrance.records.of(instance_id)
         wait = record.alone(self._finish, record, idempotency_key, status, ended)
         self._on_finish(record)
@@ -172,7 +171,8 @@ class InstanceRecorder:
         require_name(name, "name")
         encoded = None if payload is None else encode_object(payload, "payload")
         fields = {"instance_id": instance_id, "name": name, "payload": encoded}
-        record = self._entrance.records.get(instance_id) or InstanceRecord(instance_id)
+        records = self._entrance.records
+        record = records.get(instance_id) or records.apart(instance_id)
         return None, record.alone(self._record_quality, record, fields)
 
     def get(self, instance_id: str) -> AgentInstance:
@@ -187,6 +187,12 @@ class InstanceRecorder:
                 f"instance {instance_id!r} was not registered by this client, or is finished"
             )
         return record.agent_instance
+
+    def _is_first_finish(self, key: str) -> bool:
+        if key in self._finish_keys:
+            return False
+        remember(self._finish_keys, key, None, _FINISHED_KEPT)
+        return True
 
     # -- what is done alone
 

@@ -4,6 +4,8 @@ import logging
 from difflib import get_close_matches
 from typing import Final
 
+from prefactor_core.exclusive import afterwards
+
 logger = logging.getLogger("prefactor_core.recording")
 
 _PLACES_KEPT: Final = 1_000
@@ -26,12 +28,12 @@ class Notices:
             nearest = get_close_matches(schema_name, known, n=1)
             hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
             message = "prefactor: no schema named %r is registered%s: its spans are recorded, and flagged"
-            logger.warning(message, schema_name, hint)
+            afterwards(logger.warning, message, schema_name, hint)
 
     def say(self, problem: str, message: str, schema_name: str, *details: object) -> None:
         """Log a message about a schema and more details; ``problem`` tells it from others of this schema."""
         if self._is_news(schema_name, problem):
-            logger.warning(message, schema_name, *details)
+            afterwards(logger.warning, message, schema_name, *details)
 
     def _is_news(self, schema_name: str, problem: str) -> bool:
         place = (schema_name, problem)

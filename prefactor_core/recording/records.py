@@ -1,16 +1,12 @@
 """What is known here of an instance, and of a span that is open."""
 
-import threading
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from functools import partial
-from typing import Any, Final, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias
+from weakref import WeakValueDictionary
 
+from prefactor_core.exclusive import Exclusive
 from prefactor_core.models import AgentInstance, FinishStatus, Span
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 SpanStatus: TypeAlias = Literal["pending", "active"] | FinishStatus
 
@@ -19,7 +15,7 @@ _INSTANCES_KEPT: Final = 100_000
 """Unfinished instances that are known at once; then the oldest are forgotten."""
 
 
-class InstanceRecord:
+class InstanceRecord(Exclusive):
     """An instance, and the lock under which its operations are made.
 
     Attributes:
@@ -30,44 +26,16 @@ class InstanceRecord:
         forgotten: Whether another record takes its place for whatever comes next.
     """
 
-    __slots__ = (
-        *("_busy", "_later", "agent_instance", "finished", "forgotten", "id", "lock"),
-        *("schema_names", "spans"),
-    )
+    __slots__ = ("__weakref__", "agent_instance", "finished", "forgotten", "id", "schema_names", "spans")
 
     def __init__(self, instance_id: str) -> None:
+        super().__init__()
         self.id = instance_id
-        self.lock = threading.RLock()
         self.agent_instance: AgentInstance | None = None
         self.schema_names = _NO_NAMES
         self.spans: dict[str, OpenSpan] = {}
         self.finished = False
         self.forgotten = False
-        self._busy = False
-        self._later: deque[Callable[[], object]] = deque()
-
-    def alone(self, act: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
-        """Call ``act`` while nobody else acts on this instance, and return what it returns.
-
-        Called amid such a call, by a finaliser or a signal handler of the same thread, it returns ``None``,
-        and that call is followed by this one.
-        """
-        with self.lock:
-            if self._busy:
-                self._later.append(partial(act, *args, **kwargs))
-                return None
-            self._busy = True
-            try:
-                return act(*args, **kwargs)
-            finally:
-                self._busy = False
-                if self._later:
-                    self._catch_up()
-
-    def _catch_up(self) -> None:
-        while self._later:
-            self.alone(self._later.popleft())
-
 
 class OpenSpan:
     """A span from its opening to its end, and the end itself: what holds it can see that it is over.
@@ -124,7 +92,7 @@ class Records:
 
     def __init__(self) -> None:
         self._records: dict[str, InstanceRecord] = {}
-        self._lock = threading.RLock()
+        self._held: WeakValueDictionary[int, InstanceRecord] = WeakValueDictionary()
 
     def get(self, instance_id: str) -> InstanceRecord | None:
         """Return what is known of an instance, if anything is."""
@@ -132,24 +100,40 @@ class Records:
 
     def of(self, instance_id: str) -> InstanceRecord:
         """Return the record of an instance, a new one if there is none."""
-        record = self._records.setdefault(instance_id, InstanceRecord(instance_id))
-        if len(self._records) > _INSTANCES_KEPT:
-            self._forget_oldest()
+        record = self._records.get(instance_id)
+        if record is None:
+            record = self._records.setdefault(instance_id, self.apart(instance_id))
+            if len(self._records) > _INSTANCES_KEPT:
+                oldest = next(iter(self.all()))
+                oldest.alone(self._forget, oldest)
+        return record
+
+    def apart(self, instance_id: str) -> InstanceRecord:
+        """Return a record for one call on an instance of another process, of which nothing is kept."""
+        record = InstanceRecord(instance_id)
+        self._held[id(record)] = record
         return record
 
     def all(self) -> list[InstanceRecord]:
         """Return all of them."""
         return list(self._records.values())
 
+    def held(self) -> list[InstanceRecord]:
+        """Return all that anybody holds, in a call that is under way say, forgotten ones too."""
+        return [record for ref in self._held.valuerefs() if (record := ref()) is not None]
+
     def forget(self, record: InstanceRecord) -> None:
-        """Let go of a record whose lock is held; whoever has it sees that."""
+        """Let go of a record whose lock is held; whoever has it sees that.
+
+        One that has an open span is kept: it may have been opened just now.
+        """
+        record.forgotten = True
+        if record.spans:
+            record.forgotten = False
+        else:
+            self._forget(record)
+
+    def _forget(self, record: InstanceRecord) -> None:
         record.forgotten = True
         if self._records.get(record.id) is record:
             del self._records[record.id]
-
-    def _forget_oldest(self) -> None:
-        with self._lock:
-            oldest = next(iter(self.all()), None)
-        if oldest is not None:
-            with oldest.lock:
-                self.forget(oldest)

@@ -1,6 +1,5 @@
 """Recording of spans: from calls to operations, and which spans are open."""
 
-import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,6 +14,7 @@ from prefactor_core.exceptions import (
     PrefactorCoreError,
     SpanNotFoundError,
 )
+from prefactor_core.exclusive import Exclusive
 from prefactor_core.identifiers import PfidFactory, require_pfid
 from prefactor_core.models import FinishStatus
 from prefactor_core.operations import Operation, OperationType
@@ -65,7 +65,7 @@ class SpanRecorder:
         # Ordered by a list of its own: the first of a plain dictionary is slow to find among many removed.
         self._open: OrderedDict[str, OpenSpan] = OrderedDict()
         self._orphans: OrderedDict[str, OpenSpan] = OrderedDict()
-        self._orphans_lock = threading.RLock()
+        self._orphans_turn = Exclusive()
         self._abandoned: deque[tuple[OpenSpan, Mapping[str, Any] | None]] = deque()
 
     # -- opening
@@ -202,11 +202,7 @@ class SpanRecorder:
         """Let go, in time, of spans that the instance left open."""
         if not record.spans:
             return
-        with self._orphans_lock:
-            self._orphans.update((span.id, span) for span in list(record.spans.values()))
-            beyond = len(self._orphans) - _ORPHANS_KEPT
-            gone = [self._orphans.popitem(last=False)[1] for _ in range(beyond)]
-        for span in gone:
+        for span in self._orphans_turn.hold(self._orphaned, list(record.spans.values())):
             span.instance.alone(self._forget, span)
 
     @property
@@ -231,12 +227,11 @@ class SpanRecorder:
     def _keep(self, span: OpenSpan) -> bool:
         """Take note of a span; false if its record was forgotten just now."""
         record = span.instance
-        with record.lock:
-            if record.forgotten:
-                return False
-            self._open[span.id] = span
-            record.spans[span.id] = span
-        return True
+        self._open[span.id] = record.spans[span.id] = span
+        if record.forgotten:
+            record.spans.pop(span.id, None)
+            return False
+        return True  # whoever forgets the record from now on sees the span first
 
     def _start(self, span: OpenSpan, began: datetime | None, payload: EncodedJson | None) -> Wait | None:
         if span.status != "pending":
@@ -280,8 +275,7 @@ class SpanRecorder:
         self._open.pop(span.id, None)
         record.spans.pop(span.id, None)
         if record.finished:
-            with self._orphans_lock:
-                self._orphans.pop(span.id, None)
+            self._orphans_turn.hold(self._orphans.pop, span.id, None)
         if record.agent_instance is None and not record.spans:
             self._entrance.records.forget(record)
         context_stack.uncover()
@@ -339,6 +333,12 @@ class SpanRecorder:
         return Operation.minted(OperationType.CREATE_SPAN, fields, now, key, size)
 
     # -- inside
+
+    def _orphaned(self, spans: list[OpenSpan]) -> list[OpenSpan]:
+        """Take note of spans of a finished instance, and return those that are too many."""
+        self._orphans.update((span.id, span) for span in spans)
+        beyond = len(self._orphans) - _ORPHANS_KEPT
+        return [self._orphans.popitem(last=False)[1] for _ in range(beyond)]
 
     def _parent(self, record: InstanceRecord, explicit: str | None) -> str | None:
         if explicit is None:
