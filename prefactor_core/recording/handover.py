@@ -1,14 +1,14 @@
 """Where operations leave for the queue, in the order in which they were made."""
 
 import asyncio
-import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
+from prefactor_core.exceptions import ClientClosedError
 from prefactor_core.operations import Operation
 from prefactor_core.queue.base import DirectQueue, Queue
 
@@ -103,7 +103,6 @@ class _InTurn(Handover):
     def __init__(self, queue: Queue[Operation]) -> None:
         self._queue = queue
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
         self._line: deque[tuple[tuple[Operation, ...], Future[None]]] = deque()
         self._putting: asyncio.Task[None] | None = None
         self._asleep = True
@@ -114,13 +113,11 @@ class _InTurn(Handover):
         self._line.append((tuple(operations), put))
         if self._asleep:
             self._asleep = False
-            if threading.get_ident() == self._thread:
-                self._begin()
-            else:
-                try:
-                    self._loop.call_soon_threadsafe(self._begin)
-                except RuntimeError:  # the loop is closed
-                    put.cancel()
+            try:
+                # In the loop's own thread too: a signal handler comes while the loop sleeps.
+                self._loop.call_soon_threadsafe(self._begin)
+            except RuntimeError:  # the loop is closed
+                self._refuse_all()
         return _Put(put)
 
     @property
@@ -142,8 +139,7 @@ class _InTurn(Handover):
         try:
             await self._put_in_turn()
         except BaseException:  # the event loop ends
-            for _, put in self._line:
-                put.cancel()
+            self._refuse_all()
             raise
 
     async def _put_in_turn(self) -> None:
@@ -154,7 +150,10 @@ class _InTurn(Handover):
                     for operation in operations:
                         await self._queue.put(operation)
                         self._put_count += 1
-                except Exception as error:  # noqa: BLE001 -- the caller's
+                except (Exception, asyncio.CancelledError) as error:
+                    task = asyncio.current_task()
+                    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                        raise  # this task is meant, and not something that the queue waited for
                     put.set_exception(error)
                 else:
                     put.set_result(None)
@@ -163,6 +162,14 @@ class _InTurn(Handover):
             if not self._line:  # else it came before that was seen
                 return
             self._asleep = False
+
+    def _refuse_all(self) -> None:
+        self._asleep = True
+        while self._line:
+            _, put = self._line.popleft()
+            put.set_exception(
+                ClientClosedError("the client's event loop is closed: initialize() it again to go on")
+            )
 
 
 class _Put(Wait):
@@ -175,9 +182,17 @@ class _Put(Wait):
         return self._end().__await__()
 
     async def _end(self) -> None:
-        # A caller that is cancelled leaves no hole in the sequence.
-        await asyncio.shield(asyncio.wrap_future(self._put))
+        # Not the future itself: a caller that is cancelled leaves no hole in the sequence.
+        loop = asyncio.get_running_loop()
+        over = asyncio.Event()
+
+        def tell(_: Future[None]) -> None:
+            with suppress(RuntimeError):  # the caller gave up, and its loop is closed by now
+                loop.call_soon_threadsafe(over.set)
+
+        self._put.add_done_callback(tell)
+        await over.wait()
+        self._put.result()
 
     def block(self) -> None:
-        with suppress(CancelledError):  # nothing puts any more
-            self._put.result()
+        self._put.result()
