@@ -133,7 +133,7 @@ class TerminationMonitor:
 
     def running(self) -> list[str]:
         """Return the instances that are watched and have not been asked to stop."""
-        return [identity for identity, watched in self._running.items() if not watched.event.is_set()]
+        return [identity for identity, watched in list(self._running.items()) if not watched.event.is_set()]
 
     @property
     def get_termination_event(self) -> Callable[..., threading.Event]:
