@@ -79,6 +79,8 @@ def messages(tree: ast.Module) -> Iterator[str]:
         given = [template(argument, constants) for argument in node.args]
         if whose.endswith("logger") and name in LEVELS:
             yield given[name == "log"]
+        elif name == "afterwards" and "logger." in ast.unparse(node.args[0]):
+            yield given[1]
         elif name in HELPERS:
             yield from (one for one in given if " " in one and has_words(one))
         elif name == "Outage":
