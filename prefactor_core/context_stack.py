@@ -6,8 +6,10 @@ entered in one task and left in another, so what was finished elsewhere is passe
 Every call but those that return or search the whole stack costs the same however many spans are open.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from threading import get_ident
 from typing import Final, Protocol
 
 _SHORT: Final = 64
@@ -43,6 +45,26 @@ class _Node:
 
 # A context variable is the one place that follows a task.
 _stack: Final[ContextVar[_Node | None]] = ContextVar("prefactor_span_stack", default=None)
+
+
+_setting: Final[set[int]] = set()
+"""Threads that are amid ``_set``."""
+
+
+def _set(top: _Node | None) -> None:
+    """Make a node the top of the stack of the current context.
+
+    Until Python 3.12 the collector may run within that, and a finaliser that changed the context then would
+    crash the interpreter. What it opens is not the innermost span meanwhile.
+    """
+    if sys.version_info >= (3, 12):
+        _set(top)
+    elif (me := get_ident()) not in _setting:
+        _setting.add(me)
+        try:
+            _set(top)
+        finally:
+            _setting.discard(me)
 
 
 def _open_from(node: _Node | None) -> _Node | None:
@@ -86,7 +108,7 @@ def push(span_id: str, span: Stacked | None = None) -> None:
     node = _Node(span_id, span, _top())
     if node.depth > 2 * node.swept:
         _sweep(node)
-    _stack.set(node)
+    _set(node)
 
 
 def innermost(accept: Callable[[str], bool]) -> str | None:
@@ -100,7 +122,7 @@ def innermost(accept: Callable[[str], bool]) -> str | None:
 
 def uncover() -> None:
     """Let go of finished spans on top of the innermost one that is open."""
-    _stack.set(_top())
+    _set(_top())
 
 
 class SpanContextStack:
@@ -120,7 +142,7 @@ class SpanContextStack:
     def pop(cls) -> str | None:
         """Remove the innermost span and return its id, ``None`` if there is none."""
         top = _top()
-        _stack.set(None if top is None else top.below)
+        _set(None if top is None else top.below)
         return None if top is None else top.span_id
 
     @classmethod
