@@ -28,8 +28,10 @@ class RemoteSender(Sender):
         published = self._queue.published
         if published is not None:
             return Progress(put_count(), published.confirmed, dict(published.dropped), published.unconfirmed)
-        put, dropped = put_count(), dict(self._queue.dropped)
-        return Progress(put, put - self._queue.size() - sum(dropped.values()), dropped)
+        # In this order, and none below 0: threads may be putting meanwhile.
+        dropped = dict(self._queue.dropped)
+        put = put_count()
+        return Progress(put, max(0, put - self._queue.size() - sum(dropped.values())), dropped)
 
     async def flush(self, timeout: float) -> bool:
         """Wait until the queue has nothing unconfirmed."""
