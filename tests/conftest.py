@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from collections.abc import Iterator
 
 import hypothesis
@@ -65,6 +66,15 @@ def seeds(request: pytest.FixtureRequest) -> Seeds:
     """The seeds of a simulation."""
     config = request.config
     return Seeds(request.node.nodeid, config.getoption("--seeds"), config.getoption("--seed"))
+
+
+@pytest.fixture
+def eager_switches() -> Iterator[None]:
+    """Have threads interrupt each other as often as the interpreter lets them."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

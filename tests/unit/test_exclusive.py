@@ -18,7 +18,7 @@ from prefactor_core.recording.entrance import Entrance
 from prefactor_core.recording.gate import Gate
 from prefactor_core.recording.handover import Handover
 from prefactor_core.recording.records import Records
-from tests.engine.test_intake import Gone, in_threads
+from tests.support.threads import Gone, in_threads
 from tests.unit.samples import INSTANCE
 
 _DEADLINE = 120.0

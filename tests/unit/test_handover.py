@@ -10,7 +10,7 @@ import pytest
 
 from prefactor_core import ClientClosedError, InMemoryQueue, Operation, OperationType, Queue, QueueClosedError
 from prefactor_core.recording.handover import Handover, Wait, handover_to
-from tests.engine.test_intake import check_order, in_threads
+from tests.support.threads import check_order, in_threads
 from tests.unit.samples import AT
 
 _DEADLINE = 120.0
