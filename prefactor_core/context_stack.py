@@ -58,11 +58,11 @@ def _set(top: _Node | None) -> None:
     crash the interpreter. What it opens is not the innermost span meanwhile.
     """
     if sys.version_info >= (3, 12):
-        _set(top)
+        _stack.set(top)
     elif (me := get_ident()) not in _setting:
         _setting.add(me)
         try:
-            _set(top)
+            _stack.set(top)
         finally:
             _setting.discard(me)
 

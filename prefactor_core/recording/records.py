@@ -37,6 +37,7 @@ class InstanceRecord(Exclusive):
         self.finished = False
         self.forgotten = False
 
+
 class OpenSpan:
     """A span from its opening to its end, and the end itself: what holds it can see that it is over.
 
