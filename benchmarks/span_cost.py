@@ -29,8 +29,9 @@ from benchmarks.load import SCHEMAS, VERSION, client_for, config_for, new_instan
 from benchmarks.stand_in import stand_in
 from prefactor_core import CloseSummary
 from prefactor_core.sync import PrefactorCoreClient as SyncClient
-from tests.peers.installing import python_with
 from tests.support.brokers.sources import RABBITMQ, REDIS
+from tests.support.installing import python_with
+from tests.support.installing import python_with
 
 _ROUNDS: Final = 5
 _THREADS: Final = 8

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import pytest
 
-from tests.peers.installing import node_program, node_with
 from tests.peers.looking import (
     PROGRAMS,
     effects,
@@ -18,6 +17,7 @@ from tests.peers.looking import (
     the_instance,
 )
 from tests.published.story import outline
+from tests.support.installing import node_program, node_with
 
 ZOD: Final = {"zod": "4.1.12"}
 PACKAGES: Final[Mapping[str, Mapping[str, str]]] = {

@@ -5,7 +5,6 @@ from typing import Any, Final
 
 import pytest
 
-from tests.peers.installing import python_with
 from tests.peers.looking import (
     PROGRAMS,
     effects,
@@ -18,6 +17,7 @@ from tests.peers.looking import (
     the_instance,
 )
 from tests.published.story import outline
+from tests.support.installing import python_with
 
 SDK: Final = "0.5.3"
 INTEGRATION: Final = "0.3.0"

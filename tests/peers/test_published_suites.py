@@ -6,8 +6,8 @@ from typing import Final
 
 import pytest
 
-from tests.peers.installing import python_with, source_of
 from tests.peers.looking import PROGRAMS, report_of
+from tests.support.installing import python_with, source_of
 
 ROOT: Final = Path(__file__).parents[2]
 RECORD: Final = ROOT / "docs" / "migration.md"
