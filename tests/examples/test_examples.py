@@ -179,7 +179,8 @@ async def test_fastapi_service(tmp_path: Path) -> None:
 
 def test_every_example_is_in_the_readme_and_has_a_test() -> None:
     readme = (EXAMPLES / "README.md").read_text()
-    named = re.findall(r"^\| \[`(\w+\.py)`\]\((\w+\.py)\)", readme, re.MULTILINE)
-    paths = sorted(EXAMPLES.glob("*.py"))
+    named = re.findall(r"^\| \[`(\w+\.\w+)`\]\((\w+\.\w+)\)", readme, re.MULTILINE)
+    paths = sorted([*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.ipynb")])
     assert sorted(named) == [(path.name, path.name) for path in paths]
-    assert [path.stem for path in paths if f"test_{path.stem}" not in globals()] == []
+    modules = "".join(module.read_text() for module in Path(__file__).parent.glob("test_*.py"))
+    assert [path.stem for path in paths if f"def test_{path.stem}" not in modules] == []
