@@ -31,7 +31,6 @@ from prefactor_core import CloseSummary
 from prefactor_core.sync import PrefactorCoreClient as SyncClient
 from tests.support.brokers.sources import RABBITMQ, REDIS
 from tests.support.installing import python_with
-from tests.support.installing import python_with
 
 _ROUNDS: Final = 5
 _THREADS: Final = 8

@@ -14,6 +14,7 @@ from prefactor_core import (
     AgentInstanceHandle,
     SpanContext,
     SpanContextStack,
+    context_stack,
 )
 from tests.client.threads import (
     DEADLINE,
@@ -47,7 +48,7 @@ def test_a_stack_that_threads_share_never_leads_in_a_circle_or_out_of_order() ->
                 flag = OpenFlag()
                 flags.append(flag)  # noqa: B023 -- called in this turn
                 order[f"base-{number}"] = number  # noqa: B023
-                SpanContextStack.push(f"base-{number}", flag)
+                context_stack.push(f"base-{number}", flag)
 
         context.run(build)
         ended = flags[:]
@@ -56,14 +57,14 @@ def test_a_stack_that_threads_share_never_leads_in_a_circle_or_out_of_order() ->
         def look() -> None:
             for number in range(60):
                 own = OpenFlag()
-                SpanContextStack.push(f"own-{number}", own)
+                context_stack.push(f"own-{number}", own)
                 stack = SpanContextStack.get_stack()
                 assert stack[-1] == f"own-{number}"
                 places = [order[one] for one in stack[:-1]]  # noqa: B023
                 assert places == sorted(set(places))
                 own.over = True
-                SpanContextStack.uncover()
-                innermost = SpanContextStack.innermost(lambda one: one.startswith("base-"))
+                context_stack.uncover()
+                innermost = context_stack.innermost(lambda one: one.startswith("base-"))
                 assert innermost is None or innermost in order  # noqa: B023
                 assert SpanContextStack.peek() is None or str(SpanContextStack.peek()).startswith("base-")
 
