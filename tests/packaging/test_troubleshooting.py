@@ -9,7 +9,7 @@ from typing import Final
 PROJECT: Final = Path(__file__).parents[2]
 PAGE: Final = PROJECT / "docs" / "troubleshooting.md"
 LEVELS: Final = {"warning", "error", "exception", "critical", "log"}
-HELPERS: Final = {"_say", "_warn", "warn_once"}
+HELPERS: Final = {"_say", "_warn", "once", "say", "warn_once"}
 """Functions that log what they are given."""
 ERRORS: Final = {
     "ClientAlreadyInitializedError": 0,
@@ -24,7 +24,6 @@ ERRORS: Final = {
     "QueueClosedError": 0,
     "SpanNotFoundError": 0,
     "UnknownTransportError": 0,
-    "WrongEventLoopError": 0,
 }
 """Errors that agents meet, and the place of the message among their arguments."""
 WORDLESS: Final = {
