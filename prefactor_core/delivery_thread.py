@@ -3,15 +3,20 @@
 import asyncio
 import atexit
 import socket
+import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from concurrent.futures.thread import ThreadPoolExecutor  # its hooks for forks come before ours
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prefactor_core.accounts import CloseSummary
 from prefactor_core.forks import FORKS, Forkable
 from prefactor_core.lifetime import Lifetime
+
+if TYPE_CHECKING:
+    from multiprocessing.util import Finalize
 
 _GRACE: Final = 5.0
 """Seconds beyond its own bound that the end of a thread is waited for."""
@@ -33,9 +38,10 @@ class DeliveryThread(Forkable):
         self._close_timeout = close_timeout
         self._forks = FORKS.count
         self._loop = _Loop()
-        # Made here, since its module has hooks for forks, which must not come amid one.
         self._loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="prefactor-resolve"))
         made: Future[Lifetime] = Future()
+        self._finalizer: Finalize | None = None
+        self._exiting = False
         self._parked, self._resume = threading.Event(), threading.Event()
         box = [make]  # a thread holds its arguments while it runs, and this one leads to the client
         self._thread = threading.Thread(
@@ -46,6 +52,10 @@ class DeliveryThread(Forkable):
         self._lifetime = made.result()
         # After the lifetime's own hooks, and so called before them.
         atexit.register(self._at_exit)
+        # A child that multiprocessing has forked ends without exit handlers, but runs finalizers of its own.
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None:
+            self._finalizer = util.Finalize(None, self._at_exit, exitpriority=10)
         FORKS.tell(self)
 
     def end(self, timeout: float) -> None:
@@ -62,11 +72,18 @@ class DeliveryThread(Forkable):
         self.end(timeout)
         if threading.current_thread() is not self._thread:  # else it would wait for itself
             self._thread.join(timeout + _GRACE)
-        atexit.unregister(self._at_exit)
         return self._lifetime.result()
+
+    def _forget_exit(self) -> None:
+        if self._exiting:
+            return
+        atexit.unregister(self._at_exit)
+        if self._finalizer is not None and self._finalizer.still_active():
+            self._finalizer.cancel()
 
     def _at_exit(self) -> None:
         if self._forks == FORKS.count:
+            self._exiting = True
             self._lifetime.end(self._close_timeout)
             self._thread.join(self._close_timeout + _GRACE)
 
@@ -102,6 +119,7 @@ class DeliveryThread(Forkable):
                 self._loop.run_until_complete(lifetime.over())
         finally:
             self._wind_up()
+            self._forget_exit()
 
     def _wind_up(self) -> None:
         """End as ``asyncio.run`` does."""

@@ -28,14 +28,22 @@ class Forks:
         count: Differs in every child from what was seen in its parent.
     """
 
-    __slots__ = ("_told", "count")
+    __slots__ = ("_registered", "_told", "count")
 
     def __init__(self) -> None:
         self.count = 0
+        self._registered = False
         self._told: WeakSet[Forkable] = WeakSet()
 
     def tell(self, one: Forkable) -> None:
-        """Tell ``one`` of forks, as long as it exists."""
+        """Tell ``one`` of forks, as long as it exists.
+
+        The first call decides who comes to rest when: what is registered later with the interpreter is called
+        earlier before a fork, and may take a lock that ``one`` needs to come to rest.
+        """
+        if not self._registered:
+            self._registered = True
+            os.register_at_fork(before=self.before, after_in_parent=self.after_in_parent)
         self._told.add(one)
 
     def before(self) -> None:
@@ -56,6 +64,4 @@ class Forks:
 
 
 FORKS: Final = Forks()
-os.register_at_fork(
-    before=FORKS.before, after_in_parent=FORKS.after_in_parent, after_in_child=FORKS.after_in_child
-)
+os.register_at_fork(after_in_child=FORKS.after_in_child)

@@ -36,7 +36,8 @@ class BaseSpanContext:
         self._ended = False
 
     def __del__(self) -> None:
-        if not self._ended and not self._span.over:
+        # One that was built by hand may hold anything, and a finaliser must not raise.
+        if not self._ended and not getattr(self._span, "over", True):
             self._recorder.abandoned(self._span, self._result)
 
     @property

@@ -337,6 +337,13 @@ async def test_a_program_that_forks_ten_times_delivers_everything_of_everybody_o
     assert complaints(end.errors) == []
 
 
+async def test_what_multiprocessing_has_forked_delivers_too(tmp_path: Path) -> None:
+    async with emulator_process(tmp_path) as emulator:
+        end = await run_program(by_name(emulator.url), "multiprocessing")
+        assert (end.status, end.puts) == (0, [OPERATIONS]), end.errors
+        await check_effects(emulator, 2 * OPERATIONS)
+
+
 def test_a_forked_child_begins_anew_and_ends_with_nothing_of_its_parents(url: str) -> None:
     client = PrefactorCoreClient(config_for(url))
     client.initialize()

@@ -6,6 +6,7 @@ Each process of it ends with a line of JSON: its account.
 
 import gc
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -82,6 +83,11 @@ def main(url: str, how: str, options: dict[str, Any]) -> None:
     client.initialize()
     if how == "forking":
         forking(client, 10)
+    elif how == "multiprocessing":
+        child = multiprocessing.get_context("fork").Process(target=life, args=(client,))
+        child.start()
+        child.join()
+        life(client)
     else:
         life(client)
     say(client)
