@@ -135,6 +135,7 @@ class SpanRecorder:
         """
         self._entrance.check()
         if span.over:
+            self._entrance.check()  # it may be over since the client was closed just now
             raise not_open(span.id)
         if span.status != "pending":
             return False, None
@@ -159,6 +160,7 @@ class SpanRecorder:
         """
         self._entrance.check()
         if span.over:
+            self._entrance.check()  # it may be over since the client was closed just now
             raise not_open(span.id)
         require_end_status(status)
         ended = None if timestamp is None else as_time(timestamp, "timestamp")
@@ -172,6 +174,7 @@ class SpanRecorder:
         """Put an open span as pending and cancel it at once: that no work began is then on record."""
         self._entrance.check()
         if span.over:
+            self._entrance.check()  # it may be over since the client was closed just now
             raise not_open(span.id)
         ended = as_time(timestamp, "timestamp")
         return None, span.instance.alone(
@@ -249,6 +252,7 @@ class SpanRecorder:
         created_as: SpanStatus = "active",
     ) -> Wait | None:
         if span.over:
+            self._entrance.check()  # as above: then this call came too late
             return None
         operations = self._creates(span, span.opened_at, created_as) if span.status == "pending" else []
         now = self._now()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, model_serializer
 
 from prefactor_core import (
     ClientClosedError,
@@ -29,6 +30,7 @@ from tests.client.threads import (
     check_everything,
     check_sequence,
     each_in_its_loop,
+    emptied_elsewhere,
     keys_by_instance,
     noting,
     record_everything,
@@ -298,6 +300,30 @@ async def test_instances_that_end_as_the_client_closes_are_in_the_summary_whole(
             async with asyncio.timeout(DEADLINE):
                 await agents
             assert summary.put == sum(watch.returned) == len(queue.puts) == queue.put_count
+
+
+async def test_a_finish_that_a_close_overtakes_is_refused() -> None:
+    """It has passed the gate, and then the client is closed and lets go of its spans, before it goes on."""
+
+    class Slow(BaseModel):
+        @model_serializer
+        def as_json(self) -> dict[str, int]:
+            close_all()
+            return {"a": 1}
+
+    async with emptied_elsewhere() as (client, queue, (instance, *_)):
+        span = await instance.create_span("t:by-hand")
+        session = client._session
+        assert session is not None
+        gate, put = session.lifetime.gate, queue.put_count
+
+        def close_all() -> None:
+            gate.shut()
+            gate.let_go()
+
+        with pytest.raises(ClientClosedError):
+            await instance.finish_span(span, Slow())  # type: ignore[arg-type]
+        assert queue.put_count == put
 
 
 @pytest.mark.usefixtures("eager_switches")
