@@ -166,6 +166,8 @@ class Publisher:
     def _sort(self) -> None:
         """Sort what came in and have it published; then listen for more."""
         lines = self._buffer.sort(self.sdk_header)
+        if self._disconnecting:
+            return  # a sort that lingered longer, or a late flush, publishes nothing any more
         if self._start is None and lines:
             self._start = self._spawn(self._learn_partitions())
         for line in lines:

@@ -371,6 +371,26 @@ async def test_a_publish_that_is_interrupted_stays_unconfirmed() -> None:
 
 
 @virtual
+async def test_nothing_is_published_once_it_disconnects() -> None:
+    """Not by a sort that lingered on beside a flush, nor by a flush that comes later."""
+    broker = FakeBroker(1)
+    publisher = make(broker)
+    put_at_once(publisher, quality("i", 0))
+    assert await publisher.flush(1)
+    await asyncio.sleep(1)
+    put_at_once(publisher, quality("i", 1))
+    assert await publisher.flush(1), "without lingering"
+    put_at_once(publisher, quality("i", 2))
+    await publisher.disconnect()
+    await asyncio.sleep(1)
+    assert not await publisher.flush(1)
+    await asyncio.sleep(1)
+    assert broker.calls["publish"] == 2
+    assert publisher.published == Published(3, 2, 0, 1, {})
+    check_account(publisher)
+
+
+@virtual
 async def test_what_was_taken_before_the_close_is_still_published() -> None:
     broker = FakeBroker()
     broker.unavailable = True
