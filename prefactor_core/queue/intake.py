@@ -240,10 +240,13 @@ class Intake(Generic[T]):
         rouse, loop = self._rouse, self._loop
         if rouse is None or loop is None or loop.is_closed():
             return  # what waits is counted as left
-        # In the loop's own thread too: this may be a signal handler, which comes while the loop sleeps, or
-        # before whoever takes can hear.
         with suppress(RuntimeError):  # it was closed just now
-            loop.call_soon_threadsafe(rouse)
+            if _runs_a_task(loop):
+                loop.call_soon(rouse)
+            else:
+                # In the loop's own thread too: this may be a signal handler, which comes while the loop
+                # sleeps, or before whoever takes can hear.
+                loop.call_soon_threadsafe(rouse)
 
     def _new_waiter(self) -> Future[None]:
         waiter: Future[None] = Future()
@@ -253,3 +256,11 @@ class Intake(Generic[T]):
     def _forget_waiter(self, waiter: Future[None]) -> None:
         with suppress(ValueError):
             self._blocked.remove(waiter)
+
+
+def _runs_a_task(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this is called by a task of that event loop, which goes on to what is to be called soon."""
+    try:
+        return asyncio.get_running_loop() is loop and asyncio.current_task() is not None
+    except RuntimeError:  # no event loop runs here
+        return False
