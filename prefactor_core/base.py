@@ -84,6 +84,7 @@ class BaseClient:
         self._session: Session | None = None
         self._summary = CloseSummary()
         self._was_closed = False
+        self._inherited: list[Session] = []  # of the process that this one was forked from
 
     def stats(self) -> ClientStats:
         """Return where everything that was queued is now. Raises ``ClientNotInitializedError``."""

@@ -62,7 +62,7 @@ class PrefactorCoreClient(BaseClient):
     async def initialize(self) -> None:
         """Begin to take calls. Does not wait for the network; the token is checked in the background.
 
-        A client whose event loop was closed before the client was begins anew.
+        A client whose event loop was closed before the client was begins anew; so it does in a forked child.
 
         Raises:
             ClientAlreadyInitializedError: It has begun already.
@@ -77,6 +77,10 @@ class PrefactorCoreClient(BaseClient):
                 raise ClientAlreadyInitializedError(
                     "initialize() on a client that is running: close it first"
                 )
+            if left.is_a_fork:
+                # Untouched, and kept: closing its event loop would take the parent's sockets from what both
+                # poll with.
+                self._inherited.append(self._session)
             self._session = None
             await left.leave()
         self._closing = None

@@ -178,7 +178,7 @@ class PrefactorCoreClient(BaseClient, Forkable):
         super().__init__(config, queue, sdk_header_entry)
         self._delivery: DeliveryThread | None = None
         self._lock = threading.RLock()
-        self._inherited: list[tuple[Session, DeliveryThread]] = []
+        self._inherited_threads: list[DeliveryThread] = []
         FORKS.tell(self)
 
     # -- life
@@ -231,7 +231,8 @@ class PrefactorCoreClient(BaseClient, Forkable):
         self._lock = threading.RLock()  # another thread of the parent's may have had it
         if self._session is not None and self._delivery is not None:
             # Untouched, and kept: the loop that they lead to is polled with what the parent polls with.
-            self._inherited.append((self._session, self._delivery))
+            self._inherited.append(self._session)
+            self._inherited_threads.append(self._delivery)
             self._session = self._delivery = None
 
     def __enter__(self) -> Self:

@@ -10,6 +10,7 @@ import pytest
 from prefactor_core import (
     AgentInstanceHandle,
     ClientClosedError,
+    InMemoryQueue,
     OperationError,
     PrefactorTelemetryFailureError,
     SpanContextStack,
@@ -52,26 +53,35 @@ async def test_closing_twice_and_at_once_has_one_outcome(tmp_path: Path) -> None
         assert first.delivered == first.put == 3
 
 
-async def test_a_forked_child_is_refused_and_its_parent_goes_on(tmp_path: Path) -> None:
+async def test_a_forked_child_is_refused_begins_anew_and_its_parent_goes_on(tmp_path: Path) -> None:
     async with delivering(tmp_path) as (emulator, client, queue):
         instance = await new_instance(client)
 
         async def call() -> str:
             return await instance.create_span("t:outer")
 
+        async def in_child() -> int:
+            with pytest.raises(ClientClosedError, match="forked"):
+                await call()
+            client._queue = InMemoryQueue()  # the other one is the parent's
+            await client.initialize()
+            await instance.finish_span(await call())
+            return (await client.close()).delivered
+
         child = os.fork()
         if child == 0:
+            status = 1
             try:
-                asyncio.run(call())
-            except ClientClosedError:
-                os._exit(0)
+                status = 0 if asyncio.run(in_child()) == 2 else 2
             finally:
-                os._exit(1)
+                os._exit(status)
         _, status = await asyncio.to_thread(os.waitpid, child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
         await instance.finish_span(await call())
         await instance.finish()
-        await close_and_compare(emulator, client, queue)
+        summary = await client.close()
+        assert (summary.put, summary.complete) == (len(queue.puts), True)
+        assert len(await emulator.effects()) == summary.put + 2
 
 
 async def test_a_flush_does_not_wait_for_what_comes_later(tmp_path: Path) -> None:
