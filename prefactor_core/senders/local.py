@@ -70,7 +70,7 @@ class LocalSender(Sender):
         self._failure: PrefactorTelemetryFailureError | None = None
         self._discarded = 0  # dropped when the API refused the token
         self._refused_calls = 0
-        self._refusing = threading.Lock()
+        self._refusing = threading.RLock()  # a signal handler may come amid a call
 
     def raise_failure(self, *, refused_call: bool = False) -> None:
         """Raise the failure that has ended delivery, if one has; ``refused_call`` counts as dropped then."""
