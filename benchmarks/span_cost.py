@@ -4,8 +4,9 @@
 result of 400. Spans come in bursts of 20; what happens in the event loop between those, delivery above all,
 is not measured. "memory" sends to a stand-in for the API in another process, "unavailable" to no API, and
 "redis" and "amqp" publish to a broker, each under a prefix that is deleted afterwards. ``--threads`` also
-records with the sync client, from 1 and from 8 threads at once, in bursts of 400. ``--peers`` compares with
-OpenTelemetry's SDK, which is installed once into an environment of its own below `.peers`.
+records with the sync client, from 1 and from 8 threads at once, an instance each, in bursts of 400.
+``--peers`` compares with OpenTelemetry's SDK, which is installed once into an environment of its own below
+`.peers`.
 
 Every run is a process of its own; alternated, five rounds, medians. "CPU" is the processor time of the
 threads that record: the median of the bursts, and the mean of all spans.
@@ -19,8 +20,9 @@ import os
 import socket
 import statistics
 import sys
+import threading
 from contextlib import nullcontext
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from benchmarks.brokers import fresh_prefix
@@ -71,7 +73,7 @@ async def _cost(url: str, spans: int) -> Cost:
 
     cost = await measure(record, spans)
     await instance.finish()
-    _check(await client.close(0.2 if away else 120), spans, away=away)
+    _check(await client.close(0.2 if away else 120), spans, 1, away=away)
     return cost
 
 
@@ -79,19 +81,27 @@ def _cost_in_threads(url: str, spans: int, threads: int) -> Cost:
     """Return the same for threads and the sync client."""
     client = SyncClient(config_for(url, **_room_for(spans)))
     client.initialize()
-    instance = client.create_agent_instance(agent_version=VERSION, agent_schema_version=SCHEMAS)
-    instance.start()
+    described: dict[str, Any] = {"agent_version": VERSION, "agent_schema_version": SCHEMAS}
+    instances = [client.create_agent_instance(**described) for _ in range(threads)]
+    for instance in instances:
+        instance.start()
     away = url == _UNAVAILABLE
     assert client.flush(0.5 if away else 60) is not away
 
+    own = threading.local()
+    unused = iter(instances)
+
     def record() -> None:
-        with instance.span("bench:step", payload=PAYLOAD) as span:
+        if not hasattr(own, "instance"):
+            own.instance = next(unused)
+        with own.instance.span("bench:step", payload=PAYLOAD) as span:
             span.start()
             span.complete(RESULT)
 
     cost = measure_threads(record, spans, threads)
-    instance.finish()
-    _check(client.close(0.2 if away else 120), spans, away=away)
+    for instance in instances:
+        instance.finish()
+    _check(client.close(0.2 if away else 120), spans, threads, away=away)
     return cost
 
 
@@ -99,8 +109,8 @@ def _room_for(spans: int) -> dict[str, int]:
     return {"buffer_operations": 4 * spans + 10_000, "buffer_bytes": 2**30}
 
 
-def _check(summary: CloseSummary, spans: int, *, away: bool) -> None:
-    assert (summary.put, summary.dropped) == (2 * spans + 3, {}), summary
+def _check(summary: CloseSummary, spans: int, instances: int, *, away: bool) -> None:
+    assert (summary.put, summary.dropped) == (2 * spans + 3 * instances, {}), summary
     assert summary.complete is not away, summary
 
 

@@ -21,11 +21,13 @@ BufferPolicy: TypeAlias = Literal["drop", "block"]
 UNBOUNDED: Final = 1 << 62
 
 _UNSORTED: Final = 512
-"""Items that may wait to be admitted; then whoever adds one admits them all."""
+"""Items that wait to be admitted; then whoever adds one admits them all, unless another thread does so."""
+_MOST_UNSORTED: Final = 2_048
+"""Items that may wait meanwhile; then whoever adds one waits for its turn."""
+_MORE_UNSORTED: Final = 512
+"""How many more there can be, since each of many threads may add one at the same time."""
 _SMALL: Final = 8 * 1024
-"""Bytes of an item that may."""
-_MOST_UNSORTED: Final = 2 * _UNSORTED
-"""How many of them there can be, since each of many threads may add one more."""
+"""Bytes of an item that may wait."""
 _MOST_OPENED: Final = 3
 """Items that one item can take room for: itself, and what closes what it opens."""
 
@@ -79,10 +81,12 @@ class Intake(Generic[T]):
         if (
             self._roomy
             and size <= _SMALL
-            and len(self._new) < _UNSORTED
+            and len(self._new) < _MOST_UNSORTED
             and not (self._losing and self._admission is not None and self._admission.loses(item))
         ):
             self._new.append(item)
+            if len(self._new) >= _UNSORTED:
+                self._turn.attempt(self._admit_new)
         else:
             self._turn.hold(self._admit, item)
         if self._asleep:
@@ -229,10 +233,10 @@ class Intake(Generic[T]):
         admission = self._admission
         reserved = 0 if admission is None else admission.reserved
         self._losing = admission is not None and admission.has_lost
-        bounds = self._bounds
+        bounds, unsorted = self._bounds, _MOST_UNSORTED + _MORE_UNSORTED
         self._roomy = (
-            self.items + reserved + _MOST_OPENED * _MOST_UNSORTED <= bounds.max_items
-            and self.bytes + _SMALL * _MOST_UNSORTED <= bounds.max_bytes - bounds.max_bytes // 8
+            self.items + reserved + _MOST_OPENED * unsorted <= bounds.max_items
+            and self.bytes + _SMALL * unsorted <= bounds.max_bytes - bounds.max_bytes // 8
         )
 
     def _wake(self) -> None:

@@ -13,6 +13,7 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 _MEANINGS = {
     400: "The body is not a JSON object.",
     401: "There is no token, it is not accepted, or it is a deployment's and this is not for those.",
+    403: "The host is not the emulator's, or a page from another origin asks.",
     404: "There is no such thing in this account.",
     409: "The id is taken, or the present state does not allow it.",
     413: "The body is too large.",
@@ -48,7 +49,8 @@ def refusal_response(refusal: Refusal) -> Response:
 def refusals(*statuses: int) -> dict[int | str, dict[str, object]]:
     """Describe the refusals that a route may answer with."""
     return {
-        status: {"model": Failure, "description": _MEANINGS[status]} for status in (401, *statuses, 422, 500)
+        status: {"model": Failure, "description": _MEANINGS[status]}
+        for status in (401, 403, *statuses, 422, 500)
     }
 
 
