@@ -56,14 +56,6 @@ class Exclusive:
             finally:
                 del _busy[me]
 
-    def attempt(self, act: Callable[[], object]) -> None:
-        """Call ``act`` as ``alone`` does, unless another thread acts on this now."""
-        if self.lock.acquire(blocking=False):
-            try:
-                self.alone(act)
-            finally:
-                self.lock.release()
-
     def hold(self, act: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """As ``alone``, but at once in any case: for acts amid those of others, which lead to no more."""
         if get_ident() in _busy:

@@ -85,8 +85,8 @@ class Intake(Generic[T]):
             and not (self._losing and self._admission is not None and self._admission.loses(item))
         ):
             self._new.append(item)
-            if len(self._new) >= _UNSORTED:
-                self._turn.attempt(self._admit_new)
+            if len(self._new) >= _UNSORTED and not self._admitting:
+                self._turn.hold(self._admit_new)
         else:
             self._turn.hold(self._admit, item)
         if self._asleep:

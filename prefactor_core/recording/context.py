@@ -27,6 +27,7 @@ class BaseSpanContext:
     """A span under way. Every step is optional: what is left out happens when the context is left."""
 
     _ended = True  # until there is a span to end
+    _started_by_hand = False
 
     def __init__(self, span: OpenSpan, recorder: SpanRecorder) -> None:
         self._span = span
@@ -83,8 +84,6 @@ class BaseSpanContext:
                 self._span, "started when its first child was: the payload of start() came too late"
             )
         return None
-
-    _started_by_hand = False
 
     def _end(
         self, status: FinishStatus, result: Mapping[str, Any] | None, timestamp: datetime | None
